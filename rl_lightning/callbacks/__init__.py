@@ -1,0 +1,10 @@
+"""Lightning callbacks: the fixed evaluation, group statistics, checkpoints, the progress bar, what a run leaves behind."""
+
+from rl_lightning.callbacks.adapter_checkpoint import AdapterCheckpoint
+from rl_lightning.callbacks.fixed_eval import FixedEval
+from rl_lightning.callbacks.group_variance import GroupVariance
+from rl_lightning.callbacks.progress import RewardProgressBar
+from rl_lightning.callbacks.rollout_log import RolloutLog
+from rl_lightning.callbacks.run_directory import RunDirectory
+
+__all__ = ["AdapterCheckpoint", "FixedEval", "GroupVariance", "RewardProgressBar", "RolloutLog", "RunDirectory"]

@@ -1,0 +1,61 @@
+"""One run, one directory: nothing of an earlier run is ever overwritten, and the final figures are left in it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from rl_lightning.callbacks.fixed_eval import FixedEval
+from rl_lightning.callbacks.whole_files import write_json
+from rl_lightning.types import UserError
+
+_LEFT_BY_A_RUN = ("config.yaml", "eval_results", "rollouts", "checkpoint-*", "train_results.json", "metrics.csv")
+
+
+class RunDirectory(Callback):
+    """Refuse a `default_root_dir` that holds another run, unless that run is being resumed; at the end write
+    `train_results.json` with the final figures.
+
+    Raises:
+        UserError: at set-up of `fit`, where the directory is taken.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.ckpt_path is None:
+            refuse_taken(Path(trainer.default_root_dir))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        results: dict[str, Any] = {
+            "step": trainer.global_step,
+            "prompts": trainer.datamodule.cursor,  # type: ignore[attr-defined]
+            "resumed_at_step": self._first_step,
+            "seconds": time.monotonic() - self._began,
+            "metrics": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
+        }
+        evaluation = next((c.latest for c in trainer.callbacks if isinstance(c, FixedEval)), None)  # type: ignore[attr-defined]
+        if evaluation is not None:
+            results["eval"] = evaluation
+        write_json(Path(trainer.default_root_dir) / "train_results.json", results)
+
+
+def refuse_taken(root: Path) -> None:
+    """Raise where a run has been.
+
+    Raises:
+        UserError: naming what was found and the ways on.
+    """
+    for pattern in _LEFT_BY_A_RUN:
+        for path in root.glob(pattern):
+            raise UserError(
+                f"trainer.default_root_dir: {root} holds a run already ({path.name}); go on with it by --ckpt_path last, or "
+                "name another by --trainer.default_root_dir"
+            )

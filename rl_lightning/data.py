@@ -1,0 +1,146 @@
+"""Problems for the trainer: an endless stream of prompts that can be left and taken up again, and a fixed evaluation set."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Sampler
+
+from rl_lightning.policy.loading import load_tokenizer
+from rl_lightning.tasks.prompts import SYSTEM_PROMPT, PromptTemplate
+from rl_lightning.tasks.stream import (
+    Prompt,
+    PromptStream,
+    TaskMixture,
+    TaskSpec,
+    eval_problems,
+    held_out_hashes,
+    held_out_share,
+)
+from rl_lightning.types import Problem, PromptBatch, UserError, require
+
+log = logging.getLogger(__name__)
+
+
+class ReasoningGymDataModule(LightningDataModule):
+    """Streams reasoning-gym problems as prompts.
+
+    Args:
+        datasets: task name to its weight and reasoning-gym configuration; `python -m rl_lightning tasks` lists the names.
+        prompts_per_step: B, prompts a training step; each is answered `num_generations` times.
+        system_prompt: the system message before every question; empty for none.
+        max_prompt_tokens: problems whose prompt is longer are passed over and counted.
+        num_workers: processes that make problems ahead of the trainer; 0 makes them in the trainer.
+        eval_num_samples: evaluation problems a task; training never sees their questions.
+        eval_seed: which evaluation set.
+        seed: which training stream.
+
+    Raises:
+        UserError: a value out of range; at set-up, a task or configuration that cannot be used.
+    """
+
+    def __init__(
+        self,
+        datasets: dict[str, TaskSpec],
+        prompts_per_step: int = 8,
+        system_prompt: str = SYSTEM_PROMPT,
+        max_prompt_tokens: int = 512,
+        num_workers: int = 1,
+        eval_num_samples: int = 50,
+        eval_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        least = {"prompts_per_step": 1, "max_prompt_tokens": 1, "num_workers": 0, "eval_num_samples": 1}
+        for name, value in zip(least, (prompts_per_step, max_prompt_tokens, num_workers, eval_num_samples), strict=True):
+            require(f"data.{name}", value, value >= least[name], f"at least {least[name]}")
+        self.mixture = TaskMixture(datasets)
+        self.prompts_per_step, self.system_prompt, self.max_prompt_tokens = prompts_per_step, system_prompt, max_prompt_tokens
+        self.num_workers, self.eval_num_samples, self.eval_seed, self.seed = num_workers, eval_num_samples, eval_seed, seed
+        self.eval_problems: tuple[Problem, ...] = ()
+        self.cursor = 0
+        """Prompts used so far; `training_step` moves it, a checkpoint keeps it."""
+
+    def setup(self, stage: str) -> None:
+        """Draw the evaluation set, keep its questions out of training, and report where that costs much of a task."""
+        if self.eval_problems:
+            return
+        assert self.trainer is not None and self.trainer.lightning_module is not None
+        tokenizer = load_tokenizer(self.trainer.lightning_module.policy_config.model_name_or_path)
+        self.template = PromptTemplate(tokenizer, self.system_prompt)
+        self.eval_problems = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples)
+        held_out = held_out_hashes(self.eval_problems)
+        self.stream = PromptStream(self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens)
+        if stage == "fit":
+            for task, share in held_out_share(self.mixture, self.seed, held_out).items():
+                if share == 1:
+                    raise UserError(
+                        f"datasets.{task}: nothing left to train on: every problem is held out for evaluation; widen the "
+                        "task's config or lower data.eval_num_samples"
+                    )
+                if share > 0.01:
+                    log.warning(f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """PromptBatches from the cursor on, without end."""
+        return DataLoader(
+            self.stream,
+            batch_size=self.prompts_per_step,
+            sampler=_From(self),
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            multiprocessing_context="spawn" if self.num_workers else None,  # fork copies torch's locks
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> list[PromptBatch]:
+        """The evaluation set for `validate`; in `fit`, FixedEval evaluates when it is due, and Lightning's own loop rests."""
+        assert self.trainer is not None
+        return [] if self.trainer.state.fn == "fit" else self.eval_batches()
+
+    def eval_batches(self, rows: int = 256) -> list[PromptBatch]:
+        """The evaluation set in batches of at most `rows` prompts; none is left out for its length."""
+        prompts = [Prompt(p, self.template.token_ids(p.question), {}) for p in self.eval_problems]
+        return [collate(prompts[i : i + rows]) for i in range(0, len(prompts), rows)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream is."""
+        return {"cursor": self.cursor, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the stream was."""
+        self.cursor = state_dict["cursor"]
+
+
+def collate(prompts: Sequence[Prompt]) -> PromptBatch:
+    """Right-pad consecutive prompts of a stream into a batch."""
+    ids = [torch.tensor(p.token_ids) for p in prompts]
+    skipped: dict[str, int] = {}
+    for prompt in prompts:
+        for reason, count in prompt.skipped.items():
+            skipped[reason] = skipped.get(reason, 0) + count
+    return PromptBatch(
+        tuple(p.problem for p in prompts),
+        pad_sequence(ids, batch_first=True),
+        torch.tensor([len(i) for i in ids]),
+        prompts[-1].problem.index + 1,
+        skipped,
+    )
+
+
+class _From(Sampler[int]):
+    """Slots from the data module's cursor on, without end."""
+
+    def __init__(self, data: ReasoningGymDataModule) -> None:
+        self.data = data
+
+    def __iter__(self) -> Iterator[int]:
+        slot = self.data.cursor
+        while True:
+            yield slot
+            slot += 1

@@ -1,0 +1,124 @@
+"""fit and validate, by LightningCLI."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from rl_lightning.callbacks import (
+    AdapterCheckpoint,
+    FixedEval,
+    GroupVariance,
+    RewardProgressBar,
+    RolloutLog,
+    RunDirectory,
+)
+from rl_lightning.callbacks.adapter_checkpoint import resolve_checkpoint
+from rl_lightning.callbacks.run_directory import refuse_taken
+from rl_lightning.callbacks.whole_files import write_whole
+from rl_lightning.data import ReasoningGymDataModule
+from rl_lightning.loggers import MetricsCSV
+from rl_lightning.module import GRPOModule
+from rl_lightning.types import UserError
+
+
+_TRAINER_DEFAULTS = {
+    "default_root_dir": "outputs/run",
+    "devices": 1,
+    "max_epochs": -1,
+    "log_every_n_steps": 1,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+
+_CALLBACKS = {
+    "group_variance": GroupVariance,
+    "rollout_log": RolloutLog,
+    "fixed_eval": FixedEval,
+    "run_directory": RunDirectory,
+    "progress_bar": RewardProgressBar,
+    "checkpoint": AdapterCheckpoint,
+}
+"""Always there, each configurable under its name, whatever a later config file says of `trainer.callbacks`."""
+
+
+def quiet() -> None:
+    """Silence what libraries say about choices that are made on purpose here."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels that it offers to download
+    for message in (
+        ".*does not have many workers.*",  # data.num_workers is in the config
+        ".*Checkpoint directory.*exists and is not empty.*",  # a resumed run's own
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+class _Parser(LightningArgumentParser):
+    """One line for a mistake, instead of the whole usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
+        raise UserError(" ".join(str(message).split()))
+
+
+class _SaveConfig(SaveConfigCallback):
+    """`config.yaml`, whole; a resumed run's goes beside the first one."""
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if stage != "fit" or self.already_saved or not trainer.is_global_zero:
+            return
+        text = self.parser.dump(self.config, skip_none=False)
+        path = Path(trainer.default_root_dir) / "config.yaml"
+        number = 1
+        while path.exists():
+            number += 1
+            path = path.with_name(f"config_{number}.yaml")
+        write_whole(path, text)
+        self.already_saved = True
+
+
+class RLCommandLine(LightningCLI):
+    """fit and validate."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            GRPOModule,
+            ReasoningGymDataModule,
+            trainer_defaults=_TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            save_config_callback=_SaveConfig,
+            parser_class=_Parser,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        arguments = {"model", "datamodule", "train_dataloaders", "val_dataloaders", "dataloaders", "weights_only"}
+        return {"fit": arguments, "validate": arguments}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for key, callback in _CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)  # type: ignore[arg-type]
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def _parse_ckpt_path(self) -> None:
+        """Find the checkpoint, or refuse, before anything is loaded. Lightning's own version would let hyperparameters in the
+        checkpoint override the config."""
+        config = self.config[self.config.subcommand]
+        root = Path(config.trainer.default_root_dir)
+        if config.ckpt_path is not None:
+            config.ckpt_path = str(resolve_checkpoint(config.ckpt_path, root))
+        elif self.config.subcommand == "fit":
+            refuse_taken(root)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        settings = self._get(self.config_init, "trainer")
+        if settings["logger"] in (None, True):
+            kwargs["logger"] = MetricsCSV(settings["default_root_dir"])
+        return super().instantiate_trainer(**kwargs)

@@ -1,0 +1,39 @@
+"""Lightning's CSV logger, made safe to resume with."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+
+class MetricsCSV(CSVLogger):
+    """Write `metrics.csv` straight into the run directory, and go on with one that is there.
+
+    Lightning's own logger deletes the metrics of the run that is being resumed.
+
+    Args:
+        save_dir: the run directory.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
+
+    @property
+    def experiment(self) -> ExperimentWriter:
+        """Lightning's writer, appending."""
+        if self._experiment is None:
+            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
+            self._experiment = _AppendingWriter(self.log_dir)
+        return self._experiment
+
+
+class _AppendingWriter(ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        """Take over the columns that are there, where Lightning would delete the file."""
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            with path.open(newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])

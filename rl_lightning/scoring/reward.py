@@ -1,0 +1,37 @@
+"""What a completion earns. Subclass `Reward` for your own: `--model.reward my_package.MyReward`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from rl_lightning.types import Problem, Score
+
+
+class Reward(ABC):
+    """A reward function."""
+
+    @abstractmethod
+    def __call__(self, problem: Problem, completion: str, score: Score) -> float:
+        """The reward of one completion: any finite number; only differences within a group matter.
+
+        Args:
+            problem: what was asked.
+            completion: the whole text, tags included.
+            score: what the task's scorer says of its answer.
+        """
+
+
+class WeightedReward(Reward):
+    """A weighted sum of what the scorer says.
+
+    Args:
+        exact: weight of a fully right answer (0 or 1).
+        partial: weight of the scorer's own value (0 to 1).
+        format: weight of a well-formed completion, one think section and one answer (0 or 1).
+    """
+
+    def __init__(self, exact: float = 1.0, partial: float = 0.0, format: float = 0.1) -> None:
+        self.exact, self.partial, self.format = exact, partial, format
+
+    def __call__(self, problem: Problem, completion: str, score: Score) -> float:
+        return self.exact * score.exact + self.partial * score.partial + self.format * score.well_formed

@@ -1,0 +1,163 @@
+"""One reasoning-gym task as two functions: a problem from a seed, and a score from an answer.
+
+reasoning-gym draws item i of a dataset from Random(seed + i), so neighbouring seeds share nearly all their items. Here an
+item has one number, its item seed, and the ranges of item seeds of training, evaluation and the tiny policy's own schooling
+do not meet (see `stream`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import reasoning_gym
+from reasoning_gym.factory import DATASETS
+
+from rl_lightning.types import Problem, UserError
+
+ITEM_SEEDS = 2**32
+"""numpy, which pool_matrix seeds, takes no larger seed."""
+
+_DRAWN_AT_CREATION = frozenset({"acre", "gsm_symbolic", "list_functions"})
+"""Tasks that draw from their seed when the dataset is made: they need a new dataset an item."""
+
+_HASH_ORDERED = frozenset(
+    {"isomorphic_strings", "knight_swap", "list_functions", "polynomial_multiplication", "ransom_note", "word_ladder"}
+)
+"""Tasks whose problems follow the order of a set of strings, which Python shuffles in every process."""
+
+_SCORED_AS_CODE = frozenset(
+    {
+        "binary_matrix",
+        "countdown",
+        "intermediate_integration",
+        "n_queens",
+        "polynomial_multiplication",
+        "puzzle24",
+        "simple_integration",
+        "spiral_matrix",
+        "string_insertion",
+    }
+)
+"""Tasks whose scorers evaluate the model's text as Python or sympy code."""
+
+_OWNED_KEYS = frozenset({"seed", "size"})
+
+
+def task_names() -> list[str]:
+    """All 105 task names, sorted; reasoning-gym's `composite` is not one (a mixture is `datasets` here)."""
+    return sorted(set(DATASETS) - {"composite"})
+
+
+def config_defaults(task: str) -> dict[str, Any]:
+    """The task's configuration keys with reasoning-gym's defaults, without seed and size, which the stream owns."""
+    fields = dataclasses.asdict(DATASETS[task][1]())
+    return {key: value for key, value in fields.items() if key not in _OWNED_KEYS}
+
+
+def category(task: str) -> str:
+    """reasoning-gym's category of the task, such as "arithmetic"."""
+    return DATASETS[task][0].__module__.split(".")[1]
+
+
+def refusal(task: str) -> str | None:
+    """Why the task cannot be trained on, or None where it can."""
+    return "its scorer runs the model's answer as code" if task in _SCORED_AS_CODE else None
+
+
+class Task:
+    """A configured reasoning-gym task.
+
+    Args:
+        name: one of `task_names()`.
+        config: reasoning-gym's configuration for the task, without seed and size.
+        scored: whether answers will be scored; a task whose scorer is not safe may still be looked at.
+
+    Raises:
+        UserError: unknown name or key, a value that the task refuses, a task that cannot be scored safely yet, or one that
+            Python's hash randomisation would change from process to process.
+    """
+
+    def __init__(self, name: str, config: Mapping[str, Any], scored: bool = True) -> None:
+        _check_name(name, scored)
+        _check_keys(name, config)
+        self.name, self.config = name, dict(config)
+        self._dataset = self._create(seed=0)
+
+    def _create(self, seed: int) -> Any:
+        try:
+            # acre splits its items into 60/20/20 per cent, so ten is the least that has all three kinds.
+            return reasoning_gym.create_dataset(self.name, seed=seed, size=10, **self.config)
+        except (AssertionError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"datasets.{self.name}.config: {self.config} refused by the task: {error}") from error
+
+    def __reduce__(self) -> tuple[type[Task], tuple[str, dict[str, Any]]]:
+        return Task, (self.name, self.config)  # some datasets cannot be pickled: a worker makes its own
+
+    def problem(self, item_seed: int, index: int) -> Problem:
+        """The problem drawn from `item_seed`, a pure function of it; `index` is only its number in the stream.
+
+        Args:
+            item_seed: in [0, ITEM_SEEDS).
+            index: kept in the Problem.
+        """
+        with _global_random_state(item_seed):
+            if self.name in _DRAWN_AT_CREATION:
+                entry = self._create(item_seed)[item_seed % 10]
+            else:
+                self._dataset.seed = self._dataset.config.seed = item_seed
+                entry = self._dataset[0]
+        return Problem(self.name, index, entry["question"], entry)
+
+    def score(self, answer: str, entry: dict[str, Any]) -> float:
+        """reasoning-gym's own score of `answer`, by this task's configuration; it may raise anything."""
+        return self._dataset.score_answer(answer, entry)
+
+
+def _check_name(name: str, scored: bool) -> None:
+    where = f"datasets.{name}"
+    if name not in task_names():
+        hint = _nearest(name, task_names())
+        raise UserError(f"{where}: no such task; {hint}`python -m rl_lightning tasks` lists all {len(task_names())}")
+    if scored and (why := refusal(name)) is not None:
+        others = ", ".join(sorted(_SCORED_AS_CODE - {name}))
+        raise UserError(f"{where}: {why}, so it is refused until it can be scored in isolation (likewise: {others})")
+    if name in _HASH_ORDERED and os.environ.get("PYTHONHASHSEED") != "0":
+        raise UserError(
+            f"{where}: its problems depend on Python's hash seed; set PYTHONHASHSEED=0 before Python starts "
+            "(`python -m rl_lightning` does)"
+        )
+
+
+def _check_keys(name: str, config: Mapping[str, Any]) -> None:
+    allowed = config_defaults(name)
+    for key in config:
+        where = f"datasets.{name}.config.{key}"
+        if key in _OWNED_KEYS:
+            raise UserError(f"{where}: belongs to the stream; --seed_everything chooses the problems")
+        if key not in allowed:
+            raise UserError(f"{where}: no such key; {_nearest(key, list(allowed))}allowed: {', '.join(allowed)}")
+
+
+def _nearest(word: str, words: list[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+@contextmanager
+def _global_random_state(seed: int) -> Iterator[None]:
+    """Seed the global generators that list_functions and pool_matrix draw from, and put everybody's state back."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,0 +1,31 @@
+"""From a question to the model's prompt tokens, by the model's own chat template."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SYSTEM_PROMPT = (
+    "Think step by step inside <think> and </think>, then give only the final answer inside <answer> and </answer>, "
+    "like this: <think>your working</think> <answer>your answer</answer>"
+)
+
+
+class PromptTemplate:
+    """Render questions as chat prompts.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        system_prompt: the system message; an empty one is left out.
+    """
+
+    def __init__(self, tokenizer: Any, system_prompt: str = SYSTEM_PROMPT) -> None:
+        self.tokenizer, self.system_prompt = tokenizer, system_prompt
+
+    def token_ids(self, question: str) -> tuple[int, ...]:
+        """The prompt's token ids, up to where the assistant begins to write."""
+        messages = [{"role": "user", "content": question.strip()}]
+        if self.system_prompt:
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        return tuple(
+            self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
+        )

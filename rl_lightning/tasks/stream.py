@@ -1,0 +1,187 @@
+"""The endless, seekable stream of prompts: number k is a pure function of (seed, k).
+
+Item seeds (32 bits) are divided so that no two uses can meet:
+
+    [0, 2^30)          training
+    [2^30, 2^31)       the tiny policy's own schooling
+    [2^31, 2^31+2^30)  evaluation
+
+Slot k of a stream asks for item seed start + k. Where that problem is an evaluation problem, or its prompt is too long, the
+slot tries start + k + STRIDE, then + 2 STRIDE, …: so slots never depend on each other, any worker can make any of them, and no
+item is used twice as long as k < STRIDE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch.utils.data import Dataset
+
+from rl_lightning.tasks.generator import Task
+from rl_lightning.tasks.prompts import PromptTemplate
+from rl_lightning.types import Problem, UserError
+
+Split = Literal["train", "schooling", "eval"]
+
+_RANGES: dict[Split, tuple[int, int]] = {"train": (0, 2**30), "schooling": (2**30, 2**30), "eval": (2**31, 2**30)}
+STRIDE = 2**24
+ATTEMPTS = 64
+
+
+@dataclass
+class TaskSpec:
+    """One task of the mixture."""
+
+    weight: float = 1.0
+    """Share of the problems, relative to the other tasks' weights; > 0."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    """reasoning-gym's configuration of the task; `python -m rl_lightning tasks NAME` prints the keys."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem with its prompt's token ids and what was passed over to find it, by reason."""
+
+    problem: Problem
+    token_ids: tuple[int, ...]
+    skipped: dict[str, int]
+
+
+class TaskMixture:
+    """Several tasks, drawn by weight.
+
+    Args:
+        datasets: task name to TaskSpec (or a mapping with its fields).
+
+    Raises:
+        UserError: no task, a weight that is not positive, or whatever `Task` refuses.
+    """
+
+    def __init__(self, datasets: Mapping[str, TaskSpec]) -> None:
+        if not datasets:
+            raise UserError("datasets: empty; name at least one task, e.g. {chain_sum: {weight: 1}}")
+        self.tasks = {name: Task(name, spec.config) for name, spec in datasets.items()}
+        self.weights = {name: spec.weight for name, spec in datasets.items()}
+        for name, weight in self.weights.items():
+            if not weight > 0:
+                raise UserError(f"datasets.{name}.weight: {weight} is not positive; leave the task out instead")
+
+    def draw(self, seed: int, slot: int) -> Task:
+        """The task of a slot, a pure function of (seed, slot)."""
+        rng = random.Random(f"{seed}:{slot}")
+        return self.tasks[rng.choices(list(self.weights), list(self.weights.values()))[0]]
+
+    def score(self, problem: Problem, answer: str) -> float:
+        """reasoning-gym's score of the answer to the problem; it may raise anything."""
+        return self.tasks[problem.task].score(answer, problem.entry)
+
+
+def question_hash(task: str, question: str) -> bytes:
+    """8 bytes by which an evaluation problem is recognised in the training stream."""
+    return hashlib.blake2b(f"{task}\0{question}".encode(), digest_size=8).digest()
+
+
+class PromptStream(Dataset[Prompt]):
+    """The training stream: `stream[k]` for any k in [0, STRIDE).
+
+    Args:
+        mixture: where problems come from.
+        template: question to token ids.
+        seed: which of the many streams.
+        held_out: `question_hash` of every problem that must not appear.
+        max_prompt_tokens: prompts longer than this are passed over.
+        split: the range of item seeds.
+    """
+
+    def __init__(
+        self,
+        mixture: TaskMixture,
+        template: PromptTemplate,
+        seed: int,
+        held_out: frozenset[bytes] = frozenset(),
+        max_prompt_tokens: int = 512,
+        split: Split = "train",
+    ) -> None:
+        self.mixture, self.template, self.seed = mixture, template, seed
+        self.held_out, self.max_prompt_tokens, self.split = held_out, max_prompt_tokens, split
+
+    def __getitem__(self, slot: int) -> Prompt:
+        """Prompt number `slot`.
+
+        Raises:
+            UserError: none of ATTEMPTS candidates may be used.
+        """
+        task, skipped = self.mixture.draw(self.seed, slot), {"held_out": 0, "too_long": 0}
+        for attempt in range(ATTEMPTS):
+            problem = task.problem(item_seed(self.split, self.seed, slot, attempt), slot)
+            if question_hash(task.name, problem.question) in self.held_out:
+                skipped["held_out"] += 1
+                continue
+            token_ids = self.template.token_ids(problem.question)
+            if len(token_ids) <= self.max_prompt_tokens:
+                return Prompt(problem, token_ids, skipped)
+            skipped["too_long"] += 1
+        raise UserError(
+            f"datasets.{task.name}: nothing left to train on: of {ATTEMPTS} problems {skipped['held_out']} are held out for "
+            f"evaluation and {skipped['too_long']} are longer than max_prompt_tokens ({self.max_prompt_tokens}); widen the "
+            "task's config, lower eval_num_samples or raise max_prompt_tokens"
+        )
+
+
+def item_seed(split: Split, seed: int, slot: int, attempt: int) -> int:
+    """The item seed that slot `slot` of stream `seed` tries at its `attempt`-th candidate."""
+    first, size = _RANGES[split]
+    start = int.from_bytes(hashlib.blake2b(f"{split}:{seed}".encode(), digest_size=8).digest(), "big")
+    return first + (start + slot + attempt * STRIDE) % size
+
+
+def eval_problems(mixture: TaskMixture, seed: int, per_task: int) -> tuple[Problem, ...]:
+    """`per_task` problems of each task with different questions, the same for the same arguments.
+
+    A task whose universe is too small gives as many as can be found in ATTEMPTS draws a problem.
+    """
+    problems: list[Problem] = []
+    for task in mixture.tasks.values():
+        questions: set[str] = set()
+        for slot in range(per_task * ATTEMPTS):
+            if len(questions) == per_task:
+                break
+            problem = task.problem(item_seed("eval", seed, slot, 0), len(questions))
+            if problem.question not in questions:
+                questions.add(problem.question)
+                problems.append(problem)
+    return tuple(problems)
+
+
+def held_out_hashes(problems: Sequence[Problem]) -> frozenset[bytes]:
+    """The hashes by which `PromptStream` recognises these problems."""
+    return frozenset(question_hash(p.task, p.question) for p in problems)
+
+
+def held_out_share(
+    mixture: TaskMixture, seed: int, held_out: frozenset[bytes], candidates: int = 64, seconds: float = 1.0
+) -> dict[str, float]:
+    """Of each task, the share of training candidates that ask a held-out question, by a sample.
+
+    Args:
+        mixture: the tasks.
+        seed: the training stream's.
+        held_out: hashes of the evaluation's questions.
+        candidates: at most this many a task are drawn.
+        seconds: and no more once this time is over, for some tasks take a quarter of a second a problem.
+    """
+    shares: dict[str, float] = {}
+    for name, task in mixture.tasks.items():
+        hits, drawn, began = 0, 0, time.monotonic()
+        while drawn < candidates and (drawn < 2 or time.monotonic() - began < seconds):
+            question = task.problem(item_seed("train", seed, drawn, ATTEMPTS - 1), drawn).question
+            hits += question_hash(name, question) in held_out
+            drawn += 1
+        shares[name] = hits / drawn
+    return shares

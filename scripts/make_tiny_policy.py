@@ -1,0 +1,277 @@
+"""Make the embedded tiny policy from scratch: a Qwen2 of a million parameters, schooled on five reasoning-gym tasks.
+
+    python scripts/make_tiny_policy.py --out rl_lightning/assets/tiny
+
+It is taught two ways of working. Phase 1 shows mostly worked examples (running totals, partial products, letters one by one),
+so that working becomes reliable; phase 2 is short and shows mostly bare answers, so that answering at once becomes the habit.
+What comes out answers directly four times in five and is mostly wrong, works in the other fifth and is mostly right: the
+gap that GRPO finds. Schooling problems come from their own range of item seeds, and none of them asks a question of the
+quickstart's evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import yaml
+from tokenizers import AddedToken
+from torch import Tensor
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+from rl_lightning.tasks.prompts import PromptTemplate
+from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec, eval_problems, held_out_hashes
+from rl_lightning.types import Problem
+
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+END, PAD = "<|im_end|>", "<|endoftext|>"
+ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+CHAT_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|im_end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+# --- Working, task by task ------------------------------------------------------------------------------------------
+
+
+def _sum_terms(terms: list[tuple[str, str]]) -> str:
+    """Running totals of signed terms, products within a term first: [("+", "3*4"), ("-", "5")] -> `3*4=12;12-5=7`."""
+    steps, total = [], 0
+    for position, (sign, term) in enumerate(terms):
+        factors = [int(f) for f in term.split("*")]
+        value = factors[0]
+        for factor in factors[1:]:
+            steps.append(f"{value}*{factor}={value * factor}")
+            value *= factor
+        if position == 0:
+            total = value
+        else:
+            new = total + value if sign == "+" else total - value
+            steps.append(f"{total}{sign}{value}={new}")
+            total = new
+    return ";".join(steps)
+
+
+def work_expression(problem: Problem) -> str:
+    """`12 + 34 * 2` -> `34*2=68;12+68=80`, term by term from the left."""
+    expression = "+" + problem.entry["metadata"]["expression"].replace(" ", "")
+    return _sum_terms([(s, t) for s, t in re.findall(r"([+-])([\d*]+)", expression)])
+
+
+def work_product(problem: Problem) -> str:
+    """`47 * 36` -> `47*30=1410;47*6=282;1410+282=1692`."""
+    a, b = (int(x) for x in problem.entry["metadata"]["expression"].split("*"))
+    tens, ones = b // 10 * 10, b % 10
+    return f"{a}*{tens}={a * tens};{a}*{ones}={a * ones};{a * tens}+{a * ones}={a * b}"
+
+
+def work_legs(problem: Problem) -> str:
+    """`3 ducks, 2 beetles` -> `3*2=6;2*6=12;6+12=18`."""
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
+    animals = problem.entry["metadata"]["animals"]
+    return _sum_terms([("+", f"{count}*{ANIMALS[animal]}") for animal, count in animals.items()])
+
+
+def work_backward(problem: Problem) -> str:
+    """`cat` -> `1c2a3t;3t2a1c`: number the letters, then read them from the last."""
+    letters = [f"{i}{letter}" for i, letter in enumerate(problem.entry["metadata"]["word"], 1)]
+    return "".join(letters) + ";" + "".join(reversed(letters))
+
+
+WORKINGS: dict[str, Callable[[Problem], str]] = {
+    "basic_arithmetic": work_expression,
+    "chain_sum": work_expression,
+    "leg_counting": work_legs,
+    "products": work_product,
+    "spell_backward": work_backward,
+}
+
+
+# --- Tokenizer ------------------------------------------------------------------------------------------------------
+
+
+def build_tokenizer(questions: list[tuple[str, str]]) -> Qwen2Tokenizer:
+    """A byte-level BPE in Qwen2's own form, in which the prompts' frequent words are one token and other words are letters.
+
+    Each word's merges begin at its rarest pair of letters and grow outward, so the pieces on the way hardly ever occur in
+    the words that are to be spelled letter by letter.
+
+    Args:
+        questions: (task, question) samples.
+    """
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+    from tokenizers import Regex
+
+    pre = Sequence([Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])
+    words: Counter[str] = Counter()
+    spelled: Counter[str] = Counter()
+    for task, question in questions:
+        text, _, word = question.rpartition(" ") if task == "spell_backward" else (question, "", "")
+        words.update(w for w, _ in pre.pre_tokenize_str(text) if not w.isdigit())
+        if word:
+            spelled.update(_pairs(list(f"Ġ{word}")))
+    vocab = {char: i for i, char in enumerate(sorted(ByteLevel.alphabet()))}
+    merges: list[tuple[str, str]] = []
+    limit = 0.004 * sum(spelled.values())
+    for word in sorted(w for w, n in words.items() if n >= len(questions) / 2000 and len(w) > 1):
+        pieces = _apply(list(word), merges)
+        while len(pieces) > 1:
+            pair = min(_pairs(pieces), key=lambda p: (spelled[p], p))
+            if spelled[pair] > limit:
+                break
+            merges.append(pair)
+            vocab.setdefault("".join(pair), len(vocab))
+            pieces = _merge(pieces, pair)
+    for token in (PAD, END, *ROLES, *TAGS):
+        vocab[token] = len(vocab)
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, eos_token=END, pad_token=PAD, unk_token=PAD)
+    tokenizer.add_special_tokens({"additional_special_tokens": list(ROLES)})
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def _pairs(pieces: list[str]) -> list[tuple[str, str]]:
+    return list(zip(pieces, pieces[1:], strict=False))
+
+
+def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
+    merged: list[str] = []
+    for piece in pieces:
+        if merged and (merged[-1], piece) == pair:
+            merged[-1] += piece
+        else:
+            merged.append(piece)
+    return merged
+
+
+def _apply(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
+    for pair in merges:
+        pieces = _merge(pieces, pair)
+    return pieces
+
+
+# --- Schooling ------------------------------------------------------------------------------------------------------
+
+
+class School:
+    """Batches of prompts with a worked or a bare answer, from the schooling range of item seeds."""
+
+    def __init__(self, stream: PromptStream, tokenizer: Any, seed: int) -> None:
+        self.stream, self.tokenizer, self.rng = stream, tokenizer, random.Random(seed)
+        self.slot = 0
+
+    def example(self, worked: float) -> tuple[list[int], int]:
+        """Token ids of a whole conversation, and how many of them are prompt."""
+        prompt = self.stream[self.slot]
+        self.slot += 1
+        problem = prompt.problem
+        working = WORKINGS[problem.task](problem) if self.rng.random() < worked else ""
+        text = f"<think>{working}</think><answer>{problem.entry['answer']}</answer>{END}"
+        return [*prompt.token_ids, *self.tokenizer(text)["input_ids"]], len(prompt.token_ids)
+
+    def batches(self, size: int, worked: Callable[[], float], pool: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
+        """(ids, labels) right-padded, bucketed by length within a pool of `pool` batches; labels are -100 on the prompt."""
+        while True:
+            examples = sorted((self.example(worked()) for _ in range(size * pool)), key=lambda e: len(e[0]))
+            groups = [examples[i : i + size] for i in range(0, len(examples), size)]
+            self.rng.shuffle(groups)
+            for group in groups:
+                width = max(len(ids) for ids, _ in group)
+                ids = torch.tensor([e + [0] * (width - len(e)) for e, _ in group])
+                labels = torch.full_like(ids, -100)
+                for row, (e, prompt) in enumerate(group):
+                    labels[row, prompt : len(e)] = ids[row, prompt : len(e)]
+                yield ids, labels
+
+
+def teach(model: Qwen2ForCausalLM, school: School, args: argparse.Namespace) -> None:
+    """AdamW with warm-up and cosine decay over both phases; `worked` examples are rare in the second."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
+    total, step, began = args.steps + args.habit_steps, 0, time.time()
+    batches = school.batches(args.batch, lambda: args.worked if step < args.steps else args.habit_worked)
+    for ids, labels in batches:
+        if step == total:
+            break
+        cosine = 0.5 * (1 + math.cos(math.pi * min(step / args.steps, 1)))
+        rate = args.lr * min((step + 1) / 100, cosine + 0.03)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(input_ids=ids[:, :-1], use_cache=False).logits
+        loss = F.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        if step % 100 == 0 or step == total:
+            print(f"step {step} loss {loss.item():.4f} lr {rate:.1e} {time.time() - began:.0f} s", flush=True)
+        if step in (args.steps, *range(args.steps + 20, total, 20)) and args.keep:
+            model.save_pretrained(f"{args.out}-{step}")
+            school.tokenizer.save_pretrained(f"{args.out}-{step}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="directory to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=5000, help="phase 1, steps")
+    parser.add_argument("--worked", type=float, default=0.85, help="share of worked examples in phase 1")
+    parser.add_argument("--habit-steps", type=int, default=100, help="phase 2, steps")
+    parser.add_argument("--habit-worked", type=float, default=0.18, help="share of worked examples in phase 2")
+    parser.add_argument("--batch", type=int, default=128, help="examples a step")
+    parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
+    parser.add_argument("--keep", action="store_true", help="also keep snapshots of phase 2 beside --out")
+    args = parser.parse_args()
+    torch.manual_seed(args.seed)
+
+    data = yaml.safe_load(QUICKSTART.read_text())["data"]
+    mixture = TaskMixture({name: TaskSpec(**spec) for name, spec in data["datasets"].items()})
+    held_out = held_out_hashes(eval_problems(mixture, data.get("eval_seed", 0), 500))
+    sampler = random.Random(args.seed)
+    questions = [
+        (p.task, p.question.strip())
+        for p in (mixture.draw(-1, k).problem(2**30 + sampler.randrange(2**30), k) for k in range(20_000))
+    ]
+    tokenizer = build_tokenizer(questions)
+    stream = PromptStream(mixture, PromptTemplate(tokenizer, ""), args.seed, held_out, 512, "schooling")
+    config = Qwen2Config(
+        vocab_size=math.ceil(len(tokenizer) / 64) * 64,
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.convert_tokens_to_ids(END),
+        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+    )
+    model = Qwen2ForCausalLM(config)
+    print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens", flush=True)
+    teach(model, School(stream, tokenizer, args.seed), args)
+    model.generation_config.eos_token_id = config.eos_token_id
+    model.save_pretrained(args.out)
+    tokenizer.save_pretrained(args.out)
+    (args.out / "schooling.json").write_text(json.dumps({k: str(v) for k, v in vars(args).items()}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

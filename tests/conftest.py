@@ -1,0 +1,58 @@
+"""What the tests share: no network, two threads, and the tiny policy loaded once."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from rl_lightning.data import collate
+from rl_lightning.policy import Policy, PolicyConfig
+from rl_lightning.tasks.prompts import PromptTemplate
+from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec
+from rl_lightning.types import PromptBatch
+
+ROOT = Path(__file__).parents[1]
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+
+
+@pytest.fixture(scope="session")
+def datasets() -> dict[str, TaskSpec]:
+    """The quickstart's tasks."""
+    return {name: TaskSpec(**spec) for name, spec in yaml.safe_load(QUICKSTART.read_text())["data"]["datasets"].items()}
+
+
+@pytest.fixture(scope="session")
+def mixture(datasets: dict[str, TaskSpec]) -> TaskMixture:
+    return TaskMixture(datasets)
+
+
+@pytest.fixture(scope="session")
+def policy() -> Policy:
+    """The tiny policy in float32 without quantisation, adapters made to matter. Read only."""
+    policy = Policy(PolicyConfig("tiny", quantization="none"), torch.device("cpu"))
+    shake(policy)
+    return policy
+
+
+@pytest.fixture(scope="session")
+def batch(policy: Policy, mixture: TaskMixture) -> PromptBatch:
+    """Six prompts of different lengths."""
+    stream = PromptStream(mixture, PromptTemplate(policy.tokenizer, ""), seed=3)
+    return collate([stream[k] for k in range(6)])
+
+
+def shake(policy: Policy, scale: float = 0.02) -> None:
+    """Give the adapters' B matrices values: they start at zero, and a test of a zero adapter shows little."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if "lora_B" in name:
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl_lightning.objective import group_advantages
+
+
+def test_advantages_are_worked_out_by_hand():
+    rewards = torch.tensor([[1.0, 0.0], [1.0, 0.5]])
+    # row 0: mean 0.5, sample std sqrt(0.5); row 1: mean 0.75, std sqrt(0.125)
+    assert torch.allclose(group_advantages(rewards, "none"), torch.tensor([[0.5, -0.5], [0.25, -0.25]]))
+    expected = torch.tensor([[0.5, -0.5], [0.25, -0.25]]) / (torch.tensor([[0.5**0.5], [0.125**0.5]]) + 1e-4)
+    assert torch.allclose(group_advantages(rewards, "group"), expected)
+    batch_std = (((1 - 0.625) ** 2 * 2 + 0.625**2 + 0.125**2) / 3) ** 0.5
+    assert torch.allclose(
+        group_advantages(rewards, "batch"), torch.tensor([[0.5, -0.5], [0.25, -0.25]]) / (batch_std + 1e-4)
+    )
+
+
+@pytest.mark.parametrize("scale", ["group", "batch", "none"])
+@given(reward=st.floats(-1e3, 1e3, width=32), size=st.integers(2, 33))
+def test_equal_rewards_teach_nothing(scale, reward, size):
+    rewards = torch.tensor([[reward] * size, [0.0, 1.0] + [0.5] * (size - 2)])
+    assert (group_advantages(rewards, scale)[0] == 0).all()
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=2, max_size=16))
+def test_advantages_of_a_group_sum_to_zero_and_keep_the_order(rewards):
+    advantages = group_advantages(torch.tensor([rewards]), "group")[0]
+    assert abs(float(advantages.sum())) < 1e-2
+    order = sorted(range(len(rewards)), key=lambda i: rewards[i])
+    assert all(advantages[a] <= advantages[b] for a, b in pairwise(order))
