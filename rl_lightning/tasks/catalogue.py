@@ -36,7 +36,9 @@ def describe(name: str) -> str:
     parts.append("Settings, with their defaults:\n\n" + _indent("datasets:\n" + _indent(settings)))
     for number in range(2):
         problem = task.problem(item_seed=number, index=number)
-        parts.append(f"Problem {number + 1}:\n\n{_indent(problem.question.strip())}\n\nAnswer: {problem.entry['answer']}")
+        parts.append(
+            f"Problem {number + 1}:\n\n{_indent(problem.question.strip())}\n\nAnswer: {problem.entry['answer']}"
+        )
     return "\n\n".join(parts)
 
 
