@@ -39,6 +39,8 @@ class GroupCache(Cache):
 class GroupLayer(DynamicLayer):
     """One layer; `keys` and `values`, (rows, heads, tokens, width), are views into the buffers."""
 
+    keys: Tensor
+    values: Tensor
     _buffers: tuple[Tensor, Tensor] | None = None
 
     def give_to(self, owner: Tensor, room: int) -> None:

@@ -43,7 +43,9 @@ class Sampling:
             )
         for name in ("max_new_tokens", "max_rollout_rows"):
             require(f"sampling.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        require("sampling.temperature", self.temperature, self.temperature > 0, "above 0 (evaluation is greedy by itself)")
+        require(
+            "sampling.temperature", self.temperature, self.temperature > 0, "above 0 (evaluation is greedy by itself)"
+        )
         require("sampling.top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
         require("sampling.top_k", self.top_k, self.top_k >= 0, "0 or more")
         require("sampling.min_p", self.min_p, 0 <= self.min_p < 1, "0 or more and below 1")

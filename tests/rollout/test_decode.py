@@ -1,0 +1,109 @@
+"""The decode loop against transformers' own generation and against the plain forward pass."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rl_lightning.policy import cut
+from rl_lightning.rollout import Sampling, sample_groups
+from rl_lightning.rollout.decode import left_padded
+
+SAMPLING = Sampling(num_generations=4, max_new_tokens=24)
+
+
+def roll(policy, batch, sampling=SAMPLING, seed=0, end=None):
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    end = policy.end_token_ids if end is None else end
+    with policy.sampling() as model:
+        return sample_groups(model, batch, sampling, end, policy.decode_text, generator, policy.pad_token_id)
+
+
+def test_greedy_decoding_equals_generate(policy, batch):
+    """Prompt by prompt, without padding, by transformers' own code."""
+    rollout = roll(policy, batch, seed=None)
+    for n, length in enumerate(batch.prompt_lengths.tolist()):
+        prompt = batch.prompt_ids[n : n + 1, :length]
+        with torch.no_grad():
+            expected = policy.model.generate(
+                input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=24, do_sample=False
+            )[0, length:]
+        assert rollout.completion_ids[n][rollout.mask[n]].tolist() == expected.tolist()
+
+
+def test_sampling_log_probs_are_those_of_the_plain_forward_pass(policy, batch):
+    sampling = replace(SAMPLING, temperature=0.7)
+    rollout = roll(policy, batch, sampling)
+    for micro in cut(rollout, torch.arange(24), 10_000):
+        logps, _ = policy.log_probs(micro, temperature=0.7)
+        assert torch.allclose(logps, rollout.sampling_logps[micro.row_of, micro.column_of], atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 24])
+def test_a_rollout_does_not_depend_on_how_many_rows_decode_at_once(policy, batch, rows):
+    whole, cut_up = roll(policy, batch), roll(policy, batch, replace(SAMPLING, max_rollout_rows=rows))
+    assert torch.equal(whole.completion_ids, cut_up.completion_ids)
+    assert torch.equal(whole.mask, cut_up.mask)
+    assert torch.allclose(whole.sampling_logps, cut_up.sampling_logps, atol=1e-5)
+    assert whole.texts == cut_up.texts
+
+
+def test_a_prompts_completions_do_not_depend_on_the_other_prompts(policy, batch):
+    """Greedy, so that the random numbers are no matter: what is tested is padding and the cache."""
+    alone = replace(
+        batch, problems=batch.problems[2:3], prompt_ids=batch.prompt_ids[2:3], prompt_lengths=batch.prompt_lengths[2:3]
+    )
+    assert roll(policy, alone, seed=None).texts[0] == roll(policy, batch, seed=None).texts[2]
+
+
+def test_rows_end_at_any_of_the_end_tokens_and_not_before(policy, batch):
+    digits = torch.tensor(policy.tokenizer.convert_tokens_to_ids(["1", "2", "3"]))
+    end = torch.cat([policy.end_token_ids, digits])
+    rollout = roll(policy, batch, end=end)
+    is_end = torch.isin(rollout.completion_ids, end) & rollout.mask
+    last = rollout.lengths - 1
+    assert rollout.finished.any()
+    assert torch.equal(is_end.sum(dim=1), rollout.finished.long())
+    assert is_end[torch.arange(24), last][rollout.finished].all()
+    assert (rollout.lengths[~rollout.finished] == SAMPLING.max_new_tokens).all()
+    assert not any(
+        text.endswith(("1", "2", "3")) for text, done in zip(rollout.texts, rollout.finished, strict=True) if done
+    )
+
+
+def test_the_same_seed_samples_the_same_and_evaluation_draws_nothing(policy, batch):
+    first, again, other = roll(policy, batch), roll(policy, batch), roll(policy, batch, seed=1)
+    assert torch.equal(first.completion_ids, again.completion_ids)
+    assert first.texts != other.texts
+    state = torch.get_rng_state()
+    roll(policy, batch, seed=None)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_generator_advances_by_the_same_amount_whatever_is_sampled(policy, batch):
+    generators = [torch.Generator().manual_seed(5) for _ in range(2)]
+    torch.rand((24, SAMPLING.max_new_tokens), generator=generators[0], dtype=torch.float64)
+    with policy.sampling() as model:
+        sample_groups(model, batch, SAMPLING, policy.end_token_ids, policy.decode_text, generators[1])
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
+
+
+def test_group_members_differ(policy, batch):
+    rollout = roll(policy, batch)
+    assert any(len(set(rollout.texts[i : i + 4])) > 1 for i in range(0, 24, 4))
+
+
+def test_the_model_is_left_as_it_was(policy, batch):
+    before = copy.deepcopy({k: v for k, v in policy.state_dict().items() if "lora" in k})
+    roll(policy, batch)
+    assert policy.model.training
+    assert all(torch.equal(v, policy.state_dict()[k]) for k, v in before.items())
+
+
+def test_left_padding_moves_tokens_to_the_right():
+    ids, mask = left_padded(torch.tensor([[5, 6, 0, 0], [7, 8, 9, 0]]), torch.tensor([2, 3]))
+    assert mask.tolist() == [[0, 1, 1], [1, 1, 1]]
+    assert (ids * mask).tolist() == [[0, 5, 6], [7, 8, 9]]

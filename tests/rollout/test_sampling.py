@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rl_lightning.rollout.sampling import Sampling, draw, token_log_probs
+from rl_lightning.types import UserError
+
+PROBS = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, [0.5, 0.3, 0.15, 0.05]),
+        ({"top_k": 2}, [0.5, 0.3, 0, 0]),
+        ({"top_k": 9}, [0.5, 0.3, 0.15, 0.05]),
+        ({"top_p": 0.7}, [0.5, 0.3, 0, 0]),
+        ({"top_p": 0.01}, [0.5, 0, 0, 0]),
+        ({"min_p": 0.25}, [0.5, 0.3, 0.15, 0]),
+        ({"top_k": 3, "top_p": 0.6, "min_p": 0.1}, [0.5, 0.3, 0, 0]),
+    ],
+)
+def test_filters_keep_what_they_say(settings, kept):
+    expected = torch.tensor([kept]) / sum(kept)
+    assert torch.allclose(token_log_probs(PROBS.log(), Sampling(**settings)).exp(), expected, atol=1e-6)
+
+
+def test_temperature_divides_the_logits():
+    expected = (PROBS.log() / 0.5).softmax(dim=-1)
+    assert torch.allclose(token_log_probs(PROBS.log(), Sampling(temperature=0.5)).exp(), expected)
+
+
+def test_draws_follow_the_distribution():
+    uniforms = torch.rand(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    tokens = draw(PROBS.log().expand(len(uniforms), -1), uniforms)
+    frequencies = torch.bincount(tokens, minlength=4) / len(uniforms)
+    assert torch.allclose(frequencies, PROBS[0], atol=4 * 0.5 / len(uniforms) ** 0.5)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
+def test_a_token_of_probability_zero_is_never_drawn(uniform):
+    log_probs = torch.tensor([[-torch.inf, 0.0, -torch.inf, -torch.inf]])
+    assert draw(log_probs, torch.tensor([uniform], dtype=torch.float64)).item() == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_generations": 1},
+        {"temperature": 0.0},
+        {"top_p": 0.0},
+        {"top_k": -1},
+        {"min_p": 1.0},
+        {"max_new_tokens": 0},
+    ],
+)
+def test_settings_out_of_range_are_refused(settings):
+    with pytest.raises(UserError, match=f"sampling.{next(iter(settings))}"):
+        Sampling(**settings)
