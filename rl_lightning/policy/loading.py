@@ -148,6 +148,7 @@ def _attention(wanted: str, device: torch.device) -> str:
 def _keep_4bit_weights_as_they_are(base: torch.nn.Module) -> None:
     """Stop bitsandbytes from repacking 4-bit weights at the first no-grad forward on a CPU with AVX512-BF16: the repacked
     ones cannot be trained through (seen with 0.50.2)."""
+    module: Any
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -35,7 +35,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
         return logps, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logps: Tensor, _grad_entropy: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_logps: Tensor, _grad_entropy: Tensor) -> tuple[Tensor, None, None, None, None]:
         hidden, head, targets = ctx.saved_tensors
         grad_hidden = torch.empty_like(hidden)
         for start in range(0, len(hidden), ctx.chunk):

@@ -57,6 +57,7 @@ def _assemble(rollout: Rollout, rows: Tensor) -> MicroBatch:
     row, column = mask.nonzero(as_tuple=True)
     ids[row, starts[row] + place[column]] = rollout.completion_ids[rows][mask]
     ids = ids[:, : int((starts + lengths).max())]
+    ids = ids * (torch.arange(ids.shape[1], device=ids.device) < (starts + lengths)[:, None])
     predicts = torch.zeros_like(ids, dtype=torch.bool)
     predicts[row, starts[row] + column - 1] = True
     return MicroBatch(rows, ids, predicts, rollout.completion_ids[rows][mask], rows[row], column)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rl_lightning.policy.logprobs import chunked_log_probs
+
+
+def case(dtype=torch.float32, tokens=37, width=16, vocabulary=101):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(tokens, width, generator=generator).to(dtype).requires_grad_()
+    head = torch.randn(vocabulary, width, generator=generator).to(dtype)
+    return hidden, head, torch.randint(vocabulary, (tokens,), generator=generator)
+
+
+def plain(hidden, head, targets, temperature):
+    log_probs = ((hidden @ head.T).float() / temperature).log_softmax(dim=-1)
+    return log_probs.gather(1, targets[:, None]).squeeze(1), -(log_probs.exp() * log_probs).sum(dim=1)
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 36, 37, 1000])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_values_and_gradients_equal_the_plain_ones_for_every_chunk(chunk, temperature):
+    (hidden, head, targets), (theirs, _, _) = case(), case()
+    logps, entropy = chunked_log_probs(hidden, head, targets, temperature, chunk)
+    expected_logps, expected_entropy = plain(theirs, head, targets, temperature)
+    assert torch.allclose(logps, expected_logps, atol=1e-5)
+    assert torch.allclose(entropy, expected_entropy, atol=1e-5)
+    upstream = torch.linspace(-2, 3, len(logps))
+    (logps * upstream).sum().backward()
+    (expected_logps * upstream).sum().backward()
+    assert (hidden.grad - theirs.grad).norm() <= 1e-5 * theirs.grad.norm()
+
+
+def test_gradients_pass_the_numerical_check():
+    hidden, head, targets = case(torch.float64, tokens=5)
+    # The log-probs are float32 by contract, so the check is done at a width that float32 can resolve.
+    assert torch.autograd.gradcheck(
+        lambda h: chunked_log_probs(h, head, targets, 0.8, 2)[0].double(), hidden, eps=1e-2, atol=2e-3, rtol=2e-2
+    )
+
+
+def test_results_are_float32_in_bfloat16_models():
+    hidden, head, targets = case(torch.bfloat16)
+    logps, entropy = chunked_log_probs(hidden, head, targets)
+    assert logps.dtype == entropy.dtype == torch.float32
+    logps.sum().backward()
+    assert hidden.grad.dtype == torch.bfloat16
+
+
+def test_the_frozen_head_gets_no_gradient_and_no_chunk_is_larger_than_asked(monkeypatch):
+    from rl_lightning.policy import logprobs
+
+    sizes, original = [], logprobs._log_probs
+    monkeypatch.setattr(logprobs, "_log_probs", lambda h, *rest: sizes.append(len(h)) or original(h, *rest))
+    hidden, head, targets = case()
+    head.requires_grad_()
+    chunked_log_probs(hidden, head, targets, chunk=8)[0].sum().backward()
+    assert head.grad is None
+    assert max(sizes) == 8
+    assert len(sizes) == 10  # five forward, five recomputed in backward
+
+
+def test_no_tokens_are_no_problem():
+    logps, entropy = chunked_log_probs(torch.zeros(0, 4, requires_grad=True), torch.zeros(7, 4), torch.zeros(0).long())
+    assert logps.shape == entropy.shape == (0,)

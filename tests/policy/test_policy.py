@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from rl_lightning.policy import Policy, PolicyConfig, cut
+from rl_lightning.policy.loading import EMBEDDED, resolve_name
+from rl_lightning.rollout import Sampling, sample_groups
+from rl_lightning.types import UserError
+from tests.conftest import shake
+
+CPU = torch.device("cpu")
+
+
+def test_adapter_directory_loads_with_plain_peft_and_gives_the_same_logits(policy, batch, tmp_path):
+    policy.save_adapter(tmp_path)
+    base = AutoModelForCausalLM.from_pretrained(EMBEDDED["tiny"], dtype=torch.float32)
+    plain = PeftModel.from_pretrained(base, tmp_path).eval()
+    ids = batch.prompt_ids[:, : int(batch.prompt_lengths.min())]
+    with torch.no_grad(), policy.sampling() as model:
+        ours, theirs = model(input_ids=ids).logits, plain(input_ids=ids).logits
+        with policy.model.disable_adapter():
+            bare = model(input_ids=ids).logits
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert not torch.allclose(ours, bare, atol=1e-2)  # the adapter matters, or the line above shows nothing
+
+
+def test_the_embedded_tokenizer_survives_the_round_trip():
+    """AutoTokenizer builds Qwen2's own pre-tokenizer for this model type, whatever tokenizer.json says."""
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED["tiny"])
+    for text in (
+        "<think>12+34=46;46-5=41</think><answer>41</answer>",
+        "Spell this word backward: Zürich\n 2 + 3",
+        "日本 🙂",
+    ):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    for tag in ("<think>", "</think>", "<answer>", "</answer>"):
+        assert len(tokenizer(tag)["input_ids"]) == 1
+    assert len(tokenizer("1234")["input_ids"]) == 4
+
+
+def test_a_new_policy_is_its_base_and_what_trains_is_float32():
+    policy = Policy(PolicyConfig("tiny", dtype="bfloat16"), CPU)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    with torch.no_grad(), policy.sampling() as model:
+        logits = model(input_ids=ids).logits
+        with model.disable_adapter():
+            assert torch.equal(model(input_ids=ids).logits, logits)
+    assert {p.dtype for p in policy.adapter_parameters()} == {torch.float32}
+    assert len(policy.adapter_parameters()) == 4 * 7 * 2  # layers x linear layers x (A, B)
+
+
+def test_4_bit_weights_train_after_a_rollout(batch):
+    """With bitsandbytes' own CPU repacking a no-grad forward breaks the next training pass."""
+    policy = Policy(PolicyConfig("tiny"), CPU)
+    sampling = Sampling(num_generations=2, max_new_tokens=4)
+    for _ in range(2):
+        with policy.sampling() as model:
+            rollout = sample_groups(
+                model, batch, sampling, policy.end_token_ids, policy.decode_text, torch.Generator(), policy.pad_token_id
+            )
+        for micro in cut(rollout, torch.arange(4), 1000):
+            policy.log_probs(micro, 1.0)[0].sum().backward()
+    assert all(p.grad is not None for p in policy.adapter_parameters())
+
+
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+def test_log_probs_and_gradients_do_not_depend_on_checkpointing(checkpointing, batch, policy):
+    other = Policy(PolicyConfig("tiny", quantization="none", gradient_checkpointing=checkpointing), CPU)
+    shake(other)
+    with policy.sampling() as model:
+        rollout = sample_groups(
+            model,
+            batch,
+            Sampling(2, 8),
+            policy.end_token_ids,
+            policy.decode_text,
+            torch.Generator(),
+            policy.pad_token_id,
+        )
+    (micro,) = cut(rollout, torch.arange(12), 10_000)
+    gradients = []
+    for each in (policy, other):
+        each.model.zero_grad()
+        each.log_probs(micro, 1.0)[0].sum().backward()
+        gradients.append([p.grad.clone() for p in each.adapter_parameters()])
+        each.model.zero_grad()
+    assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(*gradients, strict=True))
+
+
+def test_reference_is_the_base(policy, batch):
+    with policy.sampling() as model:
+        rollout = sample_groups(
+            model,
+            batch,
+            Sampling(2, 8),
+            policy.end_token_ids,
+            policy.decode_text,
+            torch.Generator(),
+            policy.pad_token_id,
+        )
+    (micro,) = cut(rollout, torch.arange(12), 10_000)
+    base = Policy(PolicyConfig("tiny", quantization="none"), CPU)
+    assert torch.allclose(policy.reference_log_probs(micro, 1.0), base.log_probs(micro, 1.0)[0], atol=1e-5)
+    assert not torch.allclose(policy.reference_log_probs(micro, 1.0), policy.log_probs(micro, 1.0)[0], atol=1e-2)
+
+
+def test_a_missing_flash_attention_falls_back_and_says_so(caplog):
+    with caplog.at_level(logging.WARNING):
+        policy = Policy(PolicyConfig("tiny", quantization="none", attn_implementation="flash_attention_2"), CPU)
+    assert policy.model.config._attn_implementation == "sdpa"
+    assert "using sdpa instead" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/no/such/dir", "Tiny", "a/b/c"])
+def test_a_missing_model_is_named(name):
+    with pytest.raises(UserError, match="is not a directory; give a model's directory, a hub name"):
+        resolve_name(name)
+
+
+def test_a_directory_that_holds_no_model_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot load") as error:
+        Policy(PolicyConfig(str(tmp_path)), CPU)
+    assert "\n" not in str(error.value)
+
+
+def test_every_end_token_of_the_model_counts(policy):
+    from rl_lightning.policy.policy import _end_token_ids
+
+    model = type("M", (), {})()
+    model.generation_config = type("G", (), {"eos_token_id": [5, 7]})()
+    model.config = type("C", (), {"eos_token_id": 9})()
+    tokenizer = type("T", (), {"eos_token_id": 7})()
+    assert _end_token_ids(model, tokenizer).tolist() == [5, 7, 9]
+
+
+def test_a_head_that_is_not_one_matrix_product_is_refused(monkeypatch):
+    from rl_lightning.policy import policy as module
+
+    original = module.chunked_log_probs
+    monkeypatch.setattr(module, "chunked_log_probs", lambda h, head, *rest: original(h, head * 2, *rest))
+    with pytest.raises(UserError, match="does more to its logits"):
+        Policy(PolicyConfig("tiny", quantization="none"), CPU)
