@@ -57,11 +57,22 @@ class ReasoningGymDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         least = {"prompts_per_step": 1, "max_prompt_tokens": 1, "num_workers": 0, "eval_num_samples": 1}
-        for name, value in zip(least, (prompts_per_step, max_prompt_tokens, num_workers, eval_num_samples), strict=True):
+        for name, value in zip(
+            least, (prompts_per_step, max_prompt_tokens, num_workers, eval_num_samples), strict=True
+        ):
             require(f"data.{name}", value, value >= least[name], f"at least {least[name]}")
         self.mixture = TaskMixture(datasets)
-        self.prompts_per_step, self.system_prompt, self.max_prompt_tokens = prompts_per_step, system_prompt, max_prompt_tokens
-        self.num_workers, self.eval_num_samples, self.eval_seed, self.seed = num_workers, eval_num_samples, eval_seed, seed
+        self.prompts_per_step, self.system_prompt, self.max_prompt_tokens = (
+            prompts_per_step,
+            system_prompt,
+            max_prompt_tokens,
+        )
+        self.num_workers, self.eval_num_samples, self.eval_seed, self.seed = (
+            num_workers,
+            eval_num_samples,
+            eval_seed,
+            seed,
+        )
         self.eval_problems: tuple[Problem, ...] = ()
         self.cursor = 0
         """Prompts used so far; `training_step` moves it, a checkpoint keeps it."""
@@ -70,8 +81,8 @@ class ReasoningGymDataModule(LightningDataModule):
         """Draw the evaluation set, keep its questions out of training, and report where that costs much of a task."""
         if self.eval_problems:
             return
-        assert self.trainer is not None and self.trainer.lightning_module is not None
-        tokenizer = load_tokenizer(self.trainer.lightning_module.policy_config.model_name_or_path)
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
         self.template = PromptTemplate(tokenizer, self.system_prompt)
         self.eval_problems = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples)
         held_out = held_out_hashes(self.eval_problems)
@@ -84,7 +95,9 @@ class ReasoningGymDataModule(LightningDataModule):
                         "task's config or lower data.eval_num_samples"
                     )
                 if share > 0.01:
-                    log.warning(f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task")
+                    log.warning(
+                        f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task"
+                    )
 
     def train_dataloader(self) -> DataLoader[Any]:
         """PromptBatches from the cursor on, without end."""

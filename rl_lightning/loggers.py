@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from lightning.fabric.loggers.csv_logs import _ExperimentWriter
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 
 class MetricsCSV(CSVLogger):
@@ -22,7 +22,7 @@ class MetricsCSV(CSVLogger):
         super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
 
     @property
-    def experiment(self) -> ExperimentWriter:
+    def experiment(self) -> _ExperimentWriter:
         """Lightning's writer, appending."""
         if self._experiment is None:
             Path(self.log_dir).mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ class MetricsCSV(CSVLogger):
         return self._experiment
 
 
-class _AppendingWriter(ExperimentWriter):
+class _AppendingWriter(_ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Take over the columns that are there, where Lightning would delete the file."""
         path = Path(self.metrics_file_path)

@@ -83,8 +83,15 @@ class GRPOModule(LightningModule):
         self.strict_loading = False  # checkpoints hold the adapter only; on_load_checkpoint checks that it is whole
         self.policy_config, self.sampling, self.objective, self.reward = policy, sampling, objective, reward
         self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
-        self.weight_decay, self.max_grad_norm, self.token_budget, self.seed = weight_decay, max_grad_norm, token_budget, seed
+        self.weight_decay, self.max_grad_norm, self.token_budget, self.seed = (
+            weight_decay,
+            max_grad_norm,
+            token_budget,
+            seed,
+        )
         self.generator = torch.Generator().manual_seed(seed)
+        self.loaded_step = 0
+        """The optimizer step of the checkpoint that was loaded, 0 where none was: Lightning's own clock rests in `validate`."""
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """One trip: prompts, group sampling, scoring, advantages, and `num_iterations` updates."""
@@ -99,7 +106,8 @@ class GRPOModule(LightningModule):
         old_logps = torch.zeros_like(rollout.sampling_logps)
         with self.meter.time("train"):
             for iteration in range(self.objective.num_iterations):
-                self.update(rollout, advantages.flatten(), weights, old_logps, first=iteration == 0)
+                self.accumulate_gradients(rollout, advantages.flatten(), weights, old_logps, first=iteration == 0)
+                self.update()
                 if self.global_step == self.trainer.max_steps:
                     break
         self.trainer.datamodule.cursor = batch.cursor  # type: ignore[attr-defined]
@@ -129,8 +137,10 @@ class GRPOModule(LightningModule):
             raise UserError(f"model.reward: {type(self.reward).__name__} gave a reward that is not a finite number")
         return scores, rewards.float().view(len(batch.problems), -1).to(self.device)
 
-    def update(self, rollout: Rollout, advantages: Tensor, weights: Tensor, old_logps: Tensor, first: bool) -> None:
-        """One optimizer step on the whole rollout, micro-batch by micro-batch.
+    def accumulate_gradients(
+        self, rollout: Rollout, advantages: Tensor, weights: Tensor, old_logps: Tensor, first: bool
+    ) -> None:
+        """The gradient of the loss of the whole rollout, micro-batch by micro-batch; how it is cut changes nothing.
 
         Args:
             rollout: N completions.
@@ -139,8 +149,6 @@ class GRPOModule(LightningModule):
             old_logps: (N, T), filled at the first update, read at the next ones.
             first: whether the policy still is the one that sampled.
         """
-        optimizer = self.optimizers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
         beta, temperature = self.objective.beta, self.sampling.temperature
         # A completion without advantage has no gradient, unless the KL gives it one: leaving it out is exact.
         live = weights.any(dim=1) & ((advantages != 0) | (beta > 0))
@@ -163,11 +171,11 @@ class GRPOModule(LightningModule):
             )
             self.manual_backward(self.scaler.scale(out.loss))
             self.meter.add_all(entropy=entropy.sum(), tokens=len(logps), loss=out.loss.detach(), **out.metrics)
-        self._step(optimizer)
 
-    def _step(self, optimizer: Any) -> None:
+    def update(self) -> None:
         """Clip and step. Without gradients (all groups dead) or with a gradient that is not finite the weights stay as they
         are, bit for bit, and the clock still advances: a converged run must end."""
+        optimizer: Any = self.optimizers()
         parameters = self.policy.adapter_parameters()
         if any(p.grad is not None for p in parameters):
             self.scaler.unscale_(optimizer.optimizer)
@@ -179,7 +187,8 @@ class GRPOModule(LightningModule):
             self.scaler.update()
         self.meter.add_all(updates=1, learning_rate=optimizer.param_groups[0]["lr"])
         optimizer.step()
-        self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+        optimizer.zero_grad()
+        self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """Greedy completions and their scores; random states stay as they are."""
@@ -197,9 +206,9 @@ class GRPOModule(LightningModule):
         if not hasattr(self, "policy"):
             device = self.trainer.strategy.root_device
             self.policy = Policy(self.policy_config, device, self.seed)
-            self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)  # type: ignore[attr-defined]
+            self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW on the adapters."""
         rate = learning_rate_share(self.lr_schedule, self.warmup_steps, self.trainer.max_steps)
         optimizer = torch.optim.AdamW(
@@ -224,6 +233,6 @@ class GRPOModule(LightningModule):
                 f"ckpt_path: the checkpoint's adapter does not fit this model: {len(wrong)} of {len(trained)} tensors differ, "
                 f"the first is {wrong[0]}; use the model.policy section that it was trained with"
             )
+        self.loaded_step = checkpoint["global_step"]
         self.generator.set_state(checkpoint["sampler"])
         self.scaler.load_state_dict(checkpoint["loss_scaler"])
-
