@@ -84,7 +84,9 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
     found = checkpoints(root)
     if name == "last":
         if not found:
-            raise UserError(f"ckpt_path: no checkpoint in {root}; leave --ckpt_path out to start there, or name another")
+            raise UserError(
+                f"ckpt_path: no checkpoint in {root}; leave --ckpt_path out to start there, or name another"
+            )
         return found[-1] / STATE_FILE
     path = Path(name).expanduser()
     file = path / STATE_FILE if path.is_dir() else path

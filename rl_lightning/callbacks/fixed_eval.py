@@ -12,7 +12,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from rl_lightning.callbacks.whole_files import write_json
+from rl_lightning.callbacks.whole_files import unused, write_json
 from rl_lightning.types import Problem, Rollout, Score, UserError, require
 
 Row = dict[str, Any]
@@ -21,7 +21,7 @@ Row = dict[str, Any]
 class FixedEval(Callback):
     """Evaluate on the data module's fixed problems at step 0, every `fixed_eval_steps` and at the end, and in `validate`.
 
-    Writes `eval_results/eval_step_N.json` in the trainer's `default_root_dir` and logs `eval/accuracy`,
+    Writes `eval_results/eval_step_N.json` (in `validate`: `validate_step_N.json`, N the checkpoint's step) in the trainer's `default_root_dir` and logs `eval/accuracy`,
     `eval/<task>/accuracy` and more. Completions are greedy and draw no random number, and the training stream is not
     touched, so a run with evaluation is the same run as one without.
 
@@ -61,7 +61,13 @@ class FixedEval(Callback):
         self._rows = []
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._rows += _rows(batch.problems, outputs["rollout"], outputs["scores"])
 
@@ -71,22 +77,27 @@ class FixedEval(Callback):
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows: list[Row] = []
-        for index, batch in enumerate(trainer.datamodule.eval_batches(pl_module.sampling.max_rollout_rows)):  # type: ignore[attr-defined]
-            outputs: Any = pl_module.validation_step(batch.to(pl_module.device), index)
+        module: Any = pl_module
+        for index, batch in enumerate(trainer.datamodule.eval_batches(module.sampling.max_rollout_rows)):  # type: ignore[attr-defined]
+            outputs = module.validation_step(batch.to(module.device), index)
             rows += _rows(batch.problems, outputs["rollout"], outputs["scores"])
         self._report(trainer, pl_module, rows)
 
-    def _report(self, trainer: Trainer, pl_module: LightningModule, rows: list[Row]) -> None:
+    def _report(self, trainer: Trainer, pl_module: Any, rows: list[Row]) -> None:
         """Write the file, log the figures, tell the user."""
-        step, directory = trainer.global_step, Path(trainer.default_root_dir) / "eval_results"
-        result: dict[str, Any] = {"step": step, "suite": _suite(trainer.datamodule.eval_problems, pl_module)}  # type: ignore[attr-defined]
+        validating = trainer.state.fn == "validate"
+        step = pl_module.loaded_step if validating else trainer.global_step
+        directory = Path(trainer.default_root_dir) / "eval_results"
+        suite = _suite(trainer.datamodule.eval_problems, pl_module)  # type: ignore[attr-defined]
+        result: dict[str, Any] = {"step": step, "suite": suite}
         baseline = _baseline(directory / "eval_step_0.json", result["suite"]) if step else None
         tasks = sorted({row["task"] for row in rows})
         result["overall"] = _summary(rows, baseline)
         result["tasks"] = {task: _summary([row for row in rows if row["task"] == task], baseline) for task in tasks}
         self.latest = dict(result)
         if trainer.is_global_zero:
-            write_json(directory / f"eval_step_{step}.json", {**result, "rows": rows})
+            path = directory / f"{'validate' if validating else 'eval'}_step_{step}.json"
+            write_json(unused(path) if validating else path, {**result, "rows": rows})
         for logger in trainer.loggers:
             logger.log_metrics(_metrics(result), step=step)
         bar: Any = trainer.progress_bar_callback

@@ -19,6 +19,15 @@ def write_whole(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+def unused(path: Path) -> Path:
+    """The path itself, or where something is there already, the next free of name_2.ending, name_3.ending, …"""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return free
+
+
 def write_json(path: Path, value: Any) -> None:
     """`write_whole` of indented JSON; NaN is refused, for JSON has none."""
     write_whole(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")

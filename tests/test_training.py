@@ -1,0 +1,191 @@
+"""Whole runs of a few steps with a real trainer: what is written, what is kept, how a run goes on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Trainer, seed_everything
+from safetensors.torch import load_file
+
+from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, GroupVariance, RolloutLog, RunDirectory
+from rl_lightning.callbacks.adapter_checkpoint import checkpoints, resolve_checkpoint
+from rl_lightning.data import ReasoningGymDataModule
+from rl_lightning.loggers import MetricsCSV
+from rl_lightning.module import GRPOModule
+from rl_lightning.objective import Objective
+from rl_lightning.rollout import Sampling
+from rl_lightning.scoring import Reward
+from rl_lightning.tasks.stream import TaskSpec
+from rl_lightning.types import UserError
+
+SUMS = {"chain_sum": TaskSpec(config={"min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1})}
+
+
+class LengthReward(Reward):
+    """Differs within any group whose completions differ in length, so that every step has something to teach."""
+
+    def __call__(self, problem, completion, score):
+        return len(completion) / 10
+
+
+def run(root: Path, max_steps: int, ckpt_path: str | None = None, workers: int = 0, evaluate: bool = True, **model):
+    seed_everything(0)
+    model = {"reward": LengthReward(), "learning_rate": 1e-3, "sampling": Sampling(4, 12)} | model
+    module = GRPOModule(**model)
+    data = ReasoningGymDataModule(SUMS, prompts_per_step=2, system_prompt="", num_workers=workers, eval_num_samples=5)
+    trainer = Trainer(
+        default_root_dir=root,
+        accelerator="cpu",
+        max_steps=max_steps,
+        max_epochs=-1,
+        log_every_n_steps=1,
+        logger=MetricsCSV(str(root)),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[
+            GroupVariance(),
+            RolloutLog(),
+            *([FixedEval(2)] if evaluate else []),
+            RunDirectory(),
+            AdapterCheckpoint(save_steps=2),
+        ],
+    )
+    trainer.fit(module, data, ckpt_path=ckpt_path)
+    return trainer, module, data
+
+
+@pytest.fixture(scope="module")
+def five_steps(tmp_path_factory):
+    root = tmp_path_factory.mktemp("five")
+    return (root, *run(root, 5))
+
+
+def test_a_run_leaves_what_the_readme_says(five_steps):
+    root, trainer, module, data = five_steps
+    assert trainer.global_step == 5
+    assert data.cursor == 10
+    assert [p.name for p in checkpoints(root)] == ["checkpoint-4", "checkpoint-5"]  # save_total_limit 2
+    assert sorted(p.name for p in (root / "eval_results").iterdir()) == [f"eval_step_{n}.json" for n in (0, 2, 4, 5)]
+    assert sorted(p.name for p in (root / "rollouts").iterdir()) == [f"step_{n}.jsonl" for n in range(1, 6)]
+    lines = [json.loads(line) for line in (root / "rollouts" / "step_1.jsonl").read_text().splitlines()]
+    assert len(lines) == 2 * 4
+    assert {line["index"] for line in lines} == {0, 1}
+    results = json.loads((root / "train_results.json").read_text())
+    assert results["step"] == 5
+    assert results["eval"]["step"] == 5
+    assert not list(root.glob(".*"))  # no temporary file is left
+
+
+def test_metrics_are_in_the_csv_with_optimizer_steps(five_steps):
+    root, *_ = five_steps
+    rows = list(csv.DictReader((root / "metrics.csv").open()))
+    trained = [row for row in rows if row["reward/mean"]]
+    assert [int(float(row["step"])) for row in trained] == [1, 2, 3, 4, 5]
+    names = {
+        "policy/entropy",
+        "policy/sampler_gap",
+        "groups/diverse",
+        "time/sample",
+        "completion/tokens",
+        "policy/grad_norm",
+    }
+    assert all(row[name] for row in trained for name in names)
+    evaluated = [row for row in rows if row["eval/accuracy"]]
+    assert [int(float(row["step"])) for row in evaluated] == [0, 2, 4, 5]
+    assert all(row["eval/chain_sum/accuracy"] for row in evaluated)
+
+
+def test_the_evaluation_file_holds_what_the_design_promises(five_steps):
+    root, *_ = five_steps
+    first, last = (json.loads((root / "eval_results" / f"eval_step_{n}.json").read_text()) for n in (0, 5))
+    assert first["suite"] == last["suite"]
+    assert "gain" not in first["overall"]
+    assert set(last["overall"]["gain"]) == {"mean", "low", "high"}
+    for report in (first, last):
+        assert report["overall"]["n"] == 5 == len(report["rows"])
+        assert set(report["tasks"]) == {"chain_sum"}
+        assert report["overall"]["accuracy"] == sum(row["exact"] for row in report["rows"]) / 5
+        assert set(report["rows"][0]) == {"task", "index", "exact", "partial", "tokens", "truncated", "completion"}
+
+
+def test_weights_moved_and_only_the_adapters_are_saved(five_steps):
+    root, _, module, _ = five_steps
+    saved = load_file(root / "checkpoint-5" / "adapter_model.safetensors")
+    assert len(saved) == 56
+    assert any(tensor.abs().max() > 0 for name, tensor in saved.items() if "lora_B" in name)
+    state = torch.load(root / "checkpoint-5" / "trainer.ckpt", weights_only=True)
+    assert set(state["state_dict"]) == {n for n, p in module.named_parameters() if p.requires_grad}
+
+
+def adapters(root: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(root / f"checkpoint-{step}" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(five_steps, tmp_path, workers):
+    """Same completions, same weights to the last bit, same evaluation."""
+    root, *_ = five_steps
+    run(tmp_path, 3, workers=workers)
+    run(tmp_path, 5, ckpt_path=str(resolve_checkpoint("last", tmp_path)), workers=workers)
+    for step in (4, 5):
+        name = f"rollouts/step_{step}.jsonl"
+        assert (tmp_path / name).read_text() == (root / name).read_text()
+    ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    name = "eval_results/eval_step_5.json"
+    assert (tmp_path / name).read_text() == (root / name).read_text()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [int(float(row["step"])) for row in rows if row["reward/mean"]] == [1, 2, 3, 4, 5]
+
+
+def test_evaluation_leaves_no_trace(five_steps, tmp_path):
+    root, *_ = five_steps
+    run(tmp_path, 5, evaluate=False)
+    ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_dead_steps_leave_the_weights_and_advance_the_clock(tmp_path):
+    class Same(Reward):
+        def __call__(self, problem, completion, score):
+            return 1.0
+
+    trainer, _, data = run(tmp_path, 2, reward=Same(), evaluate=False)
+    assert (trainer.global_step, data.cursor) == (2, 4)
+    assert all(tensor.abs().max() == 0 for name, tensor in adapters(tmp_path, 2).items() if "lora_B" in name)
+
+
+def test_max_steps_counts_updates_and_is_not_overrun(tmp_path):
+    """Three updates a rollout and five steps: the second rollout's last update is left out."""
+    trainer, _, data = run(tmp_path, 5, objective=Objective(num_iterations=3, beta=0.01))
+    assert (trainer.global_step, data.cursor) == (5, 4)
+    rows = [row for row in csv.DictReader((tmp_path / "metrics.csv").open()) if row["reward/mean"]]
+    assert float(rows[-1]["policy/kl"]) > 0  # later updates have left the base
+
+
+def test_a_taken_directory_is_refused_and_left_alone(five_steps):
+    root, *_ = five_steps
+    before = {p: p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="holds a run already"):
+        run(root, 5)
+    assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+
+
+def test_an_adapter_of_another_shape_is_refused(five_steps):
+    from rl_lightning.policy import PolicyConfig
+
+    root, *_ = five_steps
+    with pytest.raises(UserError, match="adapter does not fit this model: 56 of 56 tensors differ"):
+        run(root, 6, ckpt_path=str(resolve_checkpoint("last", root)), policy=PolicyConfig(lora_r=4))
+
+
+def test_unwritten_checkpoints_are_not_found(tmp_path):
+    (tmp_path / "checkpoint-7").mkdir()
+    with pytest.raises(UserError, match="no checkpoint in"):
+        resolve_checkpoint("last", tmp_path)
+    with pytest.raises(UserError, match="is not a checkpoint directory or `last`"):
+        resolve_checkpoint(str(tmp_path / "checkpoint-9"), tmp_path)
