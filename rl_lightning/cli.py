@@ -15,6 +15,7 @@ usage: python -m rl_lightning {fit,validate,tasks} ...
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint
   tasks [NAME]                                  all tasks, or one with its settings and two problems"""
 
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -32,7 +33,10 @@ def main(args: Sequence[str] | None = None) -> int:
         elif args[0] == "tasks":
             print(_tasks(args[1:]))
         elif args[0] in ("fit", "validate"):
-            from rl_lightning.lightning_cli import RLCommandLine, quiet  # seconds of imports that `tasks` can do without
+            from rl_lightning.lightning_cli import (
+                RLCommandLine,
+                quiet,
+            )  # seconds of imports that `tasks` can do without
 
             quiet()
             RLCommandLine()

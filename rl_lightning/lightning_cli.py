@@ -20,12 +20,11 @@ from rl_lightning.callbacks import (
 )
 from rl_lightning.callbacks.adapter_checkpoint import resolve_checkpoint
 from rl_lightning.callbacks.run_directory import refuse_taken
-from rl_lightning.callbacks.whole_files import write_whole
+from rl_lightning.callbacks.whole_files import unused, write_whole
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.types import UserError
-
 
 _TRAINER_DEFAULTS = {
     "default_root_dir": "outputs/run",
@@ -61,8 +60,11 @@ def quiet() -> None:
 class _Parser(LightningArgumentParser):
     """One line for a mistake, instead of the whole usage."""
 
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:  # type: ignore[override]
-        raise UserError(" ".join(str(message).split()))
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)  # a mistyped name must not pass for a longer one
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UserError(" ".join(str(message).split()).partition(" Given value type:")[0])
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -72,12 +74,7 @@ class _SaveConfig(SaveConfigCallback):
         if stage != "fit" or self.already_saved or not trainer.is_global_zero:
             return
         text = self.parser.dump(self.config, skip_none=False)
-        path = Path(trainer.default_root_dir) / "config.yaml"
-        number = 1
-        while path.exists():
-            number += 1
-            path = path.with_name(f"config_{number}.yaml")
-        write_whole(path, text)
+        write_whole(unused(Path(trainer.default_root_dir) / "config.yaml"), text)
         self.already_saved = True
 
 
@@ -103,7 +100,7 @@ class RLCommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key, callback in _CALLBACKS.items():
-            parser.add_lightning_class_args(callback, key)  # type: ignore[arg-type]
+            parser.add_lightning_class_args(callback, key)
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 

@@ -1,0 +1,66 @@
+"""Did it get better, and how? One table and one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rl_lightning.report.run_files import evaluations, series
+
+
+def table(run: Path) -> str:
+    """Held-out accuracy and length of the greedy answers at every evaluation, as text."""
+    lines = ["  step  accuracy   tokens"]
+    for evaluation in evaluations(run):
+        overall = evaluation["overall"]
+        bar = "#" * round(40 * overall["accuracy"])
+        lines.append(f"{evaluation['step']:6}     {overall['accuracy']:.3f} {overall['mean_tokens']:8.1f}  {bar}")
+    gain = overall.get("gain")
+    if gain is not None:
+        lines.append(
+            f"gain {gain['mean']:+.3f}, 95% interval {gain['low']:+.3f} to {gain['high']:+.3f}, "
+            f"on {overall['n']} problems that training never saw"
+        )
+    return "\n".join(lines)
+
+
+def draw(run: Path, picture: Path) -> None:
+    """Three panels over optimizer steps: held-out accuracy, reward of the samples, length of the samples.
+
+    Args:
+        run: the run directory.
+        picture: the file to write; its ending chooses the format.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    found = evaluations(run)
+    steps = [e["step"] for e in found]
+    figure, (accuracy, reward, length) = plt.subplots(1, 3, figsize=(13, 3.9), constrained_layout=True)
+    for task in found[0]["tasks"]:
+        accuracy.plot(steps, [e["tasks"][task]["accuracy"] for e in found], linewidth=1, alpha=0.8, label=task)
+    overall = [e["overall"] for e in found]
+    accuracy.errorbar(
+        steps,
+        [o["accuracy"] for o in overall],
+        [1.96 * o["standard_error"] for o in overall],
+        color="black",
+        linewidth=2.5,
+        capsize=3,
+        label=f"all {overall[0]['n']} (95%)",
+    )
+    accuracy.set(title="Held-out problems answered exactly (greedy)", ylim=(0, 1))
+    accuracy.legend(fontsize=7, loc="lower right")
+    for name, label in (("reward/exact", "exactly right"), ("reward/well_formed", "well formed")):
+        reward.plot(*series(run, name), label=label)
+    reward.set(title="Training samples: share", ylim=(0, 1.03))
+    reward.legend(fontsize=7, loc="lower right")
+    length.plot(*series(run, "completion/tokens"), color="tab:green")
+    length.set(title="Training samples: tokens a completion")
+    length.set_ylim(bottom=0)
+    for axis in (accuracy, reward, length):
+        axis.set_xlabel("optimizer step")
+        axis.grid(alpha=0.3)
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,96 @@
+"""Mistakes: one clear line that names the remedy, exit status 2, nothing written."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rl_lightning.cli import main
+from tests.conftest import QUICKSTART
+
+FIT = ["fit", "--config", str(QUICKSTART)]
+
+
+def refused(capfd, args: list[str]) -> str:
+    """Run, expect exit status 2 and one line on stderr, and return it."""
+    assert main(args) == 2
+    lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("args", "parts"),
+    [
+        (["--data.datasets={chain_sun: {weight: 1}}"], ["chain_sun", "no such task", "did you mean chain_sum"]),
+        (
+            ["--data.datasets={syllogism: {config: {num_premises: 2}}}"],
+            ["syllogism.config.num_premises", "no such key", "allow_all"],
+        ),
+        (["--data.datasets={countdown: {}}"], ["countdown", "runs the model's answer as code"]),
+        (["--data.datasets={chain_sum: {wieght: 2}}"], ["wieght"]),
+        (["--model.policy.model_name_or_path=./nowhere"], ["./nowhere", "is not a directory", "hub name"]),
+        (["--ckpt_path=checkpoint-9"], ["checkpoint-9", "not a checkpoint directory or `last`"]),
+        (["--ckpt_path=last"], ["no checkpoint in", "leave --ckpt_path out"]),
+        (["--model.sampling.num_generations=1"], ["num_generations", "1 is too few", "2 or more"]),
+        (["--model.sampling.temperature=-1"], ["sampling.temperature", "above 0"]),
+        (["--model.learning_rat=1"], ["learning_rat"]),
+        (["--model.learning_rate=fast"], ["learning_rate", "fast"]),
+        (["--model.objective.loss_type=gpro"], ["loss_type", "gpro", "dr_grpo"]),
+        (["--config=nowhere.yaml"], ["nowhere.yaml"]),
+        (["--model.reward=my_package.MyReward"], ["my_package"]),
+        (["--data.prompts_per_step=0"], ["data.prompts_per_step", "at least 1"]),
+        (["--trainer.max_steps=-1", "--model.lr_schedule=linear"], ["lr_schedule", "needs trainer.max_steps"]),
+    ],
+    ids=lambda value: value[0][:40] if isinstance(value, list) else None,
+)
+def test_a_mistake_gets_one_line(capfd, tmp_path, args, parts):
+    root = tmp_path / "run"
+    line = refused(capfd, [*FIT, f"--trainer.default_root_dir={root}", *args])
+    assert all(part in line for part in parts), line
+    assert not root.exists()
+
+
+def test_an_existing_run_directory_is_refused_and_left_alone(capfd, tmp_path):
+    (tmp_path / "config.yaml").write_text("mine")
+    line = refused(capfd, [*FIT, f"--trainer.default_root_dir={tmp_path}"])
+    assert "holds a run already" in line
+    assert "--ckpt_path last" in line
+    assert "--trainer.default_root_dir" in line
+    assert [p.name for p in tmp_path.iterdir()] == ["config.yaml"]
+    assert (tmp_path / "config.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("args", "part"),
+    [
+        (["fti"], "'fti' is not a command"),
+        (["tasks", "game_of_24"], "no such task"),
+        (["tasks", "a", "b"], "takes one name"),
+        (["fit", "--config"], "config"),
+        (["validate", "--config", str(QUICKSTART), "--ckpt_path", "nowhere"], "nowhere"),
+    ],
+)
+def test_mistaken_commands_get_one_line(capfd, args, part):
+    assert part in refused(capfd, args)
+
+
+def test_help_and_the_catalogue(capsys):
+    assert main([]) == main(["--help"]) == 0
+    assert "fit --config configs/quickstart.yaml" in capsys.readouterr().out
+    assert main(["tasks", "spell_backward"]) == 0
+    assert "min_word_len" in capsys.readouterr().out
+
+
+def test_the_module_fixes_the_hash_seed_and_passes_the_exit_status_on():
+    command = [sys.executable, "-m", "rl_lightning", "tasks", "ransom_note"]
+    runs = [
+        subprocess.run(command, env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True)
+        for seed in "12"
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    wrong = subprocess.run([*command[:-1], "nope"], capture_output=True, text=True, check=False)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "Traceback" not in wrong.stderr

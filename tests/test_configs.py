@@ -1,0 +1,69 @@
+"""Every shipped config parses, builds its tasks, and combines with every task set without mixing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rl_lightning.lightning_cli import RLCommandLine
+from rl_lightning.tasks.stream import TaskMixture
+from tests.conftest import ROOT
+
+MODELS = sorted((ROOT / "configs").glob("*.yaml"))
+TASK_SETS = sorted((ROOT / "configs" / "tasks").glob("*.yaml"))
+
+
+def parse(monkeypatch, *configs: Path):
+    """What `fit` would run with."""
+    words = [word for config in configs for word in ("--config", str(config))]
+    monkeypatch.setattr("sys.argv", ["rl_lightning", "fit", *words, "--trainer.default_root_dir", "no/such/run"])
+    monkeypatch.setattr(RLCommandLine, "instantiate_classes", lambda self: None)
+    monkeypatch.setattr(RLCommandLine, "_run_subcommand", lambda self, subcommand: None)
+    return RLCommandLine().config.fit
+
+
+def names(path: Path) -> set[str]:
+    return set(yaml.safe_load(path.read_text())["data"]["datasets"])
+
+
+def test_the_configs_that_the_design_names_are_there():
+    assert {p.stem for p in MODELS} == {"quickstart", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b"}
+    assert {p.stem for p in TASK_SETS} == {"arithmetic", "logic", "algorithmic", "games"}
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda p: p.stem)
+def test_a_config_parses_and_its_tasks_exist(monkeypatch, model):
+    config = parse(monkeypatch, model)
+    assert set(config.data.datasets) == names(model)
+    TaskMixture(config.data.datasets)
+
+
+@pytest.mark.parametrize("tasks", TASK_SETS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("model", MODELS, ids=lambda p: p.stem)
+def test_a_task_set_replaces_the_models_own(monkeypatch, model, tasks):
+    config = parse(monkeypatch, model, tasks)
+    assert set(config.data.datasets) == names(tasks)
+    assert (
+        config.model.policy.model_name_or_path
+        == yaml.safe_load(model.read_text())["model"]["policy"]["model_name_or_path"]
+    )
+    assert config.fixed_eval.fixed_eval_steps  # required callbacks stay, whatever a later file says
+    TaskMixture(config.data.datasets)
+
+
+def test_one_seed_sets_all(monkeypatch, tmp_path):
+    seeded = tmp_path / "seed.yaml"
+    seeded.write_text("seed_everything: 7")
+    config = parse(monkeypatch, ROOT / "configs" / "quickstart.yaml", seeded)
+    assert (config.model.seed, config.data.seed) == (7, 7)
+
+
+@pytest.mark.parametrize("logger", ["WandbLogger", "TensorBoardLogger", "MLFlowLogger"])
+def test_another_logger_is_one_line_of_the_readme(monkeypatch, tmp_path, logger):
+    (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if f"class_path: {logger}" in line]
+    extra = tmp_path / "logger.yaml"
+    extra.write_text(f"trainer:\n  {line.strip()}")
+    config = parse(monkeypatch, ROOT / "configs" / "quickstart.yaml", extra)
+    assert config.trainer.logger.class_path.endswith(logger)
