@@ -19,6 +19,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,12 +114,14 @@ def build_tokenizer(questions: list[tuple[str, str]]) -> Qwen2Tokenizer:
     Args:
         questions: (task, question) samples.
     """
-    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
     from tokenizers import Regex
+    from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 
-    pre = Sequence([Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])
+    pre = Sequence(
+        [Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"), ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     words: Counter[str] = Counter()
-    spelled: Counter[str] = Counter()
+    spelled: Counter[tuple[str, str]] = Counter()
     for task, question in questions:
         text, _, word = question.rpartition(" ") if task == "spell_backward" else (question, "", "")
         words.update(w for w, _ in pre.pre_tokenize_str(text) if not w.isdigit())
@@ -138,7 +141,8 @@ def build_tokenizer(questions: list[tuple[str, str]]) -> Qwen2Tokenizer:
             pieces = _merge(pieces, pair)
     for token in (PAD, END, *ROLES, *TAGS):
         vocab[token] = len(vocab)
-    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, eos_token=END, pad_token=PAD, unk_token=PAD)
+    written: Any = merges  # annotated as strings upstream, and taken as pairs
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=written, eos_token=END, pad_token=PAD, unk_token=PAD)
     tokenizer.add_special_tokens({"additional_special_tokens": list(ROLES)})
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
     tokenizer.chat_template = CHAT_TEMPLATE
@@ -146,7 +150,7 @@ def build_tokenizer(questions: list[tuple[str, str]]) -> Qwen2Tokenizer:
 
 
 def _pairs(pieces: list[str]) -> list[tuple[str, str]]:
-    return list(zip(pieces, pieces[1:], strict=False))
+    return list(pairwise(pieces))
 
 
 def _merge(pieces: list[str], pair: tuple[str, str]) -> list[str]:
@@ -250,6 +254,7 @@ def main() -> None:
     ]
     tokenizer = build_tokenizer(questions)
     stream = PromptStream(mixture, PromptTemplate(tokenizer, ""), args.seed, held_out, 512, "schooling")
+    token_id: Any = tokenizer.convert_tokens_to_ids
     config = Qwen2Config(
         vocab_size=math.ceil(len(tokenizer) / 64) * 64,
         hidden_size=128,
@@ -261,8 +266,8 @@ def main() -> None:
         rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.convert_tokens_to_ids(END),
-        pad_token_id=tokenizer.convert_tokens_to_ids(PAD),
+        eos_token_id=token_id(END),
+        pad_token_id=token_id(PAD),
     )
     model = Qwen2ForCausalLM(config)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens", flush=True)

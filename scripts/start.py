@@ -26,7 +26,7 @@ def main() -> int:
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036, what runs this is not yet the environment's Python
         print(f"error: Python {sys.version.split()[0]} is too old; 3.11 or newer is needed", file=sys.stderr)
         return 2
     jobs: dict[str, Callable[[list[str]], int]] = {"quickstart": quickstart, "test": test}
@@ -49,10 +49,23 @@ def make_environment(purpose: str) -> bool:
         try:
             venv.create(ENVIRONMENT, with_pip=True)
         except subprocess.CalledProcessError:
-            print("error: Python cannot make an environment here; on Debian or Ubuntu: apt install python3-venv", file=sys.stderr)
+            print(
+                "error: Python cannot make an environment here; on Debian or Ubuntu: apt install python3-venv",
+                file=sys.stderr,
+            )
             return False
     extras = "[dev]" if purpose == "test" else ""
-    install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", "constraints.txt", "-e", f".{extras}"]
+    install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-c",
+        "constraints.txt",
+        "-e",
+        f".{extras}",
+    ]
     if python(*install, cwd=ROOT) != 0:
         print("error: the installation failed; the lines above say why. The same command tries again.", file=sys.stderr)
         return False
