@@ -20,7 +20,7 @@ from rl_lightning.callbacks import (
 )
 from rl_lightning.callbacks.adapter_checkpoint import resolve_checkpoint
 from rl_lightning.callbacks.run_directory import refuse_taken
-from rl_lightning.callbacks.whole_files import unused, write_whole
+from rl_lightning.whole_files import unused, write_whole
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
@@ -116,6 +116,6 @@ class RLCommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
-        if settings["logger"] in (None, True):
-            kwargs["logger"] = MetricsCSV(settings["default_root_dir"])
+        if settings["logger"] in (None, True):  # validate leaves the run's metrics alone: its figures are in eval_results
+            kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
         return super().instantiate_trainer(**kwargs)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter
 from lightning.pytorch.loggers import CSVLogger
+
+from rl_lightning.whole_files import write_whole
 
 
 class MetricsCSV(CSVLogger):
@@ -30,10 +33,24 @@ class MetricsCSV(CSVLogger):
         return self._experiment
 
 
+    def go_on_after(self, step: int) -> None:
+        """Drop the rows after `step`, which a run resumed there will write again."""
+        path = Path(self.experiment.metrics_file_path)
+        if not path.is_file():
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.experiment.metrics_keys)
+        writer.writeheader()
+        writer.writerows(row for row in rows if float(row["step"]) <= step)
+        write_whole(path, text.getvalue())
+
+
 class _AppendingWriter(_ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Take over the columns that are there, where Lightning would delete the file."""
         path = Path(self.metrics_file_path)
         if path.is_file():
-            with path.open(newline="") as file:
+            with path.open(newline="", encoding="utf-8") as file:
                 self.metrics_keys = next(csv.reader(file), [])

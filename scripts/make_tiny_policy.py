@@ -1,4 +1,4 @@
-"""Make the embedded tiny policy from scratch: a Qwen2 of a million parameters, schooled on five reasoning-gym tasks.
+"""Make the embedded tiny policy from scratch: a Qwen2 of a million parameters, schooled on the quickstart's reasoning-gym tasks.
 
     python scripts/make_tiny_policy.py --out rl_lightning/assets/tiny
 
@@ -16,6 +16,7 @@ import json
 import math
 import random
 import re
+import string
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -26,8 +27,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import yaml
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from tokenizers import AddedToken
 from torch import Tensor
+from torch.nn.utils import parametrize
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
@@ -108,8 +111,8 @@ WORKINGS: dict[str, Callable[[Problem], str]] = {
 def build_tokenizer(questions: list[tuple[str, str]]) -> Qwen2Tokenizer:
     """A byte-level BPE in Qwen2's own form, in which the prompts' frequent words are one token and other words are letters.
 
-    Each word's merges begin at its rarest pair of letters and grow outward, so the pieces on the way hardly ever occur in
-    the words that are to be spelled letter by letter.
+    A word's first letter carries its space. Beyond that each word's merges begin at its rarest pair of letters and grow
+    outward, so the pieces on the way hardly ever occur in the words that are to be spelled letter by letter.
 
     Args:
         questions: (task, question) samples.
@@ -126,9 +129,10 @@ def build_tokenizer(questions: list[tuple[str, str]]) -> Qwen2Tokenizer:
         text, _, word = question.rpartition(" ") if task == "spell_backward" else (question, "", "")
         words.update(w for w, _ in pre.pre_tokenize_str(text) if not w.isdigit())
         if word:
-            spelled.update(_pairs(list(f"Ġ{word}")))
+            spelled.update(_pairs([f"Ġ{word[0]}", *word[1:]]))
     vocab = {char: i for i, char in enumerate(sorted(ByteLevel.alphabet()))}
-    merges: list[tuple[str, str]] = []
+    merges = [("Ġ", letter) for letter in string.ascii_letters]
+    vocab |= {"".join(pair): len(vocab) + i for i, pair in enumerate(merges)}
     limit = 0.004 * sum(spelled.values())
     for word in sorted(w for w, n in words.items() if n >= len(questions) / 2000 and len(w) > 1):
         pieces = _apply(list(word), merges)
@@ -203,14 +207,45 @@ class School:
                 yield ids, labels
 
 
+class RoundedToNF4(torch.nn.Module):
+    """The weight as bitsandbytes will hold it; the gradient passes straight through."""
+
+    def forward(self, weight: Tensor) -> Tensor:
+        packed, state = quantize_4bit(weight.detach(), quant_type="nf4", compress_statistics=True)
+        return weight + (dequantize_4bit(packed, state) - weight).detach()
+
+
+def round_weights(model: Qwen2ForCausalLM) -> None:
+    """All linear layers but the head, which 4-bit loading leaves alone."""
+    for module in model.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            parametrize.register_parametrization(module, "weight", RoundedToNF4())
+
+
+def settle_weights(model: Qwen2ForCausalLM) -> None:
+    """Make the rounded weights the weights."""
+    for module in model.model.modules():
+        if isinstance(module, torch.nn.Linear):
+            parametrize.remove_parametrizations(module, "weight")
+
+
 def teach(model: Qwen2ForCausalLM, school: School, args: argparse.Namespace) -> None:
-    """AdamW with warm-up and cosine decay over both phases; `worked` examples are rare in the second."""
+    """AdamW with warm-up and cosine decay; worked examples are rare in the second phase. Half-way through the first, the linear
+    layers begin to see themselves rounded to nf4, so that loading the policy in 4 bits costs it next to nothing."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
     total, step, began = args.steps + args.habit_steps, 0, time.time()
+    if args.resume:
+        round_weights(model)
+        model.load_state_dict(torch.load(args.resume))
+        step = args.steps
     batches = school.batches(args.batch, lambda: args.worked if step < args.steps else args.habit_worked)
     for ids, labels in batches:
+        if args.keep and step == args.steps:
+            torch.save(model.state_dict(), args.keep)
         if step == total:
             break
+        if step == args.steps // 2:
+            round_weights(model)
         cosine = 0.5 * (1 + math.cos(math.pi * min(step / args.steps, 1)))
         rate = args.lr * min((step + 1) / 100, cosine + 0.03)
         for group in optimizer.param_groups:
@@ -225,22 +260,20 @@ def teach(model: Qwen2ForCausalLM, school: School, args: argparse.Namespace) -> 
         step += 1
         if step % 100 == 0 or step == total:
             print(f"step {step} loss {loss.item():.4f} lr {rate:.1e} {time.time() - began:.0f} s", flush=True)
-        if step in (args.steps, *range(args.steps + 20, total, 20)) and args.keep:
-            model.save_pretrained(f"{args.out}-{step}")
-            school.tokenizer.save_pretrained(f"{args.out}-{step}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=5000, help="phase 1, steps")
-    parser.add_argument("--worked", type=float, default=0.85, help="share of worked examples in phase 1")
-    parser.add_argument("--habit-steps", type=int, default=100, help="phase 2, steps")
-    parser.add_argument("--habit-worked", type=float, default=0.18, help="share of worked examples in phase 2")
-    parser.add_argument("--batch", type=int, default=128, help="examples a step")
-    parser.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
-    parser.add_argument("--keep", action="store_true", help="also keep snapshots of phase 2 beside --out")
+    parser.add_argument("--steps", type=int, default=6000, help="phase 1, steps")
+    parser.add_argument("--worked", type=float, default=0.9, help="share of worked examples in phase 1")
+    parser.add_argument("--habit-steps", type=int, default=150, help="phase 2, steps")
+    parser.add_argument("--habit-worked", type=float, default=0.25, help="share of worked examples in phase 2")
+    parser.add_argument("--batch", type=int, default=64, help="examples a step")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
+    parser.add_argument("--keep", type=Path, help="also save the weights between the phases in this file")
+    parser.add_argument("--resume", type=Path, help="skip phase 1: take the weights that --keep saved")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 
@@ -258,7 +291,7 @@ def main() -> None:
     config = Qwen2Config(
         vocab_size=math.ceil(len(tokenizer) / 64) * 64,
         hidden_size=128,
-        intermediate_size=512,
+        intermediate_size=384,
         num_hidden_layers=4,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -272,6 +305,7 @@ def main() -> None:
     model = Qwen2ForCausalLM(config)
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens", flush=True)
     teach(model, School(stream, tokenizer, args.seed), args)
+    settle_weights(model)
     model.generation_config.eos_token_id = config.eos_token_id
     model.save_pretrained(args.out)
     tokenizer.save_pretrained(args.out)

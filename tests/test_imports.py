@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rl_lightning"
 FLOORS = [
-    {"types"},
+    {"types", "whole_files"},
     {"objective"},
     {"tasks", "scoring", "rollout"},
     {"policy", "data", "metrics"},

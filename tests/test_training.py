@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,15 @@ def test_metrics_are_in_the_csv_with_optimizer_steps(five_steps):
     evaluated = [row for row in rows if row["eval/accuracy"]]
     assert [int(float(row["step"])) for row in evaluated] == [0, 2, 4, 5]
     assert all(row["eval/chain_sum/accuracy"] for row in evaluated)
+
+
+def test_every_column_is_described_in_the_docs(five_steps):
+    root, *_ = five_steps
+    docs = (Path(__file__).parents[1] / "docs" / "metrics.md").read_text()
+    columns = next(csv.reader((root / "metrics.csv").open()))
+    for column in columns:
+        patterns = {column, re.sub("/chain_sum/.*", "/<task>/…", column), re.sub("raised_.*", "raised_<Error>", column)}
+        assert column in ("step", "epoch") or any(f"`{pattern}`" in docs for pattern in patterns), column
 
 
 def test_the_evaluation_file_holds_what_the_design_promises(five_steps):

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from rl_lightning.callbacks.whole_files import write_whole
+from rl_lightning.whole_files import write_whole
 
 
 class RolloutLog(Callback):

@@ -9,7 +9,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from rl_lightning.callbacks.fixed_eval import FixedEval
-from rl_lightning.callbacks.whole_files import write_json
+from rl_lightning.whole_files import write_json
+from rl_lightning.loggers import MetricsCSV
 from rl_lightning.types import UserError
 
 _LEFT_BY_A_RUN = ("config.yaml", "eval_results", "rollouts", "checkpoint-*", "train_results.json", "metrics.csv")
@@ -30,6 +31,9 @@ class RunDirectory(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic()
         self._first_step = trainer.global_step
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.go_on_after(trainer.global_step)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:

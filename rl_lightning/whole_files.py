@@ -12,7 +12,7 @@ def write_whole(path: Path, text: str) -> None:
     """Write under a temporary name, flush to the disk, rename: a reader, or a crash, never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
