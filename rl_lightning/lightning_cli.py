@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import set_parsing_settings
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
@@ -20,11 +21,13 @@ from rl_lightning.callbacks import (
 )
 from rl_lightning.callbacks.adapter_checkpoint import resolve_checkpoint
 from rl_lightning.callbacks.run_directory import refuse_taken
-from rl_lightning.whole_files import unused, write_whole
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.types import UserError
+from rl_lightning.whole_files import unused, write_whole
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows what the dataclasses' fields mean
 
 _TRAINER_DEFAULTS = {
     "default_root_dir": "outputs/run",
@@ -71,11 +74,12 @@ class _SaveConfig(SaveConfigCallback):
     """`config.yaml`, whole; a resumed run's goes beside the first one."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        if stage != "fit" or self.already_saved or not trainer.is_global_zero:
-            return
-        text = self.parser.dump(self.config, skip_none=False)
-        write_whole(unused(Path(trainer.default_root_dir) / "config.yaml"), text)
-        self.already_saved = True
+        """Nothing yet: RunDirectory has still to see whether the directory is free."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            text = self.parser.dump(self.config, skip_none=False)
+            write_whole(unused(Path(trainer.default_root_dir) / "config.yaml"), text)
 
 
 class RLCommandLine(LightningCLI):
@@ -116,6 +120,9 @@ class RLCommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
-        if settings["logger"] in (None, True):  # validate leaves the run's metrics alone: its figures are in eval_results
+        if settings["logger"] in (
+            None,
+            True,
+        ):  # validate leaves the run's metrics alone: its figures are in eval_results
             kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
         return super().instantiate_trainer(**kwargs)

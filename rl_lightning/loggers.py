@@ -32,7 +32,6 @@ class MetricsCSV(CSVLogger):
             self._experiment = _AppendingWriter(self.log_dir)
         return self._experiment
 
-
     def go_on_after(self, step: int) -> None:
         """Drop the rows after `step`, which a run resumed there will write again."""
         path = Path(self.experiment.metrics_file_path)

@@ -50,7 +50,7 @@ def test_a_mistake_gets_one_line(capfd, tmp_path, args, parts):
     root = tmp_path / "run"
     line = refused(capfd, [*FIT, f"--trainer.default_root_dir={root}", *args])
     assert all(part in line for part in parts), line
-    assert not root.exists()
+    assert not root.exists() or not list(root.iterdir())
 
 
 def test_an_existing_run_directory_is_refused_and_left_alone(capfd, tmp_path):
@@ -82,6 +82,15 @@ def test_help_and_the_catalogue(capsys):
     assert "fit --config configs/quickstart.yaml" in capsys.readouterr().out
     assert main(["tasks", "spell_backward"]) == 0
     assert "min_word_len" in capsys.readouterr().out
+
+
+def test_fit_help_says_what_a_setting_means(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Completions a prompt (G); at least 2" in text
+    assert "optimizer steps between evaluations" in text
 
 
 def test_the_module_fixes_the_hash_seed_and_passes_the_exit_status_on():

@@ -59,9 +59,19 @@ def test_the_layout_is_the_tree():
     """Every file that the layout names exists, and every module of the package is named."""
     layout = README.split("## Layout")[1]
     named = set(re.findall(r"\b([a-z_]+\.py)\b", layout))
-    modules = {p.name for p in (ROOT / "rl_lightning").rglob("*.py")} | {p.name for p in (ROOT / "scripts").glob("*.py")}
+    modules = {p.name for p in (ROOT / "rl_lightning").rglob("*.py")} | {
+        p.name for p in (ROOT / "scripts").glob("*.py")
+    }
     assert named <= modules
-    unnamed = {"__init__.py", "__main__.py", "config.py", "descriptions.py", "whole_files.py", "run_files.py", "learning_curve.py"}
+    unnamed = {
+        "__init__.py",
+        "__main__.py",
+        "config.py",
+        "descriptions.py",
+        "whole_files.py",
+        "run_files.py",
+        "learning_curve.py",
+    }
     assert modules - named <= unnamed
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from rl_lightning.whole_files import unused, write_json
 from rl_lightning.types import Problem, Rollout, Score, UserError, require
+from rl_lightning.whole_files import unused, write_json
 
 Row = dict[str, Any]
 
@@ -22,8 +22,8 @@ class FixedEval(Callback):
     """Evaluate on the data module's fixed problems at step 0, every `fixed_eval_steps` and at the end, and in `validate`.
 
     Writes `eval_results/eval_step_N.json` (in `validate`: `validate_step_N.json`, N the checkpoint's step) in the trainer's
-    `default_root_dir` and logs `eval/accuracy`, `eval/<task>/accuracy` and more. Completions are greedy and draw no random number, and the training stream is not
-    touched, so a run with evaluation is the same run as one without.
+    `default_root_dir` and logs `eval/accuracy`, `eval/<task>/accuracy` and more. Completions are greedy and draw no random
+    number, and the training stream is not touched, so a run with evaluation is the same run as one without.
 
     Args:
         fixed_eval_steps: optimizer steps between evaluations; at least 1.

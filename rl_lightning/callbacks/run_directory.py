@@ -9,9 +9,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from rl_lightning.callbacks.fixed_eval import FixedEval
-from rl_lightning.whole_files import write_json
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.types import UserError
+from rl_lightning.whole_files import write_json
 
 _LEFT_BY_A_RUN = ("config.yaml", "eval_results", "rollouts", "checkpoint-*", "train_results.json", "metrics.csv")
 
@@ -21,11 +21,11 @@ class RunDirectory(Callback):
     `train_results.json` with the final figures.
 
     Raises:
-        UserError: at set-up of `fit`, where the directory is taken.
+        UserError: at the start of `fit`, where the directory is taken.
     """
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.ckpt_path is None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        if pl_module.loaded_step == 0:
             refuse_taken(Path(trainer.default_root_dir))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

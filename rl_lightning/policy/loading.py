@@ -48,6 +48,7 @@ class PolicyConfig:
     """Adapters are scaled by lora_alpha / lora_r."""
 
     def __post_init__(self) -> None:
+        resolve_name(self.model_name_or_path)
         for name in ("lora_r", "lora_alpha"):
             require(f"policy.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
 

@@ -8,7 +8,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl_lightning.policy import Policy, PolicyConfig, cut
-from rl_lightning.policy.loading import EMBEDDED, resolve_name
+from rl_lightning.policy.loading import EMBEDDED
 from rl_lightning.rollout import Sampling, sample_groups
 from rl_lightning.types import UserError
 from tests.conftest import shake
@@ -119,7 +119,7 @@ def test_a_missing_flash_attention_falls_back_and_says_so(caplog):
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/dir", "Tiny", "a/b/c"])
 def test_a_missing_model_is_named(name):
     with pytest.raises(UserError, match="is not a directory; give a model's directory, a hub name"):
-        resolve_name(name)
+        PolicyConfig(name)
 
 
 def test_a_directory_that_holds_no_model_is_named(tmp_path):
