@@ -39,7 +39,10 @@ def main(args: Sequence[str] | None = None) -> int:
             )  # seconds of imports that `tasks` can do without
 
             quiet()
-            RLCommandLine()
+            try:
+                RLCommandLine()
+            except MisconfigurationException as error:  # Lightning's own word for a mistake of the user's
+                raise UserError(" ".join(str(error).split())) from error
         else:
             raise UserError(f"{args[0]!r} is not a command; there are: fit, validate, tasks")
     except UserError as error:

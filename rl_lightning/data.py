@@ -111,10 +111,10 @@ class ReasoningGymDataModule(LightningDataModule):
             persistent_workers=self.num_workers > 0,
         )
 
-    def val_dataloader(self) -> list[PromptBatch]:
+    def val_dataloader(self) -> Any:
         """The evaluation set for `validate`; in `fit`, FixedEval evaluates when it is due, and Lightning's own loop rests."""
         assert self.trainer is not None
-        return [] if self.trainer.state.fn == "fit" else self.eval_batches()
+        return [] if self.trainer.state.fn == "fit" else DataLoader(self.eval_batches(), batch_size=None)  # type: ignore[arg-type]
 
     def eval_batches(self, rows: int = 256) -> list[PromptBatch]:
         """The evaluation set in batches of at most `rows` prompts; none is left out for its length."""

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import set_parsing_settings
-from lightning.pytorch import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from rl_lightning.callbacks import (
@@ -26,6 +27,8 @@ from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import unused, write_whole
+
+__all__ = ["MisconfigurationException", "RLCommandLine", "quiet"]
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows what the dataclasses' fields mean
 
@@ -114,8 +117,11 @@ class RLCommandLine(LightningCLI):
         config = self.config[self.config.subcommand]
         root = Path(config.trainer.default_root_dir)
         if config.ckpt_path is not None:
-            config.ckpt_path = str(resolve_checkpoint(config.ckpt_path, root))
-        elif self.config.subcommand == "fit":
+            file = resolve_checkpoint(config.ckpt_path, root)
+            config.ckpt_path = str(file)
+            if file.resolve().parents[1] == root.resolve():
+                return
+        if self.config.subcommand == "fit":  # a new run, or one that goes on from another run's checkpoint
             refuse_taken(root)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -126,3 +132,8 @@ class RLCommandLine(LightningCLI):
         ):  # validate leaves the run's metrics alone: its figures are in eval_results
             kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
         return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        if not config.get("enable_progress_bar", True):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, RewardProgressBar)]
+        return super()._instantiate_trainer(config, callbacks)

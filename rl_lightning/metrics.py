@@ -63,7 +63,11 @@ class Meter:
             metrics["time/trained_tokens_per_second"] = tokens / self.seconds["train"]
             metrics["policy/sampler_gap"] = float(self.sums["sampler_gap"]) * updates / tokens
             metrics |= {f"policy/{k}": float(self.sums[k]) / tokens for k in ("entropy", "clipped_low", "clipped_high")}
-            metrics |= {f"policy/{k}": float(self.sums[k]) / updates for k in ("loss", "grad_norm")}
+            metrics["policy/loss"] = float(self.sums["loss"]) / updates
+            if "grad_norm" in self.sums:
+                metrics["policy/grad_norm"] = float(self.sums["grad_norm"]) / (
+                    updates - metrics["policy/skipped_updates"]
+                )
             if "kl" in self.sums:
                 metrics["policy/kl"] = float(self.sums["kl"]) / tokens
         return metrics

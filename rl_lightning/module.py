@@ -180,8 +180,9 @@ class GRPOModule(LightningModule):
         if any(p.grad is not None for p in parameters):
             self.scaler.unscale_(optimizer.optimizer)
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-            self.meter.add("grad_norm", norm)
-            if not torch.isfinite(norm):
+            if torch.isfinite(norm):
+                self.meter.add("grad_norm", norm)
+            else:
                 optimizer.zero_grad()
                 self.meter.add("skipped_updates", 1)
             self.scaler.update()
@@ -205,6 +206,9 @@ class GRPOModule(LightningModule):
         """Load the policy once, where it will live."""
         if not hasattr(self, "policy"):
             device = self.trainer.strategy.root_device
+            kinds, precision = ("cpu", "cuda"), self.trainer.precision
+            require("trainer.accelerator", device.type, device.type in kinds, "cpu, or gpu with a CUDA device")
+            require("trainer.precision", precision, precision == "32-true", "32-true: see model.policy.dtype instead")
             self.policy = Policy(self.policy_config, device, self.seed)
             self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)
 
@@ -235,4 +239,5 @@ class GRPOModule(LightningModule):
             )
         self.loaded_step = checkpoint["global_step"]
         self.generator.set_state(checkpoint["sampler"])
-        self.scaler.load_state_dict(checkpoint["loss_scaler"])
+        if self.scaler.is_enabled() and checkpoint["loss_scaler"]:  # empty where it was written without loss scaling
+            self.scaler.load_state_dict(checkpoint["loss_scaler"])

@@ -237,14 +237,13 @@ def teach(model: Qwen2ForCausalLM, school: School, args: argparse.Namespace) -> 
     if args.resume:
         round_weights(model)
         model.load_state_dict(torch.load(args.resume))
-        step = args.steps
     batches = school.batches(args.batch, lambda: args.worked if step < args.steps else args.habit_worked)
     for ids, labels in batches:
         if args.keep and step == args.steps:
             torch.save(model.state_dict(), args.keep)
         if step == total:
             break
-        if step == args.steps // 2:
+        if step == args.steps // 2 and not args.resume:
             round_weights(model)
         cosine = 0.5 * (1 + math.cos(math.pi * min(step / args.steps, 1)))
         rate = args.lr * min((step + 1) / 100, cosine + 0.03)
@@ -273,14 +272,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64, help="examples a step")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--keep", type=Path, help="also save the weights between the phases in this file")
-    parser.add_argument("--resume", type=Path, help="skip phase 1: take the weights that --keep saved")
+    parser.add_argument("--resume", type=Path, help="start from the weights that --keep saved")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 
     data = yaml.safe_load(QUICKSTART.read_text())["data"]
     mixture = TaskMixture({name: TaskSpec(**spec) for name, spec in data["datasets"].items()})
     held_out = held_out_hashes(eval_problems(mixture, data.get("eval_seed", 0), 500))
-    sampler = random.Random(args.seed)
+    sampler = random.Random(0)  # the tokenizer is the same for every seed
     questions = [
         (p.task, p.question.strip())
         for p in (mixture.draw(-1, k).problem(2**30 + sampler.randrange(2**30), k) for k in range(20_000))

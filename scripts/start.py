@@ -51,9 +51,9 @@ def make_environment(purpose: str) -> bool:
     if wanted in done and (purpose in done or "test" in done):
         return True
     print(f"Making the environment in {ENVIRONMENT}: some minutes, once.", flush=True)
-    if not PYTHON.is_file():
+    if not done:  # also where an earlier attempt broke off
         try:
-            venv.create(ENVIRONMENT, with_pip=True)
+            venv.create(ENVIRONMENT, with_pip=True, clear=True, symlinks=os.name != "nt")
         except subprocess.CalledProcessError:
             print(
                 "error: Python cannot make an environment here; on Debian or Ubuntu: apt install python3-venv",

@@ -43,6 +43,8 @@ def refused(capfd, args: list[str]) -> str:
         (["--model.reward=my_package.MyReward"], ["my_package"]),
         (["--data.prompts_per_step=0"], ["data.prompts_per_step", "at least 1"]),
         (["--trainer.max_steps=-1", "--model.lr_schedule=linear"], ["lr_schedule", "needs trainer.max_steps"]),
+        (["--trainer.precision=16-mixed"], ["trainer.precision", "32-true", "model.policy.dtype"]),
+        (["--trainer.gradient_clip_val=1"], ["gradient"]),
     ],
     ids=lambda value: value[0][:40] if isinstance(value, list) else None,
 )

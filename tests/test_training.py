@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, GroupVariance, RolloutLog, RunDirectory
 from rl_lightning.callbacks.adapter_checkpoint import checkpoints, resolve_checkpoint
+from rl_lightning.cli import main
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
@@ -183,6 +184,29 @@ def test_a_taken_directory_is_refused_and_left_alone(five_steps):
     with pytest.raises(UserError, match="holds a run already"):
         run(root, 5)
     assert {p: p.read_bytes() for p in root.rglob("*") if p.is_file()} == before
+
+
+def test_an_older_checkpoint_does_not_write_over_a_newer(five_steps):
+    root, *_ = five_steps
+    with pytest.raises(UserError, match="holds checkpoint-5, newer than step 4"):
+        run(root, 6, ckpt_path=str(root / "checkpoint-4" / "trainer.ckpt"))
+
+
+def test_validate_gives_the_figures_of_the_run_and_leaves_it_alone(five_steps, monkeypatch):
+    """Through the command line, on a checkpoint directory."""
+    root, *_ = five_steps
+    config = root / "config_for_validate.yaml"
+    specs = {name: {"config": spec.config} for name, spec in SUMS.items()}
+    data = {"datasets": specs, "system_prompt": "", "num_workers": 0, "eval_num_samples": 5}
+    sampling = {"num_generations": 4, "max_new_tokens": 12}
+    settings = {"trainer": {"accelerator": "cpu"}, "model": {"sampling": sampling}, "data": data}
+    config.write_text(json.dumps(settings))
+    metrics = (root / "metrics.csv").read_text()
+    words = ["validate", "--config", str(config), "--ckpt_path", str(root / "checkpoint-5")]
+    assert main([*words, f"--trainer.default_root_dir={root}", "--trainer.enable_progress_bar=false"]) == 0
+    ours, theirs = (json.loads((root / "eval_results" / f"{n}_step_5.json").read_text()) for n in ("validate", "eval"))
+    assert ours == theirs
+    assert (root / "metrics.csv").read_text() == metrics
 
 
 def test_an_adapter_of_another_shape_is_refused(five_steps):

@@ -16,7 +16,7 @@ from rl_lightning.types import UserError, require
 STATE_FILE = "trainer.ckpt"
 """Lightning's own checkpoint inside a checkpoint directory: optimizer, clocks, random states, stream position."""
 
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-\d+")
 
 
 class AdapterCheckpoint(Checkpoint):
@@ -65,10 +65,15 @@ class AdapterCheckpoint(Checkpoint):
                 shutil.rmtree(old)
 
 
+def checkpoint_step(path: Path) -> int:
+    """N of a directory named checkpoint-N."""
+    return int(path.name.removeprefix("checkpoint-"))
+
+
 def checkpoints(root: Path) -> list[Path]:
     """The whole checkpoint directories of a run, oldest step first."""
-    found = [(int(match[1]), path) for path in root.glob("checkpoint-*") if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found) if (path / STATE_FILE).is_file()]
+    found = (p for p in root.glob("checkpoint-*") if _NAME.fullmatch(p.name) and (p / STATE_FILE).is_file())
+    return sorted(found, key=checkpoint_step)
 
 
 def resolve_checkpoint(name: str, root: Path) -> Path:
@@ -99,5 +104,5 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
 def _flush(directory: Path) -> None:
     """Make sure that the files are on the disk before the directory gets its name."""
     for path in directory.iterdir():
-        with path.open("rb") as file:
+        with path.open("r+b") as file:
             os.fsync(file.fileno())

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from rl_lightning.callbacks.adapter_checkpoint import checkpoint_step, checkpoints
 from rl_lightning.callbacks.fixed_eval import FixedEval
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import write_json
 
-_LEFT_BY_A_RUN = ("config.yaml", "eval_results", "rollouts", "checkpoint-*", "train_results.json", "metrics.csv")
+_LEFT_BY_A_RUN = (
+    "config.yaml",
+    "eval_results/eval_step_*.json",
+    "rollouts",
+    "checkpoint-*",
+    "train_results.json",
+    "metrics.csv",
+)
 
 
 class RunDirectory(Callback):
@@ -25,8 +34,15 @@ class RunDirectory(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        if pl_module.loaded_step == 0:
-            refuse_taken(Path(trainer.default_root_dir))
+        root, step = Path(trainer.default_root_dir), pl_module.loaded_step
+        if step == 0:
+            refuse_taken(root)
+        newer = [path.name for path in checkpoints(root) if checkpoint_step(path) > step]
+        if newer:
+            raise UserError(
+                f"ckpt_path: {root} holds {newer[-1]}, newer than step {step}, which going on from there would write over; "
+                "resume from the newest (--ckpt_path last), or name another --trainer.default_root_dir"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic()
@@ -43,7 +59,7 @@ class RunDirectory(Callback):
             "prompts": trainer.datamodule.cursor,  # type: ignore[attr-defined]
             "resumed_at_step": self._first_step,
             "seconds": time.monotonic() - self._began,
-            "metrics": {name: float(value) for name, value in sorted(trainer.callback_metrics.items())},
+            "metrics": {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if math.isfinite(v)},
         }
         evaluation = next((c.latest for c in trainer.callbacks if isinstance(c, FixedEval)), None)  # type: ignore[attr-defined]
         if evaluation is not None:

@@ -17,7 +17,7 @@ def catalogue() -> str:
     for title, names in sorted(by_category.items()):
         lines += ["", title]
         for name in names:
-            refused = "" if refusal(name) is None else " [refused: its scorer runs the answer as code]"
+            refused = "" if (why := refusal(name)) is None else f" [refused: {why}]"
             lines.append(f"  {name:26} {DESCRIPTIONS[name]}{refused}")
     return "\n".join(lines[1:])
 

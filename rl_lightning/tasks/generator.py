@@ -32,20 +32,20 @@ _HASH_ORDERED = frozenset(
 )
 """Tasks whose problems follow the order of a set of strings, which Python shuffles in every process."""
 
-_SCORED_AS_CODE = frozenset(
-    {
-        "binary_matrix",
-        "countdown",
-        "intermediate_integration",
-        "n_queens",
-        "polynomial_multiplication",
-        "puzzle24",
-        "simple_integration",
-        "spiral_matrix",
-        "string_insertion",
-    }
-)
-"""Tasks whose scorers evaluate the model's text as Python or sympy code."""
+_RUNS_CODE = "its scorer runs the model's answer as code"
+_UNSAFE = {
+    "binary_matrix": _RUNS_CODE,
+    "coin_flip": "its scorer can be made to hang by an answer such as 1e999999999",
+    "countdown": _RUNS_CODE,
+    "intermediate_integration": _RUNS_CODE,
+    "n_queens": _RUNS_CODE,
+    "polynomial_multiplication": _RUNS_CODE,
+    "puzzle24": _RUNS_CODE,
+    "simple_integration": _RUNS_CODE,
+    "spiral_matrix": _RUNS_CODE,
+    "string_insertion": _RUNS_CODE,
+}
+"""Tasks that must be scored in a process of their own, and why; all others' scorers end and run nothing."""
 
 _OWNED_KEYS = frozenset({"seed", "size"})
 
@@ -68,7 +68,7 @@ def category(task: str) -> str:
 
 def refusal(task: str) -> str | None:
     """Why the task cannot be trained on, or None where it can."""
-    return "its scorer runs the model's answer as code" if task in _SCORED_AS_CODE else None
+    return _UNSAFE.get(task)
 
 
 class Task:
@@ -126,7 +126,7 @@ def _check_name(name: str, scored: bool) -> None:
         hint = _nearest(name, task_names())
         raise UserError(f"{where}: no such task; {hint}`python -m rl_lightning tasks` lists all {len(task_names())}")
     if scored and (why := refusal(name)) is not None:
-        others = ", ".join(sorted(_SCORED_AS_CODE - {name}))
+        others = ", ".join(sorted(set(_UNSAFE) - {name}))
         raise UserError(f"{where}: {why}, so it is refused until it can be scored in isolation (likewise: {others})")
     if name in _HASH_ORDERED and os.environ.get("PYTHONHASHSEED") != "0":
         raise UserError(

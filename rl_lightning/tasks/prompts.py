@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2.exceptions import TemplateError
+
+from rl_lightning.types import UserError
+
 SYSTEM_PROMPT = (
     "Think step by step inside <think> and </think>, then give only the final answer inside <answer> and </answer>, "
     "like this: <think>your working</think> <answer>your answer</answer>"
@@ -26,6 +30,13 @@ class PromptTemplate:
         messages = [{"role": "user", "content": question.strip()}]
         if self.system_prompt:
             messages.insert(0, {"role": "system", "content": self.system_prompt})
-        return tuple(
-            self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, return_dict=False)
-        )
+        try:
+            return tuple(
+                self.tokenizer.apply_chat_template(
+                    messages, add_generation_prompt=True, tokenize=True, return_dict=False
+                )
+            )
+        except TemplateError as error:
+            raise UserError(
+                f'data.system_prompt: the model\'s chat template refuses: {error}; try data.system_prompt: ""'
+            ) from error

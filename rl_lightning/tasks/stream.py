@@ -57,7 +57,7 @@ class TaskMixture:
     """Several tasks, drawn by weight.
 
     Args:
-        datasets: task name to TaskSpec (or a mapping with its fields).
+        datasets: task name to TaskSpec.
 
     Raises:
         UserError: no task, a weight that is not positive, or whatever `Task` refuses.
