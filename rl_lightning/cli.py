@@ -33,10 +33,8 @@ def main(args: Sequence[str] | None = None) -> int:
         elif args[0] == "tasks":
             print(_tasks(args[1:]))
         elif args[0] in ("fit", "validate"):
-            from rl_lightning.lightning_cli import (
-                RLCommandLine,
-                quiet,
-            )  # seconds of imports that `tasks` can do without
+            # Seconds of imports that `tasks` can do without.
+            from rl_lightning.lightning_cli import MisconfigurationException, RLCommandLine, quiet
 
             quiet()
             try:
