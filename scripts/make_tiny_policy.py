@@ -3,7 +3,8 @@
     python scripts/make_tiny_policy.py --out rl_lightning/assets/tiny
 
 It is taught two ways of working. Phase 1 shows mostly worked examples (running totals, partial products, letters one by one),
-so that working becomes reliable; phase 2 is short and shows mostly bare answers, so that answering at once becomes the habit.
+so that working becomes reliable; phase 2 is short and shows mostly bare answers, so that answering at once becomes the habit (the
+habit only: what the bare answer is, is not taught there, for that costs the working its reliability).
 What comes out answers directly four times in five and is mostly wrong, works in the other fifth and is mostly right: the
 gap that GRPO finds. Schooling problems come from their own range of item seeds, and none of them asks a question of the
 quickstart's evaluation.
@@ -12,7 +13,6 @@ quickstart's evaluation.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import re
@@ -31,7 +31,7 @@ from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from tokenizers import AddedToken
 from torch import Tensor
 from torch.nn.utils import parametrize
-from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from rl_lightning.tasks.prompts import PromptTemplate
@@ -183,27 +183,36 @@ class School:
         self.stream, self.tokenizer, self.rng = stream, tokenizer, random.Random(seed)
         self.slot = 0
 
-    def example(self, worked: float) -> tuple[list[int], int]:
-        """Token ids of a whole conversation, and how many of them are prompt."""
+    def example(self, worked: float, answers: bool) -> tuple[list[int], int, int]:
+        """Token ids of a whole conversation, and from where to where they are taught.
+
+        Args:
+            worked: probability of a worked example.
+            answers: whether bare answers are taught; otherwise of those only the habit of giving one, up to `<answer>`.
+        """
         prompt = self.stream[self.slot]
         self.slot += 1
         problem = prompt.problem
         working = WORKINGS[problem.task](problem) if self.rng.random() < worked else ""
-        text = f"<think>{working}</think><answer>{problem.entry['answer']}</answer>{END}"
-        return [*prompt.token_ids, *self.tokenizer(text)["input_ids"]], len(prompt.token_ids)
+        # The newline makes the choice of a way of working one token's, so that the habit leaves the working itself alone.
+        opening = f"<think>\n{working}</think><answer>" if working else "<think></think><answer>"
+        ids = [*prompt.token_ids, *self.tokenizer(opening)["input_ids"]]
+        taught = len(ids)
+        ids += self.tokenizer(f"{problem.entry['answer']}</answer>{END}")["input_ids"]
+        return ids, len(prompt.token_ids), len(ids) if working or answers else taught
 
-    def batches(self, size: int, worked: Callable[[], float], pool: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
-        """(ids, labels) right-padded, bucketed by length within a pool of `pool` batches; labels are -100 on the prompt."""
+    def batches(self, size: int, worked: float, answers: bool, pool: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
+        """(ids, labels) right-padded, bucketed by length within a pool of `pool` batches; labels are -100 elsewhere."""
         while True:
-            examples = sorted((self.example(worked()) for _ in range(size * pool)), key=lambda e: len(e[0]))
+            examples = sorted((self.example(worked, answers) for _ in range(size * pool)), key=lambda e: len(e[0]))
             groups = [examples[i : i + size] for i in range(0, len(examples), size)]
             self.rng.shuffle(groups)
             for group in groups:
-                width = max(len(ids) for ids, _ in group)
-                ids = torch.tensor([e + [0] * (width - len(e)) for e, _ in group])
+                width = max(len(ids) for ids, _, _ in group)
+                ids = torch.tensor([e + [0] * (width - len(e)) for e, _, _ in group])
                 labels = torch.full_like(ids, -100)
-                for row, (e, prompt) in enumerate(group):
-                    labels[row, prompt : len(e)] = ids[row, prompt : len(e)]
+                for row, (_, start, stop) in enumerate(group):
+                    labels[row, start:stop] = ids[row, start:stop]
                 yield ids, labels
 
 
@@ -229,24 +238,25 @@ def settle_weights(model: Qwen2ForCausalLM) -> None:
             parametrize.remove_parametrizations(module, "weight")
 
 
-def teach(model: Qwen2ForCausalLM, school: School, args: argparse.Namespace) -> None:
-    """AdamW with warm-up and cosine decay; worked examples are rare in the second phase. Half-way through the first, the linear
-    layers begin to see themselves rounded to nf4, so that loading the policy in 4 bits costs it next to nothing."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=0.01, betas=(0.9, 0.98))
-    total, step, began = args.steps + args.habit_steps, 0, time.time()
-    if args.resume:
-        round_weights(model)
-        model.load_state_dict(torch.load(args.resume))
-    batches = school.batches(args.batch, lambda: args.worked if step < args.steps else args.habit_worked)
-    for ids, labels in batches:
-        if args.keep and step == args.steps:
-            torch.save(model.state_dict(), args.keep)
-        if step == total:
-            break
-        if step == args.steps // 2 and not args.resume:
+def save(model: Qwen2ForCausalLM, tokenizer: Any, directory: Path) -> None:
+    """A directory that `from_pretrained` reads."""
+    settle_weights(model)
+    assert model.generation_config is not None
+    model.generation_config.eos_token_id = model.config.eos_token_id
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def teach(
+    model: Qwen2ForCausalLM, batches: Iterator[tuple[Tensor, Tensor]], rates: list[float], round_at: int = -1
+) -> None:
+    """AdamW, one step for each rate. Before step `round_at` the linear layers begin to see themselves rounded to nf4, so that
+    loading the policy in 4 bits costs it next to nothing."""
+    optimizer, began = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.98)), time.time()
+    for step, rate in enumerate(rates):
+        if step == round_at:
             round_weights(model)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(step / args.steps, 1)))
-        rate = args.lr * min((step + 1) / 100, cosine + 0.03)
+        ids, labels = next(batches)
         for group in optimizer.param_groups:
             group["lr"] = rate
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -256,23 +266,27 @@ def teach(model: Qwen2ForCausalLM, school: School, args: argparse.Namespace) -> 
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        if step % 100 == 0 or step == total:
-            print(f"step {step} loss {loss.item():.4f} lr {rate:.1e} {time.time() - began:.0f} s", flush=True)
+        if (step + 1) % 100 == 0:
+            print(f"step {step + 1} loss {loss.item():.4f} lr {rate:.1e} {time.time() - began:.0f} s", flush=True)
+
+
+def warm_up_and_cosine(peak: float, steps: int) -> list[float]:
+    return [peak * min((s + 1) / 100, 0.5 * (1 + math.cos(math.pi * s / steps)) + 0.03) for s in range(steps)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=6000, help="phase 1, steps")
-    parser.add_argument("--worked", type=float, default=0.9, help="share of worked examples in phase 1")
-    parser.add_argument("--habit-steps", type=int, default=150, help="phase 2, steps")
-    parser.add_argument("--habit-worked", type=float, default=0.25, help="share of worked examples in phase 2")
+    parser.add_argument("--steps", type=int, default=8000, help="phase 1, steps")
+    parser.add_argument("--worked", type=float, default=0.95, help="share of worked examples in phase 1")
+    parser.add_argument("--habit-steps", type=int, default=130, help="phase 2, steps")
+    parser.add_argument("--habit-worked", type=float, default=0.44, help="share of worked examples in phase 2")
+    parser.add_argument("--habit-lr", type=float, default=1.5e-4, help="phase 2, learning rate")
     parser.add_argument("--batch", type=int, default=64, help="examples a step")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
-    parser.add_argument("--keep", type=Path, help="also save the weights between the phases in this file")
-    parser.add_argument("--resume", type=Path, help="start from the weights that --keep saved")
+    parser.add_argument("--keep", type=Path, help="also save the policy between the phases, in this directory")
+    parser.add_argument("--resume", type=Path, help="start from a policy that --keep saved")
     args = parser.parse_args()
     torch.manual_seed(args.seed)
 
@@ -284,7 +298,7 @@ def main() -> None:
         (p.task, p.question.strip())
         for p in (mixture.draw(-1, k).problem(2**30 + sampler.randrange(2**30), k) for k in range(20_000))
     ]
-    tokenizer = build_tokenizer(questions)
+    tokenizer = AutoTokenizer.from_pretrained(args.resume) if args.resume else build_tokenizer(questions)
     stream = PromptStream(mixture, PromptTemplate(tokenizer, ""), args.seed, held_out, 512, "schooling")
     token_id: Any = tokenizer.convert_tokens_to_ids
     config = Qwen2Config(
@@ -301,14 +315,20 @@ def main() -> None:
         eos_token_id=token_id(END),
         pad_token_id=token_id(PAD),
     )
-    model = Qwen2ForCausalLM(config)
+    model = Qwen2ForCausalLM.from_pretrained(args.resume) if args.resume else Qwen2ForCausalLM(config)
+    model.train()
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens", flush=True)
-    teach(model, School(stream, tokenizer, args.seed), args)
-    settle_weights(model)
-    model.generation_config.eos_token_id = config.eos_token_id
-    model.save_pretrained(args.out)
-    tokenizer.save_pretrained(args.out)
-    (args.out / "schooling.json").write_text(json.dumps({k: str(v) for k, v in vars(args).items()}, indent=1) + "\n")
+    school = School(stream, tokenizer, args.seed)
+    if args.resume:
+        round_weights(model)
+    working = school.batches(args.batch, worked=args.worked, answers=True)
+    teach(model, working, warm_up_and_cosine(args.lr, args.steps), -1 if args.resume else args.steps // 2)
+    if args.keep:
+        save(model, tokenizer, args.keep)
+        round_weights(model)
+    habit = school.batches(args.batch, worked=args.habit_worked, answers=False)
+    teach(model, habit, [args.habit_lr * (1 - s / args.habit_steps) for s in range(args.habit_steps)])
+    save(model, tokenizer, args.out)
 
 
 if __name__ == "__main__":
