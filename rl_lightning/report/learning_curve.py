@@ -50,7 +50,7 @@ def draw(run: Path, picture: Path) -> None:
         capsize=3,
         label=f"all {overall[0]['n']} (95%)",
     )
-    accuracy.set(title="Held-out problems answered exactly (greedy)", ylim=(0, 1))
+    accuracy.set(title="Held-out problems answered exactly (greedy)", ylim=(0, 1.03))
     accuracy.legend(fontsize=7, loc="lower right")
     for name, label in (("reward/exact", "exactly right"), ("reward/well_formed", "well formed")):
         reward.plot(*series(run, name), label=label)
