@@ -20,7 +20,7 @@ def sign_test(gained: int, lost: int) -> float:
 
 
 def test_held_out_accuracy_rises_significantly(tmp_path, datasets):
-    """With the advantage's sign flipped the accuracy falls to nothing, and this test fails: see docs/experiments.md."""
+    """With the advantage's sign flipped nothing is gained, and this test fails: see docs/experiments.md."""
     seed_everything(0)
     tasks = {name: datasets[name] for name in ("basic_arithmetic", "chain_sum")}
     trainer = Trainer(
