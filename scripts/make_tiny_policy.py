@@ -2,7 +2,7 @@
 
     python scripts/make_tiny_policy.py --out rl_lightning/assets/tiny
 
-It is taught two ways of working. Phase 1 shows mostly worked examples (running totals, partial products, letters one by one),
+It is taught two ways of working. Phase 1 shows mostly worked examples (running totals, letters one by one),
 so that working becomes reliable; phase 2 is short and shows mostly bare answers, so that answering at once becomes the habit (the
 habit only: what the bare answer is, is not taught there, for that costs the working its reliability).
 What comes out answers directly four times in five and is mostly wrong, works in the other fifth and is mostly right: the
@@ -75,13 +75,6 @@ def work_expression(problem: Problem) -> str:
     return _sum_terms([(s, t) for s, t in re.findall(r"([+-])([\d*]+)", expression)])
 
 
-def work_product(problem: Problem) -> str:
-    """`47 * 36` -> `47*30=1410;47*6=282;1410+282=1692`."""
-    a, b = (int(x) for x in problem.entry["metadata"]["expression"].split("*"))
-    tens, ones = b // 10 * 10, b % 10
-    return f"{a}*{tens}={a * tens};{a}*{ones}={a * ones};{a * tens}+{a * ones}={a * b}"
-
-
 def work_legs(problem: Problem) -> str:
     """`3 ducks, 2 beetles` -> `3*2=6;2*6=12;6+12=18`."""
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
@@ -100,7 +93,6 @@ WORKINGS: dict[str, Callable[[Problem], str]] = {
     "basic_arithmetic": work_expression,
     "chain_sum": work_expression,
     "leg_counting": work_legs,
-    "products": work_product,
     "spell_backward": work_backward,
 }
 

@@ -7,13 +7,30 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rl_lightning.policy import Policy, PolicyConfig, cut
+from rl_lightning.policy import MicroBatch, Policy, PolicyConfig, cut
 from rl_lightning.policy.loading import EMBEDDED
 from rl_lightning.rollout import Sampling, sample_groups
 from rl_lightning.types import UserError
 from tests.conftest import shake
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def micro(policy, batch) -> MicroBatch:
+    """Twelve short completions as one micro-batch."""
+    with policy.sampling() as model:
+        rollout = sample_groups(
+            model,
+            batch,
+            Sampling(2, 8),
+            policy.end_token_ids,
+            policy.decode_text,
+            torch.Generator(),
+            policy.pad_token_id,
+        )
+    (micro,) = cut(rollout, torch.arange(12), 10_000)
+    return micro
 
 
 def test_adapter_directory_loads_with_plain_peft_and_gives_the_same_logits(policy, batch, tmp_path):
@@ -69,20 +86,9 @@ def test_4_bit_weights_train_after_a_rollout(batch):
 
 
 @pytest.mark.parametrize("checkpointing", ["on", "off"])
-def test_log_probs_and_gradients_do_not_depend_on_checkpointing(checkpointing, batch, policy):
+def test_log_probs_and_gradients_do_not_depend_on_checkpointing(checkpointing, micro, policy):
     other = Policy(PolicyConfig("tiny", quantization="none", gradient_checkpointing=checkpointing), CPU)
     shake(other)
-    with policy.sampling() as model:
-        rollout = sample_groups(
-            model,
-            batch,
-            Sampling(2, 8),
-            policy.end_token_ids,
-            policy.decode_text,
-            torch.Generator(),
-            policy.pad_token_id,
-        )
-    (micro,) = cut(rollout, torch.arange(12), 10_000)
     gradients = []
     for each in (policy, other):
         each.model.zero_grad()
@@ -92,18 +98,7 @@ def test_log_probs_and_gradients_do_not_depend_on_checkpointing(checkpointing, b
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
 
-def test_reference_is_the_base(policy, batch):
-    with policy.sampling() as model:
-        rollout = sample_groups(
-            model,
-            batch,
-            Sampling(2, 8),
-            policy.end_token_ids,
-            policy.decode_text,
-            torch.Generator(),
-            policy.pad_token_id,
-        )
-    (micro,) = cut(rollout, torch.arange(12), 10_000)
+def test_reference_is_the_base(policy, micro):
     base = Policy(PolicyConfig("tiny", quantization="none"), CPU)
     assert torch.allclose(policy.reference_log_probs(micro, 1.0), base.log_probs(micro, 1.0)[0], atol=1e-5)
     assert not torch.allclose(policy.reference_log_probs(micro, 1.0), policy.log_probs(micro, 1.0)[0], atol=1e-2)
