@@ -41,8 +41,9 @@ def generate(policy: Policy, batch: PromptBatch, sampling: Sampling, seed: int) 
     """Sampled tokens, by transformers' own loop."""
     torch.manual_seed(seed)
     ids, mask = left_padded(batch.prompt_ids, batch.prompt_lengths)
-    with torch.no_grad(), policy.sampling() as model:
-        out = model.generate(
+    policy.model.eval()
+    with torch.no_grad():
+        out = policy.model.generate(
             input_ids=ids,
             attention_mask=mask,
             do_sample=True,

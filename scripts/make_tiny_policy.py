@@ -84,8 +84,8 @@ def work_legs(problem: Problem) -> str:
 
 
 def work_backward(problem: Problem) -> str:
-    """`cat` -> `1c2a3t;3t2a1c`: number the letters, then read them from the last."""
-    letters = [f"{i}{letter}" for i, letter in enumerate(problem.entry["metadata"]["word"], 1)]
+    """`cat` -> ` c a t; t a c`: letter by letter, a token each, then from the last; the answer only drops the spaces."""
+    letters = [f" {letter}" for letter in problem.entry["metadata"]["word"]]
     return "".join(letters) + ";" + "".join(reversed(letters))
 
 
@@ -125,7 +125,7 @@ def build_tokenizer(questions: list[tuple[str, str]]) -> Qwen2Tokenizer:
     vocab = {char: i for i, char in enumerate(sorted(ByteLevel.alphabet()))}
     merges = [("Ġ", letter) for letter in string.ascii_letters]
     vocab |= {"".join(pair): len(vocab) + i for i, pair in enumerate(merges)}
-    limit = 0.004 * sum(spelled.values())
+    limit = 0.002 * sum(spelled.values())
     for word in sorted(w for w, n in words.items() if n >= len(questions) / 2000 and len(w) > 1):
         pieces = _apply(list(word), merges)
         while len(pieces) > 1:
@@ -253,10 +253,12 @@ def teach(
             group["lr"] = rate
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-        loss = F.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+        # The mean over examples of the sum over tokens: a choice of two ways counts the same in a batch of short examples
+        # as in one of long examples, so the shares taught are the shares learnt.
+        loss = F.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / len(ids)
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 20.0)
         optimizer.step()
         if (step + 1) % 100 == 0:
             print(f"step {step + 1} loss {loss.item():.4f} lr {rate:.1e} {time.time() - began:.0f} s", flush=True)

@@ -41,6 +41,10 @@ class PolicyConfig:
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations in backward: about a third more work for a fraction of the memory; auto: on a GPU only."""
 
+    rollout_weights: Literal["auto", "merged", "trained"] = "auto"
+    """What rollouts run on: `trained` is the 4-bit base and its adapters as they are; `merged` a second, dense copy of both
+    in `dtype`, faster a token; auto: merged on a CPU, trained on a GPU."""
+
     lora_r: int = 16
     """Rank of the adapters; at least 1."""
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
 from rl_lightning.policy.logprobs import CHUNK_TOKENS, chunked_log_probs
+from rl_lightning.policy.merged import MergedCopy
 from rl_lightning.policy.microbatch import MicroBatch
 from rl_lightning.types import UserError
 
@@ -35,7 +36,10 @@ class Policy(nn.Module):
         self.compute_dtype = compute_dtype(config, device)
         self.end_token_ids = _end_token_ids(self.model, self.tokenizer).to(device)
         self.pad_token_id = self.tokenizer.pad_token_id or 0
+        merge = config.rollout_weights == "merged" or (config.rollout_weights == "auto" and device.type == "cpu")
+        self.merged = MergedCopy(self.model, self.compute_dtype) if merge else None
         self._refuse_unusual_head()
+        self.model.train()  # loading leaves it in eval mode, in which there is no gradient checkpointing
 
     @property
     def device(self) -> torch.device:
@@ -70,7 +74,11 @@ class Policy(nn.Module):
 
     @contextmanager
     def sampling(self) -> Iterator[Any]:
-        """The model, ready to sample: eval mode (gradient checkpointing would switch its cache off), autocast."""
+        """The model, ready to sample: the merged copy if there is one, else the trained one in eval mode (gradient
+        checkpointing would switch its cache off) under autocast."""
+        if self.merged:
+            yield self.merged.refresh()
+            return
         self.model.eval()
         try:
             with self.autocast():

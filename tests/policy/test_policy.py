@@ -38,10 +38,10 @@ def test_adapter_directory_loads_with_plain_peft_and_gives_the_same_logits(polic
     base = AutoModelForCausalLM.from_pretrained(EMBEDDED["tiny"], dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, tmp_path).eval()
     ids = batch.prompt_ids[:, : int(batch.prompt_lengths.min())]
-    with torch.no_grad(), policy.sampling() as model:
-        ours, theirs = model(input_ids=ids).logits, plain(input_ids=ids).logits
+    with torch.no_grad():
+        ours, theirs = policy.model(input_ids=ids).logits, plain(input_ids=ids).logits
         with policy.model.disable_adapter():
-            bare = model(input_ids=ids).logits
+            bare = policy.model(input_ids=ids).logits
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert not torch.allclose(ours, bare, atol=1e-2)  # the adapter matters, or the line above shows nothing
 
@@ -61,7 +61,7 @@ def test_the_embedded_tokenizer_survives_the_round_trip():
 
 
 def test_a_new_policy_is_its_base_and_what_trains_is_float32():
-    policy = Policy(PolicyConfig("tiny", dtype="bfloat16"), CPU)
+    policy = Policy(PolicyConfig("tiny", dtype="bfloat16", rollout_weights="trained"), CPU)
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad(), policy.sampling() as model:
         logits = model(input_ids=ids).logits
