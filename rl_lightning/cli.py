@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rl_lightning.types import UserError
+
+_THE_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
 usage: python -m rl_lightning {fit,validate,tasks} ...
@@ -16,6 +24,18 @@ usage: python -m rl_lightning {fit,validate,tasks} ...
   tasks [NAME]                                  all tasks, or one with its settings and two problems"""
 
 
+_EXPECTED = {
+    # data.num_workers is the user's to choose.
+    "lightning.pytorch.trainer.connectors.data_connector": ".*does not have many workers",
+    # FixedEval evaluates during `fit`; Lightning's own loop is given nothing.
+    "lightning.pytorch.utilities.data": "Total length of `list` across ranks is zero",
+    # Lightning asks torch, and PEFT asks transformers, in a way that is going out of use.
+    "lightning.pytorch.utilities._pytree": r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    "transformers.modeling_utils": "`is_gradient_checkpointing` is deprecated",
+}
+"""Warnings that nobody can act on: the module that they point at, and how they begin."""
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -23,7 +43,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: without the program's name; None takes them from the process.
 
     Returns:
-        the exit status: 0, or 2 after a mistake of the user's, which one line on stderr names.
+        the exit status: 0; 2 after a mistake of the user's or a full or unwritable disk, which one line on stderr names;
+        128 + the signal's number after a signal.
     """
     args = list(sys.argv[1:] if args is None else args)
     sys.argv = [sys.argv[0], *args]  # LightningCLI warns where the two differ
@@ -31,14 +52,16 @@ def main(args: Sequence[str] | None = None) -> int:
         if not args or args[0] in ("-h", "--help"):
             print(_USAGE)
         elif args[0] == "tasks":
-            print(_tasks(args[1:]))
+            print(_tasks(args[1:]), flush=True)
         elif args[0] in ("fit", "validate"):
+            quiet()  # first, for some of it is said at import
             # Seconds of imports that `tasks` can do without.
-            from rl_lightning.lightning_cli import MisconfigurationException, RLCommandLine, quiet
+            from rl_lightning.lightning_cli import MisconfigurationException, RLCommandLine
 
-            quiet()
             try:
-                RLCommandLine()
+                if (signal := RLCommandLine().stopped_by) is not None:
+                    print(f"stopped; to go on: {_going_on(args)}")
+                    return 128 + signal
             except MisconfigurationException as error:  # Lightning's own word for a mistake of the user's
                 raise UserError(" ".join(str(error).split())) from error
         else:
@@ -46,7 +69,47 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {_last_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped at once; --ckpt_path last goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `tasks | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in _THE_DISKS:
+            raise
+        print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
+        return 2
     return 0
+
+
+def _going_on(args: list[str]) -> str:
+    words = [word for word in args if not word.startswith("--ckpt_path=")]
+    if "--ckpt_path" in words:
+        at = words.index("--ckpt_path")
+        del words[at : at + 2]
+    return shlex.join(["python", "-m", "rl_lightning", *words, "--ckpt_path", "last"])
+
+
+def quiet() -> None:
+    """Silence what libraries say about choices that are made on purpose here; every other line of theirs is heard."""
+    from transformers.utils.logging import set_tqdm_hook
+
+    for module, message in _EXPECTED.items():
+        warnings.filterwarnings("ignore", message, module=module.replace(".", r"\.") + "$")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_no_offer)
+    set_tqdm_hook(_no_loading_bar)
+
+
+def _no_offer(record: logging.LogRecord) -> bool:
+    """bitsandbytes offers a faster CPU kernel, for a download."""
+    return not record.msg.startswith("Failed to load CPU gemm_4bit_forward from kernels-community")
+
+
+def _no_loading_bar(factory: Callable[..., Any], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
+    """No bar for what comes from the disk; those of downloads stay."""
+    loading = settings.get("desc") == "Loading weights"
+    return factory(*args, **settings, **({"disable": True} if loading else {}))
 
 
 def _tasks(names: list[str]) -> str:

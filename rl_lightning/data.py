@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.tasks.prompts import SYSTEM_PROMPT, PromptTemplate
@@ -22,9 +23,13 @@ from rl_lightning.tasks.stream import (
     held_out_hashes,
     held_out_share,
 )
+from rl_lightning.tasks.workers import ProblemWorkers, prompts_from
 from rl_lightning.types import Problem, PromptBatch, UserError, require
 
 log = logging.getLogger(__name__)
+
+_STEPS_AHEAD = 3
+"""Problems of this many steps are begun before they are needed."""
 
 
 class ReasoningGymDataModule(LightningDataModule):
@@ -35,7 +40,8 @@ class ReasoningGymDataModule(LightningDataModule):
         prompts_per_step: B, prompts a training step; each is answered `num_generations` times.
         system_prompt: the system message before every question; empty for none.
         max_prompt_tokens: problems whose prompt is longer are passed over and counted.
-        num_workers: processes that make problems ahead of the trainer; 0 makes them in the trainer.
+        num_workers: processes that make problems ahead of the trainer; 0 makes them in the trainer, without time limit.
+        problem_seconds: a problem that takes its worker longer is passed over and counted; > 0.
         eval_num_samples: evaluation problems a task; training never sees their questions.
         eval_seed: which evaluation set.
         seed: which training stream.
@@ -51,6 +57,7 @@ class ReasoningGymDataModule(LightningDataModule):
         system_prompt: str = SYSTEM_PROMPT,
         max_prompt_tokens: int = 512,
         num_workers: int = 1,
+        problem_seconds: float = 60.0,
         eval_num_samples: int = 50,
         eval_seed: int = 0,
         seed: int = 0,
@@ -61,18 +68,15 @@ class ReasoningGymDataModule(LightningDataModule):
             least, (prompts_per_step, max_prompt_tokens, num_workers, eval_num_samples), strict=True
         ):
             require(f"data.{name}", value, value >= least[name], f"at least {least[name]}")
+        require("data.problem_seconds", problem_seconds, problem_seconds > 0, "above 0")
         self.mixture = TaskMixture(datasets)
+        self.make = ProblemWorkers(self.mixture, num_workers, problem_seconds) if num_workers else self.mixture.problem
         self.prompts_per_step, self.system_prompt, self.max_prompt_tokens = (
             prompts_per_step,
             system_prompt,
             max_prompt_tokens,
         )
-        self.num_workers, self.eval_num_samples, self.eval_seed, self.seed = (
-            num_workers,
-            eval_num_samples,
-            eval_seed,
-            seed,
-        )
+        self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
         self.eval_problems: tuple[Problem, ...] = ()
         self.cursor = 0
         """Prompts used so far; `training_step` moves it, a checkpoint keeps it."""
@@ -84,11 +88,13 @@ class ReasoningGymDataModule(LightningDataModule):
         module: Any = self.trainer.lightning_module if self.trainer else None
         tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
         self.template = PromptTemplate(tokenizer, self.system_prompt)
-        self.eval_problems = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples)
+        self.eval_problems = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples, self.make)
         held_out = held_out_hashes(self.eval_problems)
-        self.stream = PromptStream(self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens)
+        self.stream = PromptStream(
+            self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens, problem=self.make
+        )
         if stage == "fit":
-            for task, share in held_out_share(self.mixture, self.seed, held_out).items():
+            for task, share in held_out_share(self.mixture, self.seed, held_out, make=self.make).items():
                 if share == 1:
                     raise UserError(
                         f"datasets.{task}: nothing left to train on: every problem is held out for evaluation; widen the "
@@ -99,17 +105,9 @@ class ReasoningGymDataModule(LightningDataModule):
                         f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task"
                     )
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> Iterable[PromptBatch]:
         """PromptBatches from the cursor on, without end."""
-        return DataLoader(
-            self.stream,
-            batch_size=self.prompts_per_step,
-            sampler=_From(self),
-            num_workers=self.num_workers,
-            collate_fn=collate,
-            multiprocessing_context="spawn" if self.num_workers else None,  # fork copies torch's locks
-            persistent_workers=self.num_workers > 0,
-        )
+        return _Batches(self)
 
     def val_dataloader(self) -> Any:
         """The evaluation set for `validate`; in `fit`, FixedEval evaluates when it is due, and Lightning's own loop rests."""
@@ -120,6 +118,20 @@ class ReasoningGymDataModule(LightningDataModule):
         """The evaluation set in batches of at most `rows` prompts; none is left out for its length."""
         prompts = [Prompt(p, self.template.token_ids(p.question), {}) for p in self.eval_problems]
         return [collate(prompts[i : i + rows]) for i in range(0, len(prompts), rows)]
+
+    def teardown(self, stage: str) -> None:
+        """Stop the workers; they come back when they are asked."""
+        if isinstance(self.make, ProblemWorkers):
+            self.make.close()
+
+    def settings(self) -> dict[str, Any]:
+        """What decides which prompts come."""
+        names = ("prompts_per_step", "system_prompt", "max_prompt_tokens", "eval_num_samples", "eval_seed", "seed")
+        tasks = {
+            name: {"weight": self.mixture.weights[name], "config": task.config}
+            for name, task in self.mixture.tasks.items()
+        }
+        return {"datasets": tasks, **{name: getattr(self, name) for name in names}}
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is."""
@@ -146,14 +158,17 @@ def collate(prompts: Sequence[Prompt]) -> PromptBatch:
     )
 
 
-class _From(Sampler[int]):
-    """Slots from the data module's cursor on, without end."""
+class _Batches:
+    """What Lightning iterates over: each time it starts, it starts at the data module's cursor."""
 
     def __init__(self, data: ReasoningGymDataModule) -> None:
         self.data = data
 
-    def __iter__(self) -> Iterator[int]:
-        slot = self.data.cursor
-        while True:
-            yield slot
-            slot += 1
+    def __iter__(self) -> Iterator[PromptBatch]:
+        size = self.data.prompts_per_step
+        prompts = prompts_from(self.data.stream, self.data.cursor, ahead=size * _STEPS_AHEAD)
+        try:
+            while True:
+                yield collate(list(islice(prompts, size)))
+        finally:
+            prompts.close()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,16 +17,17 @@ from rl_lightning.callbacks import (
     RewardProgressBar,
     RolloutLog,
     RunDirectory,
+    StopAtSignal,
 )
-from rl_lightning.callbacks.adapter_checkpoint import resolve_checkpoint
 from rl_lightning.callbacks.run_directory import refuse_taken
+from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import unused, write_whole
 
-__all__ = ["MisconfigurationException", "RLCommandLine", "quiet"]
+__all__ = ["MisconfigurationException", "RLCommandLine"]
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows what the dataclasses' fields mean
 
@@ -46,21 +45,11 @@ _CALLBACKS = {
     "rollout_log": RolloutLog,
     "fixed_eval": FixedEval,
     "run_directory": RunDirectory,
+    "stop_at_signal": StopAtSignal,
     "progress_bar": RewardProgressBar,
     "checkpoint": AdapterCheckpoint,
 }
 """Always there, each configurable under its name, whatever a later config file says of `trainer.callbacks`."""
-
-
-def quiet() -> None:
-    """Silence what libraries say about choices that are made on purpose here."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # optional CPU kernels that it offers to download
-    for message in (
-        ".*does not have many workers.*",  # data.num_workers is in the config
-        ".*Checkpoint directory.*exists and is not empty.*",  # a resumed run's own
-    ):
-        warnings.filterwarnings("ignore", message)
 
 
 class _Parser(LightningArgumentParser):
@@ -116,6 +105,10 @@ class RLCommandLine(LightningCLI):
         checkpoint override the config."""
         config = self.config[self.config.subcommand]
         root = Path(config.trainer.default_root_dir)
+        if config.ckpt_path == "last" and (root / "config.yaml").is_file() and not checkpoints(root):
+            print(f"no checkpoint in {root} yet: starting from the beginning")
+            config.ckpt_path, config.run_directory.start_again = None, True
+            return
         if config.ckpt_path is not None:
             file = resolve_checkpoint(config.ckpt_path, root)
             config.ckpt_path = str(file)
@@ -123,6 +116,26 @@ class RLCommandLine(LightningCLI):
                 return
         if self.config.subcommand == "fit":  # a new run, or one that goes on from another run's checkpoint
             refuse_taken(root)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        # A checkpoint is numbers and text: loading one runs no code that somebody put into it.
+        return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
+
+    @property
+    def stopped_by(self) -> int | None:
+        """The signal that ended the run before its time, or None."""
+        return next((c.received for c in self.trainer.callbacks if isinstance(c, StopAtSignal)), None)  # type: ignore[attr-defined]
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            cause: BaseException | None = error
+            while cause and not isinstance(cause, ModuleNotFoundError):  # it comes wrapped in all types that were tried
+                cause = cause.__cause__
+            if cause is None:
+                raise
+            raise UserError(f"a package is missing: {' '.join(str(cause).split())}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
@@ -134,6 +147,6 @@ class RLCommandLine(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        if not config.get("enable_progress_bar", True):
+        if config.get("enable_progress_bar") is False:  # None, which is the default, is Lightning's for true
             callbacks = [callback for callback in callbacks if not isinstance(callback, RewardProgressBar)]
         return super()._instantiate_trainer(config, callbacks)

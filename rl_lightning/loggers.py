@@ -1,55 +1,80 @@
-"""Lightning's CSV logger, made safe to resume with."""
+"""Metrics as a CSV file that a killed run can go on with."""
 
 from __future__ import annotations
 
 import csv
 import io
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
-from lightning.fabric.loggers.csv_logs import _ExperimentWriter
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from rl_lightning.whole_files import write_whole
 
 
-class MetricsCSV(CSVLogger):
-    """Write `metrics.csv` straight into the run directory, and go on with one that is there.
+class MetricsCSV(Logger):
+    """Write `metrics.csv` into the run directory, a row each time that something is logged, at once.
 
-    Lightning's own logger deletes the metrics of the run that is being resumed.
+    Lightning's own CSV logger deletes the metrics of the run that is being resumed, holds rows back, and rewrites the file in
+    place when a new column comes: a run that is killed there loses them all.
 
     Args:
         save_dir: the run directory.
     """
 
     def __init__(self, save_dir: str) -> None:
-        super().__init__(save_dir, name="", version="", flush_logs_every_n_steps=1)
+        super().__init__()
+        self._save_dir, self._columns = save_dir, ["step"]
+
+    name, version = "", ""
 
     @property
-    def experiment(self) -> _ExperimentWriter:
-        """Lightning's writer, appending."""
-        if self._experiment is None:
-            Path(self.log_dir).mkdir(parents=True, exist_ok=True)
-            self._experiment = _AppendingWriter(self.log_dir)
-        return self._experiment
+    def save_dir(self) -> str:
+        """The run directory."""
+        return self._save_dir
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self._save_dir) / "metrics.csv"
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml is the record."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row."""
+        row = {"step": step, **{k: float(v) for k, v in metrics.items() if k != "step"}}
+        if new := [column for column in row if column not in self._columns]:
+            rows = self._read()
+            self._columns += sorted(new)
+            write_whole(self.path, self._text([*rows, row], header=True))
+        else:
+            with self.path.open("a", encoding="utf-8", newline="") as file:
+                file.write(self._text([row]))
+
+    @rank_zero_only
     def go_on_after(self, step: int) -> None:
-        """Drop the rows after `step`, which a run resumed there will write again."""
-        path = Path(self.experiment.metrics_file_path)
-        if not path.is_file():
-            return
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        """Take over the file that is there, without the rows after `step`, which a run resumed there will write again."""
+        rows = [row for row in self._read() if row["step"] <= step]
+        if self.path.is_file():
+            write_whole(self.path, self._text(rows, header=True))
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The whole rows of the file; a last one without its line's end was cut off by a kill."""
+        if not self.path.is_file():
+            return []
+        text = self.path.read_text(encoding="utf-8")
+        reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
+        self._columns = list(reader.fieldnames or ["step"])
+        return [{k: v if k != "step" else int(v) for k, v in row.items()} for row in reader]
+
+    def _text(self, rows: list[dict[str, Any]], header: bool = False) -> str:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.experiment.metrics_keys)
-        writer.writeheader()
-        writer.writerows(row for row in rows if float(row["step"]) <= step)
-        write_whole(path, text.getvalue())
-
-
-class _AppendingWriter(_ExperimentWriter):
-    def _check_log_dir_exists(self) -> None:
-        """Take over the columns that are there, where Lightning would delete the file."""
-        path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.metrics_keys = next(csv.reader(file), [])
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()

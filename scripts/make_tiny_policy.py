@@ -275,7 +275,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8000, help="phase 1, steps")
     parser.add_argument("--worked", type=float, default=0.95, help="share of worked examples in phase 1")
     parser.add_argument("--habit-steps", type=int, default=130, help="phase 2, steps")
-    parser.add_argument("--habit-worked", type=float, default=0.44, help="share of worked examples in phase 2")
+    parser.add_argument("--habit-worked", type=float, default=0.2, help="share of worked examples in phase 2")
     parser.add_argument("--habit-lr", type=float, default=1.5e-4, help="phase 2, learning rate")
     parser.add_argument("--batch", type=int, default=64, help="examples a step")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+import warnings
 
 import pytest
+from transformers.utils.logging import tqdm
 
-from rl_lightning.cli import main
+from rl_lightning.cli import main, quiet
 from tests.conftest import QUICKSTART
 
 FIT = ["fit", "--config", str(QUICKSTART)]
@@ -29,11 +32,10 @@ def refused(capfd, args: list[str]) -> str:
             ["--data.datasets={syllogism: {config: {num_premises: 2}}}"],
             ["syllogism.config.num_premises", "no such key", "allow_all"],
         ),
-        (["--data.datasets={countdown: {}}"], ["countdown", "runs the model's answer as code"]),
         (["--data.datasets={chain_sum: {wieght: 2}}"], ["wieght"]),
         (["--model.policy.model_name_or_path=./nowhere"], ["./nowhere", "is not a directory", "hub name"]),
         (["--ckpt_path=checkpoint-9"], ["checkpoint-9", "not a checkpoint directory or `last`"]),
-        (["--ckpt_path=last"], ["no checkpoint in", "leave --ckpt_path out"]),
+        (["--ckpt_path=last"], ["no whole checkpoint in", "leave --ckpt_path out"]),
         (["--model.sampling.num_generations=1"], ["num_generations", "1 is too few", "2 or more"]),
         (["--model.sampling.temperature=-1"], ["sampling.temperature", "above 0"]),
         (["--model.learning_rat=1"], ["learning_rat"]),
@@ -105,3 +107,49 @@ def test_the_module_fixes_the_hash_seed_and_passes_the_exit_status_on():
     wrong = subprocess.run([*command[:-1], "nope"], capture_output=True, text=True, check=False)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "Traceback" not in wrong.stderr
+
+
+def test_a_fit_says_only_what_matters(capfd, caplog, tmp_path):
+    small = [
+        "--trainer.max_steps=1",
+        "--model.sampling.max_new_tokens=4",
+        "--data.eval_num_samples=1",
+        "--data.num_workers=0",
+    ]
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # as Python does
+        assert main([*FIT, *small, f"--trainer.default_root_dir={tmp_path}"]) == 0
+    assert [str(each.message) for each in said] == []
+    assert [record.getMessage() for record in caplog.records] == ["Seed set to 0"]
+    assert "Loading weights" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("module", "message", "heard"),
+    [
+        ("transformers.modeling_utils", "`is_gradient_checkpointing` is deprecated and will be removed in v6.", False),
+        ("transformers.modeling_utils", "`attention_mask` is wrong", True),
+        ("lightning.pytorch.utilities.data", "Total length of `list` across ranks is zero.", False),
+        ("lightning.pytorch.utilities.data_too", "Total length of `list` across ranks is zero.", True),
+    ],
+)
+def test_only_the_expected_warnings_are_silenced(module, message, heard):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        quiet()
+        warnings.warn_explicit(message, UserWarning, "file.py", 1, module=module)
+    assert bool(said) == heard
+
+
+def test_other_lines_of_bitsandbytes_and_other_bars_are_seen(caplog, capfd):
+    quiet()
+    log = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    log.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s.", "no")
+    log.warning("Something else failed")
+    assert caplog.messages == ["Something else failed"]
+    list(tqdm(range(3), desc="Loading weights"))
+    list(tqdm(range(3), desc="Fetching 3 files"))
+    error = capfd.readouterr().err
+    assert "Loading weights" not in error
+    assert "Fetching 3 files" in error

@@ -9,10 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "rl_lightning"
 FLOORS = [
-    {"types", "whole_files"},
+    {"types", "whole_files", "isolation"},
     {"objective"},
     {"tasks", "scoring", "rollout"},
-    {"policy", "data", "metrics"},
+    {"policy", "data", "metrics", "resume", "recovery", "checkpoints"},
+    {"trainable_policy"},
     {"module"},
     {"callbacks", "loggers"},
     {"lightning_cli"},
@@ -21,9 +22,10 @@ FLOORS = [
 ]
 LIBRARIES = {
     "reasoning_gym": {"tasks"},
+    "pebble": {"isolation"},
     "peft": {"policy"},
     "bitsandbytes": {"policy"},
-    "lightning": {"module", "data", "callbacks", "loggers", "lightning_cli"},
+    "lightning": {"trainable_policy", "module", "data", "callbacks", "loggers", "lightning_cli"},
     "matplotlib": {"report"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -6,5 +6,14 @@ from rl_lightning.callbacks.group_variance import GroupVariance
 from rl_lightning.callbacks.progress import RewardProgressBar
 from rl_lightning.callbacks.rollout_log import RolloutLog
 from rl_lightning.callbacks.run_directory import RunDirectory
+from rl_lightning.callbacks.stop_at_signal import StopAtSignal
 
-__all__ = ["AdapterCheckpoint", "FixedEval", "GroupVariance", "RewardProgressBar", "RolloutLog", "RunDirectory"]
+__all__ = [
+    "AdapterCheckpoint",
+    "FixedEval",
+    "GroupVariance",
+    "RewardProgressBar",
+    "RolloutLog",
+    "RunDirectory",
+    "StopAtSignal",
+]

@@ -43,6 +43,14 @@ class FixedEval(Callback):
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The newest evaluation."""
+        return {"latest": self.latest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it over."""
+        self.latest = state_dict["latest"]
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._step_before = trainer.global_step
 
@@ -53,7 +61,9 @@ class FixedEval(Callback):
         if trainer.global_step // self.fixed_eval_steps > self._step_before // self.fixed_eval_steps:
             self._evaluate(trainer, pl_module)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if pl_module.interrupted:
+            return  # the end is still to come
         if self.latest is None or self.latest["step"] != trainer.global_step:
             self._evaluate(trainer, pl_module)
 

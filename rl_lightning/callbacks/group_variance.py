@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from rl_lightning.types import Score
@@ -21,9 +21,7 @@ class GroupVariance(Callback):
     - `distinct_answers`: mean over prompts of the number of different answers in a group (none counts as one).
     """
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         record = outputs["record"]
         size = record.rollout.group_size
         groups = [record.scores[i : i + size] for i in range(0, len(record.scores), size)]
@@ -33,7 +31,7 @@ class GroupVariance(Callback):
             chosen = [i for i, name in enumerate(tasks) if name == task]
             statistics = group_statistics(record.rewards[chosen], [groups[i] for i in chosen])
             metrics |= {f"groups/{task}/{name}": value for name, value in statistics.items()}
-        pl_module.log_dict(metrics, batch_size=len(groups))
+        pl_module.metrics |= metrics
 
 
 def group_statistics(rewards: Tensor, groups: Sequence[Sequence[Score]]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from rl_lightning.callbacks.fixed_eval import FixedEval
@@ -20,8 +20,8 @@ _SHOWN = {
 class RewardProgressBar(TQDMProgressBar):
     """Shows reward, share of exact answers, share of dead groups, sampled tokens a second, and the last evaluation."""
 
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        metrics = trainer.callback_metrics
+    def get_metrics(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
+        metrics = pl_module.metrics
         shown = {short: float(metrics[name]) for short, name in _SHOWN.items() if name in metrics}
         if "dead" in shown:
             shown["dead"] = 1 - shown["dead"]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from rl_lightning.callbacks.adapter_checkpoint import checkpoint_step, checkpoints
 from rl_lightning.callbacks.fixed_eval import FixedEval
+from rl_lightning.checkpoints import checkpoint_step, checkpoints, damage
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import write_json
@@ -24,35 +25,42 @@ _LEFT_BY_A_RUN = (
     "metrics.csv",
 )
 
+_STEP_FILE = re.compile(r"(?:eval_step_|step_)(\d+)\.jsonl?")
+
 
 class RunDirectory(Callback):
     """Refuse a `default_root_dir` that holds another run, unless that run is being resumed; at the end write
     `train_results.json` with the final figures.
 
+    Args:
+        start_again: the directory holds the beginning of a run that was killed before its first checkpoint; start it anew there.
+
     Raises:
         UserError: at the start of `fit`, where the directory is taken.
     """
 
+    def __init__(self, start_again: bool = False) -> None:
+        self.start_again = start_again
+
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         root, step = Path(trainer.default_root_dir), pl_module.loaded_step
-        if step == 0:
+        if step == 0 and not self.start_again:
             refuse_taken(root)
-        newer = [path.name for path in checkpoints(root) if checkpoint_step(path) > step]
+        newer = [p.name for p in checkpoints(root) if checkpoint_step(p) > step and damage(p) is None]
         if newer:
             raise UserError(
                 f"ckpt_path: {root} holds {newer[-1]}, newer than step {step}, which going on from there would write over; "
                 "resume from the newest (--ckpt_path last), or name another --trainer.default_root_dir"
             )
+        if trainer.is_global_zero:
+            _forget_after(trainer, root, step if step else -1)  # the evaluation at step 0 comes again too
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic()
         self._first_step = trainer.global_step
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                logger.go_on_after(trainer.global_step)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        if pl_module.interrupted or not trainer.is_global_zero:
             return
         results: dict[str, Any] = {
             "step": trainer.global_step,
@@ -65,6 +73,16 @@ class RunDirectory(Callback):
         if evaluation is not None:
             results["eval"] = evaluation
         write_json(Path(trainer.default_root_dir) / "train_results.json", results)
+
+
+def _forget_after(trainer: Trainer, root: Path, step: int) -> None:
+    """Drop what a run that was killed wrote after its checkpoint: it is made again on the way, the same."""
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCSV):
+            logger.go_on_after(step)
+    for path in root.glob("*/*step_*.json*"):
+        if (found := _STEP_FILE.fullmatch(path.name)) and int(found[1]) > step:
+            path.unlink()
 
 
 def refuse_taken(root: Path) -> None:

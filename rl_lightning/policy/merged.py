@@ -56,5 +56,6 @@ class MergedCopy:
 def _unpacked(layer: Any) -> Tensor:
     """(out, in) weights of a linear layer, 4-bit or not."""
     if isinstance(layer, bnb.nn.Linear4bit):
-        return bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        weight: Any = layer.weight
+        return bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
     return layer.weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import yaml
 
 from rl_lightning.tasks.descriptions import DESCRIPTIONS
-from rl_lightning.tasks.generator import Task, category, config_defaults, refusal, task_names
+from rl_lightning.tasks.generator import Task, category, config_defaults, task_names
 
 
 def catalogue() -> str:
@@ -17,8 +17,7 @@ def catalogue() -> str:
     for title, names in sorted(by_category.items()):
         lines += ["", title]
         for name in names:
-            refused = "" if (why := refusal(name)) is None else f" [refused: {why}]"
-            lines.append(f"  {name:26} {DESCRIPTIONS[name]}{refused}")
+            lines.append(f"  {name:26} {DESCRIPTIONS[name]}")
     return "\n".join(lines[1:])
 
 
@@ -28,10 +27,8 @@ def describe(name: str) -> str:
     Raises:
         UserError: no such task.
     """
-    task = Task(name, {}, scored=False)
+    task = Task(name, {})
     parts = [f"{name} ({category(name)}): {DESCRIPTIONS[name]}"]
-    if (why := refusal(name)) is not None:
-        parts.append(f"It cannot be trained on yet: {why}.")
     settings = yaml.safe_dump({name: {"weight": 1.0, "config": _plain(config_defaults(name))}}, sort_keys=False)
     parts.append("Settings, with their defaults:\n\n" + _indent("datasets:\n" + _indent(settings)))
     for number in range(2):

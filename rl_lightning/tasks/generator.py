@@ -12,7 +12,7 @@ import difflib
 import os
 import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -27,27 +27,28 @@ ITEM_SEEDS = 2**32
 _DRAWN_AT_CREATION = frozenset({"acre", "gsm_symbolic", "list_functions"})
 """Tasks that draw from their seed when the dataset is made: they need a new dataset an item."""
 
+_GLOBALLY_RANDOM = frozenset({"list_functions", "pool_matrix"})
+"""Tasks that draw from Python's global generator, or seed numpy's."""
+
 _HASH_ORDERED = frozenset(
     {"isomorphic_strings", "knight_swap", "list_functions", "polynomial_multiplication", "ransom_note", "word_ladder"}
 )
 """Tasks whose problems follow the order of a set of strings, which Python shuffles in every process."""
 
-_RUNS_CODE = "its scorer runs the model's answer as code"
-_UNSAFE = {
-    "binary_matrix": _RUNS_CODE,
-    "coin_flip": "its scorer can be made to hang by an answer such as 1e999999999",
-    "countdown": _RUNS_CODE,
-    "intermediate_integration": _RUNS_CODE,
-    "n_queens": _RUNS_CODE,
-    "polynomial_multiplication": _RUNS_CODE,
-    "puzzle24": _RUNS_CODE,
-    "simple_integration": _RUNS_CODE,
-    "spiral_matrix": _RUNS_CODE,
-    "string_insertion": _RUNS_CODE,
-}
-"""Tasks that must be scored in a process of their own, and why; all others' scorers end and run nothing."""
-
 _OWNED_KEYS = frozenset({"seed", "size"})
+
+
+class Unmade(Exception):
+    """A problem that could not be made.
+
+    Attributes:
+        reason: for the metrics, "raised" or "too_slow".
+        detail: in words.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
 
 
 def task_names() -> list[str]:
@@ -66,26 +67,20 @@ def category(task: str) -> str:
     return DATASETS[task][0].__module__.split(".")[1]
 
 
-def refusal(task: str) -> str | None:
-    """Why the task cannot be trained on, or None where it can."""
-    return _UNSAFE.get(task)
-
-
 class Task:
     """A configured reasoning-gym task.
 
     Args:
         name: one of `task_names()`.
         config: reasoning-gym's configuration for the task, without seed and size.
-        scored: whether answers will be scored; a task whose scorer is not safe may still be looked at.
 
     Raises:
-        UserError: unknown name or key, a value that the task refuses, a task that cannot be scored safely yet, or one that
-            Python's hash randomisation would change from process to process.
+        UserError: unknown name or key, a value that the task refuses, or a task that Python's hash randomisation would change
+            from process to process.
     """
 
-    def __init__(self, name: str, config: Mapping[str, Any], scored: bool = True) -> None:
-        _check_name(name, scored)
+    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
+        _check_name(name)
         _check_keys(name, config)
         self.name, self.config = name, dict(config)
         self._dataset = self._create(seed=0)
@@ -106,28 +101,33 @@ class Task:
         Args:
             item_seed: in [0, ITEM_SEEDS).
             index: kept in the Problem.
+
+        Raises:
+            Unmade: the task's generator failed at this seed.
         """
-        with _global_random_state(item_seed):
-            if self.name in _DRAWN_AT_CREATION:
-                entry = self._create(item_seed)[item_seed % 10]
-            else:
-                self._dataset.seed = self._dataset.config.seed = item_seed
-                entry = self._dataset[0]
+        with _global_random_state(item_seed) if self.name in _GLOBALLY_RANDOM else nullcontext():
+            try:
+                entry = self._draw(item_seed)
+            except Exception as error:
+                raise Unmade("raised", f"{type(error).__name__}: {error}") from error
         return Problem(self.name, index, entry["question"], entry)
+
+    def _draw(self, item_seed: int) -> dict[str, Any]:
+        if self.name in _DRAWN_AT_CREATION:
+            return self._create(item_seed)[item_seed % 10]
+        self._dataset.seed = self._dataset.config.seed = item_seed
+        return self._dataset[0]
 
     def score(self, answer: str, entry: dict[str, Any]) -> float:
         """reasoning-gym's own score of `answer`, by this task's configuration; it may raise anything."""
         return self._dataset.score_answer(answer, entry)
 
 
-def _check_name(name: str, scored: bool) -> None:
+def _check_name(name: str) -> None:
     where = f"datasets.{name}"
     if name not in task_names():
         hint = _nearest(name, task_names())
         raise UserError(f"{where}: no such task; {hint}`python -m rl_lightning tasks` lists all {len(task_names())}")
-    if scored and (why := refusal(name)) is not None:
-        others = ", ".join(sorted(set(_UNSAFE) - {name}))
-        raise UserError(f"{where}: {why}, so it is refused until it can be scored in isolation (likewise: {others})")
     if name in _HASH_ORDERED and os.environ.get("PYTHONHASHSEED") != "0":
         raise UserError(
             f"{where}: its problems depend on Python's hash seed; set PYTHONHASHSEED=0 before Python starts "

@@ -16,17 +16,20 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch.utils.data import Dataset
 
-from rl_lightning.tasks.generator import Task
+from rl_lightning.tasks.generator import Task, Unmade
 from rl_lightning.tasks.prompts import PromptTemplate
 from rl_lightning.types import Problem, UserError
 
 Split = Literal["train", "schooling", "eval"]
+
+MakeProblem = Callable[[str, int, int], Problem]
+"""Task, item seed, index to the problem; raises Unmade."""
 
 _RANGES: dict[Split, tuple[int, int]] = {"train": (0, 2**30), "schooling": (2**30, 2**30), "eval": (2**31, 2**30)}
 STRIDE = 2**24
@@ -77,9 +80,19 @@ class TaskMixture:
         rng = random.Random(f"{seed}:{slot}")
         return self.tasks[rng.choices(list(self.weights), list(self.weights.values()))[0]]
 
-    def score(self, problem: Problem, answer: str) -> float:
-        """reasoning-gym's score of the answer to the problem; it may raise anything."""
-        return self.tasks[problem.task].score(answer, problem.entry)
+    def problem(self, task: str, item_seed: int, index: int) -> Problem:
+        """The task's problem drawn from `item_seed`; see `Task.problem`."""
+        return self.tasks[task].problem(item_seed, index)
+
+    def scores(self, asked: Sequence[tuple[Problem, str]]) -> list[float | str]:
+        """reasoning-gym's scores of (problem, answer) pairs; for each that its scorer raises on, "raised_" and the error's name."""
+        return [self._score(problem, answer) for problem, answer in asked]
+
+    def _score(self, problem: Problem, answer: str) -> float | str:
+        try:
+            return float(self.tasks[problem.task].score(answer, problem.entry))
+        except BaseException as error:  # scorers raise SystemExit, RecursionError and others on a model's text
+            return f"raised_{type(error).__name__}"
 
 
 def question_hash(task: str, question: str) -> bytes:
@@ -97,6 +110,7 @@ class PromptStream(Dataset[Prompt]):
         held_out: `question_hash` of every problem that must not appear.
         max_prompt_tokens: prompts longer than this are passed over.
         split: the range of item seeds.
+        problem: makes a problem from task, item seed and index; by default the mixture, in this process.
     """
 
     def __init__(
@@ -107,8 +121,10 @@ class PromptStream(Dataset[Prompt]):
         held_out: frozenset[bytes] = frozenset(),
         max_prompt_tokens: int = 512,
         split: Split = "train",
+        problem: MakeProblem | None = None,
     ) -> None:
         self.mixture, self.template, self.seed = mixture, template, seed
+        self.problem = problem or mixture.problem
         self.held_out, self.max_prompt_tokens, self.split = held_out, max_prompt_tokens, split
 
     def __getitem__(self, slot: int) -> Prompt:
@@ -117,10 +133,16 @@ class PromptStream(Dataset[Prompt]):
         Raises:
             UserError: none of ATTEMPTS candidates may be used.
         """
-        task, skipped = self.mixture.draw(self.seed, slot), {"held_out": 0, "too_long": 0}
+        skipped, failure = {"held_out": 0, "too_long": 0, "raised": 0, "too_slow": 0}, ""
         for attempt in range(ATTEMPTS):
-            problem = task.problem(item_seed(self.split, self.seed, slot, attempt), slot)
-            if question_hash(task.name, problem.question) in self.held_out:
+            task, seed, _ = wanted = self.candidate(slot, attempt)
+            try:
+                problem = self.problem(*wanted)
+            except Unmade as error:
+                skipped[error.reason] += 1
+                failure = f" (item seed {seed}: {error.detail})"
+                continue
+            if question_hash(task, problem.question) in self.held_out:
                 skipped["held_out"] += 1
                 continue
             token_ids = self.template.token_ids(problem.question)
@@ -128,10 +150,15 @@ class PromptStream(Dataset[Prompt]):
                 return Prompt(problem, token_ids, skipped)
             skipped["too_long"] += 1
         raise UserError(
-            f"datasets.{task.name}: nothing left to train on: of {ATTEMPTS} problems {skipped['held_out']} are held out for "
-            f"evaluation and {skipped['too_long']} are longer than max_prompt_tokens ({self.max_prompt_tokens}); widen the "
-            "task's config, lower eval_num_samples or raise max_prompt_tokens"
+            f"datasets.{task}: nothing left to train on: of {ATTEMPTS} problems {skipped['held_out']} are held out for evaluation, "
+            f"{skipped['too_long']} are longer than max_prompt_tokens ({self.max_prompt_tokens}), {skipped['raised']} failed in "
+            f"the task's generator and {skipped['too_slow']} took it too long{failure}; widen the task's config, lower "
+            "eval_num_samples or raise max_prompt_tokens"
         )
+
+    def candidate(self, slot: int, attempt: int = 0) -> tuple[str, int, int]:
+        """Task, item seed and index of the problem that `slot` tries at its `attempt`-th candidate."""
+        return self.mixture.draw(self.seed, slot).name, item_seed(self.split, self.seed, slot, attempt), slot
 
 
 def item_seed(split: Split, seed: int, slot: int, attempt: int) -> int:
@@ -141,18 +168,23 @@ def item_seed(split: Split, seed: int, slot: int, attempt: int) -> int:
     return first + (start + slot + attempt * STRIDE) % size
 
 
-def eval_problems(mixture: TaskMixture, seed: int, per_task: int) -> tuple[Problem, ...]:
+def eval_problems(
+    mixture: TaskMixture, seed: int, per_task: int, make: MakeProblem | None = None
+) -> tuple[Problem, ...]:
     """`per_task` problems of each task with different questions, the same for the same arguments.
 
     A task whose universe is too small gives as many as can be found in ATTEMPTS draws a problem.
     """
     problems: list[Problem] = []
-    for task in mixture.tasks.values():
+    for task in mixture.tasks:
         questions: set[str] = set()
         for slot in range(per_task * ATTEMPTS):
             if len(questions) == per_task:
                 break
-            problem = task.problem(item_seed("eval", seed, slot, 0), len(questions))
+            try:
+                problem = (make or mixture.problem)(task, item_seed("eval", seed, slot, 0), len(questions))
+            except Unmade:
+                continue  # and the next seed takes its place
             if problem.question not in questions:
                 questions.add(problem.question)
                 problems.append(problem)
@@ -165,7 +197,12 @@ def held_out_hashes(problems: Sequence[Problem]) -> frozenset[bytes]:
 
 
 def held_out_share(
-    mixture: TaskMixture, seed: int, held_out: frozenset[bytes], candidates: int = 64, seconds: float = 1.0
+    mixture: TaskMixture,
+    seed: int,
+    held_out: frozenset[bytes],
+    candidates: int = 64,
+    seconds: float = 1.0,
+    make: MakeProblem | None = None,
 ) -> dict[str, float]:
     """Of each task, the share of training candidates that ask a held-out question, by a sample.
 
@@ -177,11 +214,16 @@ def held_out_share(
         seconds: and no more once this time is over, for some tasks take a quarter of a second a problem.
     """
     shares: dict[str, float] = {}
-    for name, task in mixture.tasks.items():
-        hits, drawn, began = 0, 0, time.monotonic()
-        while drawn < candidates and (drawn < 2 or time.monotonic() - began < seconds):
-            question = task.problem(item_seed("train", seed, drawn, ATTEMPTS - 1), drawn).question
-            hits += question_hash(name, question) in held_out
-            drawn += 1
-        shares[name] = hits / drawn
+    for name in mixture.tasks:
+        hits, made, began = 0, 0, time.monotonic()
+        for slot in range(candidates):
+            if slot >= 2 and time.monotonic() - began > seconds:
+                break
+            try:
+                problem = (make or mixture.problem)(name, item_seed("train", seed, slot, ATTEMPTS - 1), slot)
+            except Unmade:
+                continue
+            hits += question_hash(name, problem.question) in held_out
+            made += 1
+        shares[name] = hits / made if made else 0.0
     return shares

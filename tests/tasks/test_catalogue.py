@@ -15,7 +15,3 @@ def test_a_task_is_shown_with_its_settings_and_two_problems():
     text = describe("chain_sum")
     assert "max_digits: 4" in text
     assert text.count("Answer: ") == 2
-
-
-def test_a_task_that_is_refused_may_still_be_looked_at():
-    assert "cannot be trained on yet" in describe("countdown")

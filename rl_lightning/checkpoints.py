@@ -1,0 +1,113 @@
+"""Checkpoint directories: what is in them, whether they are whole, and which one to go on from.
+
+checkpoint-100/
+  adapter_model.safetensors, adapter_config.json   what PEFT reads
+  trainer.ckpt                                     what resuming needs besides: optimizer, clocks, random states, stream
+  checksums.json                                   SHA-256 of every other file; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from rl_lightning.types import UserError
+
+log = logging.getLogger(__name__)
+
+STATE_FILE, CHECKSUMS = "trainer.ckpt", "checksums.json"
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoint_step(path: Path) -> int:
+    """N of a directory named checkpoint-N."""
+    return int(path.name.removeprefix("checkpoint-"))
+
+
+def checkpoints(root: Path) -> list[Path]:
+    """The checkpoint directories of a run, whole or not, oldest step first."""
+    found = (p for p in root.glob("checkpoint-*") if _NAME.fullmatch(p.name) and p.is_dir())
+    return sorted(found, key=checkpoint_step)
+
+
+def write_checkpoint(final: Path, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a directory under a temporary name, flush it to the disk, and give it its own name.
+
+    Args:
+        final: the directory to be.
+        write: is given the temporary directory.
+
+    Raises:
+        OSError, RuntimeError: whatever writing raises; then nothing is left of the directory.
+    """
+    temporary = final.with_name(f".{final.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while it wrote
+    temporary.mkdir(parents=True)
+    try:
+        write(temporary)
+        sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
+        for path in temporary.iterdir():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    temporary.rename(final)
+
+
+def damage(directory: Path) -> str | None:
+    """What is wrong with a checkpoint directory, or None where every file is as it was written."""
+    try:
+        sums = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
+        names = {STATE_FILE, *sums}
+    except (OSError, ValueError, TypeError) as error:
+        return f"{CHECKSUMS} cannot be read ({type(error).__name__}), so rl_lightning did not write it whole"
+    for name in sorted(names):
+        if not (directory / name).is_file():
+            return f"{name} is missing"
+        if _sha256(directory / name) != sums.get(name):
+            return f"{name} is not as it was written (truncated or changed)"
+    return None
+
+
+def resolve_checkpoint(name: str, root: Path) -> Path:
+    """The file that Lightning loads, of a whole checkpoint.
+
+    Args:
+        name: `last`, a checkpoint directory, or the file itself. `last` passes over damaged ones and says so.
+        root: the run directory, in which `last` is looked for.
+
+    Raises:
+        UserError: there is none, with what there is; or the one that was named is damaged.
+    """
+    found = checkpoints(root)
+    if name == "last":
+        for path in reversed(found):
+            if (wrong := damage(path)) is None:
+                return path / STATE_FILE
+            log.warning(f"passing over {path}: {wrong}")
+        raise UserError(
+            f"ckpt_path: no whole checkpoint in {root}; leave --ckpt_path out to start there, or name another"
+        )
+    path = Path(name).expanduser()
+    directory = path if path.is_dir() else path.parent
+    if not (directory / STATE_FILE).is_file() or (path != directory and path.name != STATE_FILE):
+        have = ", ".join(str(p) for p in found) or f"none in {root}"
+        raise UserError(f"ckpt_path: {name!r} is not a checkpoint directory or `last`; there are: {have}")
+    if (wrong := damage(directory)) is not None:
+        whole = ", ".join(str(p) for p in found if p != directory and damage(p) is None) or "none"
+        raise UserError(f"ckpt_path: {directory} is damaged: {wrong}; whole ones in {root}: {whole}")
+    return directory / STATE_FILE
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,84 @@
+"""Calls in worker processes, each with a time limit; a worker that overruns it is killed and replaced."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.forkserver
+import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from rl_lightning.isolation import cage
+
+LOST = (TimeoutError, ProcessExpired, BrokenProcessPool)
+"""What a call's future raises when its worker overran its time or died."""
+
+_served: Any = None
+
+
+class GuardedPool:
+    """Worker processes that hold a copy of one object and run its methods.
+
+    The processes start at the first call. Where the system can fork, they come from one clean process that has imported the
+    object's module already, so that replacing a killed one takes milliseconds.
+
+    Args:
+        served: a picklable object; every worker gets a copy.
+        workers: how many processes, at least 1.
+        memory_gib: address space that a worker may use beyond what it starts with, GiB.
+    """
+
+    def __init__(self, served: Any, workers: int, memory_gib: float = 2.0) -> None:
+        self._settings = {
+            "max_workers": workers,
+            "initializer": _start,
+            "initargs": (served, int(memory_gib * 2**30)),
+            "context": _context(type(served).__module__),
+        }
+        self._pool = ProcessPool(**self._settings)
+
+    def call(self, method: str, *args: Any, seconds: float) -> Future[Any]:
+        """Run `served.method(*args)` in a worker.
+
+        Args:
+            method: its name.
+            args: picklable.
+            seconds: time limit, counted from when a worker takes the call.
+
+        Returns:
+            a future whose result() raises one of `LOST` where the worker was lost, or what the method raised.
+        """
+        if (
+            not self._pool.active
+        ):  # pebble gives up when an idle worker dies, by the system's out-of-memory killer for one
+            self._pool = ProcessPool(**self._settings)
+        return self._pool.schedule(_run, args=(method, seconds, *args), timeout=seconds)
+
+    def close(self) -> None:
+        """Stop all workers at once; calls that wait are cancelled."""
+        self._pool.stop()
+        self._pool.join()
+
+
+def _context(module: str) -> Any:
+    """Never fork the trainer itself: that copies torch's locks and CUDA's state."""
+    if sys.platform == "win32":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    multiprocessing.forkserver.ensure_running()  # returns at once; the imports go on beside the caller
+    return context
+
+
+def _start(served: Any, memory_bytes: int) -> None:
+    global _served
+    _served = served
+    cage.enter(memory_bytes)
+
+
+def _run(method: str, seconds: float, *args: Any) -> Any:
+    cage.limit_processor_seconds(seconds)
+    return getattr(_served, method)(*args)

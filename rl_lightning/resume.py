@@ -1,0 +1,87 @@
+"""What a checkpoint must hold besides weights for a run to go on as if it had never stopped, and when it may not go on at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+from rl_lightning.types import UserError
+
+_MAY_DIFFER = frozenset(
+    {
+        "policy.attn_implementation",
+        "policy.dtype",
+        "policy.gradient_checkpointing",
+        "policy.rollout_weights",
+        "sampling.max_rollout_rows",
+    }
+)
+"""Settings of speed and memory: they change results by no more than rounding."""
+
+_PLAIN = (str, int, float, list, tuple, type(None))
+"""What says the same in every process: a function's text has its address in it."""
+
+
+def random_states() -> dict[str, Any]:
+    """The states of all global generators, as plain numbers and tensors, which load without running pickled code."""
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)
+    return {
+        "python": random.getstate(),
+        "numpy": {**numpy_state, "state": {k: _plain(v) for k, v in numpy_state["state"].items()}},
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_states(states: dict[str, Any]) -> None:
+    """Put back what `random_states` gave. CUDA's stay as they are where the number of devices has changed."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    numpy_state = states["numpy"]
+    key = np.array(numpy_state["state"]["key"], dtype=np.uint32)
+    np.random.set_state({**numpy_state, "state": {**numpy_state["state"], "key": key}})
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count() > 0:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def settings(**parts: Any) -> dict[str, str]:
+    """Settings by dotted name, as text: dataclasses and dicts are opened, objects named by class and attributes."""
+    found: dict[str, str] = {}
+    for name, part in parts.items():
+        if dataclasses.is_dataclass(part) and not isinstance(part, type):
+            part = dataclasses.asdict(part)
+        elif hasattr(part, "__dict__"):
+            part = {"class_path": type(part).__qualname__, **vars(part)}
+        if isinstance(part, dict):
+            found |= {f"{name}.{key}": value for key, value in settings(**{str(k): v for k, v in part.items()}).items()}
+        else:
+            found[name] = repr(part) if isinstance(part, _PLAIN) else type(part).__qualname__
+    return {name: value for name, value in found.items() if name not in _MAY_DIFFER}
+
+
+def refuse_other_settings(trained_with: dict[str, str], now: dict[str, str]) -> None:
+    """Stop a run from going on as another.
+
+    Raises:
+        UserError: naming each setting that differs, with both values.
+    """
+    changed = [
+        f"{name} was {trained_with.get(name, 'not there')} and is {now.get(name, 'not there')}"
+        for name in sorted(trained_with.keys() | now.keys())
+        if trained_with.get(name) != now.get(name)
+    ]
+    if changed:
+        raise UserError(
+            f"ckpt_path: the checkpoint was trained with other settings: {'; '.join(changed)}; set them back to go on, or "
+            "begin a new run"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value

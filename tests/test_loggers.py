@@ -1,0 +1,126 @@
+"""Each logger of the README really runs, without network: a run's figures are read back from where the logger put them."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+import yaml
+
+from rl_lightning.cli import main
+from tests.conftest import QUICKSTART, ROOT
+
+Figures = dict[str, dict[int, float]]
+"""Metric name to step to value, over all runs that a logger has kept."""
+
+SMALL = {
+    "model": {"policy": {"quantization": "none"}, "sampling": {"num_generations": 2, "max_new_tokens": 8}},
+    "data": {"prompts_per_step": 2, "eval_num_samples": 1, "num_workers": 0},
+    "fixed_eval": {"fixed_eval_steps": 1},
+}
+
+
+@pytest.fixture
+def fit(monkeypatch, tmp_path):
+    """Train the quickstart, made small, with the README's line for a logger."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(logger: str, *words: str) -> None:
+        (line,) = [line for line in (ROOT / "README.md").read_text().splitlines() if f"class_path: {logger}" in line]
+        Path("small.yaml").write_text(yaml.safe_dump({**SMALL, "trainer": yaml.safe_load(line)}))
+        assert main(["fit", "--config", str(QUICKSTART), "--config", "small.yaml", *words]) == 0
+
+    return run
+
+
+def check(figures: Figures, steps: int) -> None:
+    """The logger's figures are those of the run's own files."""
+    run = Path("outputs/quickstart")
+    for step in range(steps + 1):
+        evaluation = json.loads((run / "eval_results" / f"eval_step_{step}.json").read_text())
+        assert figures["eval/mean_tokens"][step] == pytest.approx(evaluation["overall"]["mean_tokens"])
+    for step in range(1, steps + 1):
+        rows = [json.loads(row) for row in (run / "rollouts" / f"step_{step}.jsonl").read_text().splitlines()]
+        assert figures["completion/tokens"][step] == pytest.approx(fmean(row["tokens"] for row in rows))
+        assert figures["reward/mean"][step] == pytest.approx(fmean(row["reward"] for row in rows))
+    assert set(figures["completion/tokens"]) == set(range(1, steps + 1))
+
+
+def test_tensorboard(fit):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    fit("TensorBoardLogger", "--trainer.max_steps=1")
+    fit("TensorBoardLogger", "--trainer.max_steps=2", "--ckpt_path=last")
+    figures: Figures = defaultdict(dict)
+    for path in Path("outputs").rglob("events.out.tfevents.*"):
+        events = accumulator.EventAccumulator(str(path)).Reload()
+        for name in events.Tags()["scalars"]:
+            figures[name] |= {event.step: event.value for event in events.Scalars(name)}
+    check(figures, steps=2)
+
+
+def test_wandb_offline(fit, monkeypatch, tmp_path):
+    wandb = pytest.importorskip("wandb")
+    for name in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb_home"))
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    for words in (["--trainer.max_steps=1"], ["--trainer.max_steps=2", "--ckpt_path=last"]):
+        fit("WandbLogger", *words)
+        wandb.finish()
+        wandb.teardown()  # as at the end of the process: the file is whole only when wandb's own process has ended
+    figures: Figures = defaultdict(dict)
+    for path in Path("outputs").rglob("*.wandb"):
+        for row in history(path):
+            for name, value in row.items():
+                figures[name][row["trainer/global_step"]] = value
+    check(figures, steps=2)
+
+
+def history(path: Path) -> Iterator[dict[str, float]]:
+    """The rows of wandb's own file: protobufs in LevelDB's log format, after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    block, head, whole, last = 32768, struct.Struct("<IHB"), 1, 4
+    data, at, message = path.read_bytes(), 7, b""
+    while at + head.size <= len(data):
+        if block - at % block < head.size:  # a record's head is not divided: the block's rest is empty
+            at += block - at % block
+            continue
+        _checksum, length, kind = head.unpack_from(data, at)
+        message += data[at + head.size : at + head.size + length]
+        at += head.size + length
+        if kind in (whole, last):
+            items = Record.FromString(message).history.item
+            message = b""
+            if items:
+                yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def test_mlflow(fit):
+    pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy", reason="mlflow-skinny cannot open the README's database")
+    from mlflow import MlflowClient
+
+    fit("MLFlowLogger", "--trainer.max_steps=1")
+    fit("MLFlowLogger", "--trainer.max_steps=2", "--ckpt_path=last")
+    client = MlflowClient("sqlite:///outputs/mlflow.db")
+    (experiment,) = [each for each in client.search_experiments() if each.name == "lightning_logs"]
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
+    figures: Figures = defaultdict(dict)
+    for run in runs:
+        for name in run.data.metrics:
+            figures[name] |= {each.step: each.value for each in client.get_metric_history(run.info.run_id, name)}
+    check(figures, steps=2)
+
+
+def test_a_missing_extra_gets_one_line(fit, monkeypatch, tmp_path, capfd):
+    monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", False)
+    (tmp_path / "logger.yaml").write_text("trainer: {logger: {class_path: MLFlowLogger}}")
+    assert main(["fit", "--config", str(QUICKSTART), "--config", "logger.yaml"]) == 2
+    assert [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: a package is missing: ")]
+    assert not (tmp_path / "outputs").exists()

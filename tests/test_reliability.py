@@ -1,0 +1,320 @@
+"""What may go wrong on somebody's own machine: kills, signals, full disks, damaged files, bad numbers, too little memory."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from rl_lightning.checkpoints import STATE_FILE, checkpoints, damage, resolve_checkpoint
+from rl_lightning.cli import main
+from rl_lightning.loggers import MetricsCSV
+from rl_lightning.module import GRPOModule
+from rl_lightning.objective import Objective
+from rl_lightning.policy import Policy
+from rl_lightning.scoring import Reward
+from rl_lightning.tasks.stream import TaskMixture, TaskSpec
+from rl_lightning.types import UserError
+from tests.test_training import SUMS, adapters, run
+
+
+class RandomReward(Reward):
+    """Draws from every global generator there is."""
+
+    def __call__(self, problem, completion, score):
+        return random.random() + float(np.random.rand()) + float(torch.rand(()))
+
+
+def same(ours: Path, theirs: Path, steps: int) -> None:
+    """Completions, weights and evaluations to the last bit."""
+    for step in range(1, steps + 1):
+        name = f"rollouts/step_{step}.jsonl"
+        if (theirs / name).exists():
+            assert (ours / name).read_text() == (theirs / name).read_text(), name
+    for name in (theirs / "eval_results").iterdir() if (theirs / "eval_results").exists() else []:
+        assert (ours / "eval_results" / name.name).read_text() == name.read_text()
+    a, b = adapters(ours, steps), adapters(theirs, steps)
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"objective": Objective(num_iterations=2)},
+        {"objective": Objective(beta=0.05)},
+        {"reward": RandomReward()},
+        {"lr_schedule": "constant", "warmup_steps": 3, "weight_decay": 0.1},
+    ],
+    ids=["two updates", "KL", "random reward", "warm-up"],
+)
+def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path, model):
+    run(tmp_path / "whole", 6, **model)
+    run(tmp_path / "halves", 4, **model)
+    run(tmp_path / "halves", 6, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")), **model)
+    same(tmp_path / "halves", tmp_path / "whole", 6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_the_run_goes_on_the_same(tmp_path, monkeypatch, number):
+    """Sent in the middle of the third step's sampling."""
+    from rl_lightning.callbacks import StopAtSignal
+
+    run(tmp_path / "whole", 5)
+    calls, sample = 0, GRPOModule.sample
+
+    def signalled(self, batch, generator):
+        nonlocal calls
+        calls += generator is not None
+        if calls == 3:
+            calls += 1
+            os.kill(os.getpid(), number)
+        return sample(self, batch, generator)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(GRPOModule, "sample", signalled)
+    stop = StopAtSignal()
+    trainer, *_ = run(tmp_path / "halves", 5, callbacks=[stop])
+    assert (trainer.global_step, stop.received) == (3, number)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert [p.name for p in checkpoints(tmp_path / "halves")] == ["checkpoint-2", "checkpoint-3"]
+    assert not (tmp_path / "halves" / "train_results.json").exists()  # which is for the end
+    run(tmp_path / "halves", 5, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
+    same(tmp_path / "halves", tmp_path / "whole", 5)
+
+
+def test_other_settings_are_refused_and_speed_may_change(tmp_path):
+    run(tmp_path, 2, evaluate=False)
+    last = str(resolve_checkpoint("last", tmp_path))
+    for model, message in (
+        ({"learning_rate": 5e-4}, r"learning_rate was 0.001 and is 0.0005"),
+        ({"reward": RandomReward()}, r"reward.class_path was 'LengthReward' and is 'RandomReward'"),
+        ({"objective": Objective(beta=0.1)}, r"objective.beta was 0.0 and is 0.1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path, 3, ckpt_path=last, evaluate=False, **model)
+    run(tmp_path, 3, ckpt_path=last, evaluate=True, token_budget=64)
+
+
+def damaged(root: Path, how: str) -> Path:
+    newest = checkpoints(root)[-1]
+    state = newest / STATE_FILE
+    if how == "truncated":
+        state.write_bytes(state.read_bytes()[:1000])
+    elif how == "one bit":
+        data = bytearray(state.read_bytes())
+        data[len(data) // 2] ^= 1
+        state.write_bytes(bytes(data))
+    elif how == "missing":
+        (newest / "adapter_model.safetensors").unlink()
+    else:
+        (newest / "checksums.json").write_text("{")
+    return newest
+
+
+@pytest.mark.parametrize("how", ["truncated", "one bit", "missing", "foreign"])
+def test_a_damaged_checkpoint_is_named_and_last_passes_over_it(tmp_path, caplog, how):
+    run(tmp_path / "whole", 4, evaluate=False)
+    run(tmp_path / "hurt", 4, evaluate=False)
+    newest = damaged(tmp_path / "hurt", how)
+    with pytest.raises(UserError, match="is damaged: "):
+        resolve_checkpoint(str(newest), tmp_path / "hurt")
+    assert resolve_checkpoint("last", tmp_path / "hurt").parent.name == "checkpoint-2"
+    assert f"passing over {newest}" in caplog.text
+    run(tmp_path / "hurt", 4, ckpt_path=str(resolve_checkpoint("last", tmp_path / "hurt")), evaluate=False)
+    assert damage(newest) is None
+    same(tmp_path / "hurt", tmp_path / "whole", 4)
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")]
+)
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch, error):
+    save = Trainer.save_checkpoint
+
+    def full(self, path, *args, **kwargs):
+        if self.global_step == 4:
+            Path(path).write_bytes(b"half a file")
+            raise error
+        save(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    with pytest.raises(UserError, match=r"checkpoint-4 cannot be written: .*checkpoint-2 is whole"):
+        run(tmp_path, 6, evaluate=False)
+    assert [damage(p) for p in checkpoints(tmp_path)] == [None]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_real_limit_of_the_file_system_is_one_line(tmp_path, capfd):
+    """The system refuses files of over 200 kB, as a full disk refuses any."""
+    resource = pytest.importorskip("resource")
+    config = tmp_path / "config.yaml"
+    specs = {name: {"config": spec.config} for name, spec in SUMS.items()}
+    data = {"datasets": specs, "system_prompt": "", "num_workers": 0, "eval_num_samples": 2, "prompts_per_step": 1}
+    sampling = {"num_generations": 2, "max_new_tokens": 4}
+    trainer = {"accelerator": "cpu", "max_steps": 1, "enable_progress_bar": False}
+    config.write_text(json.dumps({"trainer": trainer, "model": {"sampling": sampling}, "data": data}))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        status = main(["fit", "--config", str(config), f"--trainer.default_root_dir={tmp_path / 'run'}"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert status == 2
+    assert error.startswith(f"error: {tmp_path / 'run' / 'checkpoint-1'} cannot be written")
+    assert not checkpoints(tmp_path / "run")
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_counted_and_at_last_ends_the_run(tmp_path, monkeypatch):
+    from rl_lightning import module as grpo
+
+    good, bad_steps, step = grpo.policy_loss, {2}, 0
+
+    def loss(*args):
+        nonlocal step
+        out = good(*args)
+        step += 1
+        return grpo.LossOutput(out.loss * float("nan"), out.metrics) if step in bad_steps else out
+
+    monkeypatch.setattr(grpo, "policy_loss", loss)
+    monkeypatch.setattr(grpo, "LossOutput", type(good(*[torch.zeros(1)] * 4, 0.2, 0.2, None, 0.0)), raising=False)
+    run(tmp_path / "one", 4, evaluate=False)
+    rows = list(csv.DictReader((tmp_path / "one" / "metrics.csv").open()))
+    assert [float(row["policy/skipped_updates"]) for row in rows] == [0, 1, 0, 0]
+    assert all(t.isfinite().all() for t in adapters(tmp_path / "one", 4).values())
+
+    step, bad_steps = 0, {3, 4, 5}
+    with pytest.raises(
+        UserError, match=r"not a finite number in 3 updates in a row; the last batch is in .*not_finite"
+    ):
+        run(tmp_path / "three", 8, evaluate=False)
+    (file,) = (tmp_path / "three").glob("not_finite_step_*.pt")
+    kept = torch.load(file, weights_only=True)
+    assert len(kept["completions"]) == 8
+    assert kept["completion_ids"].shape == kept["mask"].shape
+    assert [p.name for p in checkpoints(tmp_path / "three")] == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_too_little_memory_for_the_update_halves_the_budget_and_changes_nothing(tmp_path, monkeypatch, caplog):
+    run(tmp_path / "roomy", 2, evaluate=False, token_budget=512)
+    log_probs = Policy.log_probs
+
+    def scarce(self, batch, *args):
+        if batch.input_ids.numel() > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return log_probs(self, batch, *args)
+
+    monkeypatch.setattr(Policy, "log_probs", scarce)
+    _, module, _ = run(tmp_path / "scarce", 2, evaluate=False, token_budget=512)
+    assert module.token_budget == 64
+    assert "model.token_budget is 64 from here on" in caplog.text
+    ours, theirs = adapters(tmp_path / "scarce", 2), adapters(tmp_path / "roomy", 2)
+    for name in (
+        name for name in theirs if "lora_B" in name
+    ):  # which start at zero; Adam makes much of small gradients
+        assert (ours[name] - theirs[name]).norm() < 0.01 * theirs[name].norm()
+    rows = [list(csv.DictReader((tmp_path / name / "metrics.csv").open())) for name in ("scarce", "roomy")]
+    assert rows[0][0]["policy/trained_tokens"] == rows[1][0]["policy/trained_tokens"]
+
+
+def test_too_little_memory_for_the_rollout_halves_its_rows_and_samples_the_same(tmp_path, monkeypatch):
+    from rl_lightning import module as grpo
+
+    run(tmp_path / "roomy", 2, evaluate=False)
+    sample_groups = grpo.sample_groups
+
+    def scarce(model, batch, sampling, *args):
+        if sampling.max_rollout_rows > 3:
+            sample_groups(model, batch, sampling, *args)  # the generator has moved on when memory is out
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return sample_groups(model, batch, sampling, *args)
+
+    monkeypatch.setattr(grpo, "sample_groups", scarce)
+    _, module, _ = run(tmp_path / "scarce", 2, evaluate=False)
+    assert module.sampling.max_rollout_rows == 2
+    for step in (1, 2):
+        a, b = (
+            [json.loads(x) for x in (tmp_path / n / "rollouts" / f"step_{step}.jsonl").open()]
+            for n in ("scarce", "roomy")
+        )
+        assert [row["completion"] for row in a] == [row["completion"] for row in b]
+
+
+def test_no_memory_at_all_is_one_line(tmp_path, monkeypatch):
+    def none(*args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Policy, "log_probs", lambda self, *args: none() if self.training else None)
+    monkeypatch.setattr(Policy, "_refuse_unusual_head", lambda self: None)
+    with pytest.raises(UserError, match=r"out of memory even with model.token_budget=1"):
+        run(tmp_path, 2, evaluate=False)
+
+
+def test_metrics_survive_a_kill_in_the_middle_of_a_row(tmp_path):
+    logger = MetricsCSV(str(tmp_path))
+    for step in (1, 2, 3):
+        logger.log_metrics({"a": step, "b": 0.5}, step=step)
+    with logger.path.open("a") as file:
+        file.write("4,0.")
+    again = MetricsCSV(str(tmp_path))
+    again.go_on_after(2)
+    again.log_metrics({"a": 3, "c": 1}, step=3)
+    rows = list(csv.DictReader(logger.path.open()))
+    assert [(r["step"], r["a"], r["b"], r["c"]) for r in rows] == [
+        ("1", "1.0", "0.5", ""),
+        ("2", "2.0", "0.5", ""),
+        ("3", "3.0", "", "1.0"),
+    ]
+
+
+def test_a_step_does_not_repeat_the_metrics_of_another(tmp_path):
+    """Lightning's own way to the loggers does: of two tasks, it goes on with the figures of the one that is not there."""
+    two = {**SUMS, "leg_counting": TaskSpec(config={"max_animals": 4})}
+    run(tmp_path, 6, evaluate=False, tasks=two)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    for step, row in enumerate(rows, 1):
+        tasks = {json.loads(line)["task"] for line in (tmp_path / "rollouts" / f"step_{step}.jsonl").open()}
+        shown = {task for task in two if row.get(f"groups/{task}/diverse")}
+        assert shown == (tasks if len(tasks) > 1 else set())
+
+
+def test_a_problem_that_takes_too_long_is_replaced_the_same_every_time(monkeypatch):
+    from rl_lightning.tasks.stream import PromptStream
+    from rl_lightning.tasks.workers import ProblemWorkers, prompts_from
+    from tests.tasks.test_stream import Words
+
+    mixture = Slow(SUMS)
+    workers = ProblemWorkers(mixture, 1, seconds=0.5)
+    stream = PromptStream(mixture, Words(), 0, problem=workers)
+    prompts = prompts_from(stream, 0, ahead=3)
+    got = [next(prompts) for _ in range(4)]
+    prompts.close()
+    workers.close()
+    plain = PromptStream(TaskMixture(SUMS), Words(), 0)
+    assert [p.skipped["too_slow"] for p in got] == [0, 1, 0, 0]
+    assert [p.problem for p in got[:1] + got[2:]] == [plain[k].problem for k in (0, 2, 3)]
+    task, seed, index = plain.candidate(1, attempt=1)
+    assert got[1].problem == plain.mixture.problem(task, seed, index)
+
+
+class Slow(TaskMixture):
+    """Hangs on the first candidate of slot 1."""
+
+    def problem(self, task, item_seed, index):
+        from rl_lightning.tasks.stream import item_seed as seed_of
+
+        if item_seed == seed_of("train", 0, 1, 0):
+            while True:
+                pass
+        return super().problem(task, item_seed, index)
