@@ -127,9 +127,14 @@ class GRPOModule(TrainablePolicy):
     def sample(self, batch: PromptBatch, generator: torch.Generator | None) -> Rollout:
         """A group of completions a prompt, or one greedy completion where there is no generator."""
         policy, draws = self.policy, generator and generator.clone_state()
+        group = self.sampling.num_generations if generator else 1
+
+        def ended(row: int, text: str) -> None:  # is scored while the others are being written
+            self.scorer.begin(batch.problems[row // group], text)
+
         with policy.sampling() as model:
             rollout = sample_groups(
-                model, batch, self.sampling, policy.end_token_ids, policy.decode_text, draws, policy.pad_token_id
+                model, batch, self.sampling, policy.end_token_ids, policy.decode_text, draws, policy.pad_token_id, ended
             )
         if generator is not None and draws is not None:
             generator.set_state(draws.get_state())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -37,7 +38,9 @@ def make_module(policy, **kwargs) -> GRPOModule:
 
 @pytest.fixture(scope="module")
 def rollout(own_policy, batch) -> Rollout:
-    return make_module(own_policy).sample(batch, torch.Generator().manual_seed(0))
+    module = make_module(own_policy)
+    module.scorer = SimpleNamespace(begin=lambda problem, text: None)  # nothing is scored here
+    return module.sample(batch, torch.Generator().manual_seed(0))
 
 
 def gradient(module, rollout, rewards) -> list[torch.Tensor]:

@@ -27,6 +27,7 @@ def sample_groups(
     decode_text: Callable[[Tensor], str],
     generator: torch.Generator | None,
     pad_token_id: int = 0,
+    ended: Callable[[int, str], None] | None = None,
 ) -> Rollout:
     """Sample a group of completions for every prompt.
 
@@ -39,6 +40,7 @@ def sample_groups(
         generator: a CPU generator, which advances by exactly N x max_new_tokens draws; None decodes one completion a prompt
             greedily (N = B).
         pad_token_id: fills rows after their end.
+        ended: is given a row's number and its text while other rows are still being sampled.
 
     Returns:
         the rollout; row n answers prompt n // G.
@@ -51,10 +53,17 @@ def sample_groups(
     tokens = torch.full(shape, pad_token_id, dtype=torch.int64, device=device)
     logps = torch.zeros(shape, dtype=torch.float32, device=device)
     ends = torch.zeros(rows, dtype=torch.int64, device=device)
+    texts = [""] * rows
+
+    def tell(row: int, length: int) -> None:
+        texts[row] = decode_text(tokens[row, :length].cpu())
+        if ended is not None:
+            ended(row, texts[row])
+
     for first in range(0, rows, sampling.max_rollout_rows):
         span = torch.arange(first, min(first + sampling.max_rollout_rows, rows), device=device)
         noise = None if uniforms is None else uniforms[first : first + len(span)].to(device)
-        _Decoder(model, batch, span, group, sampling, end_token_ids, noise).run(tokens, logps, ends)
+        _Decoder(model, batch, span, group, sampling, end_token_ids, noise, tell).run(tokens, logps, ends)
     finished = ends > 0
     lengths = torch.where(finished, ends, sampling.max_new_tokens)
     width = int(lengths.max())
@@ -66,10 +75,7 @@ def sample_groups(
         mask,
         torch.where(mask, logps[:, :width], 0.0),
         finished,
-        tuple(
-            decode_text(row[: length - ended])
-            for row, length, ended in zip(tokens.cpu(), lengths.tolist(), finished.tolist(), strict=True)
-        ),
+        tuple(texts),
     )
 
 
@@ -80,6 +86,7 @@ class _Decoder:
     Attributes:
         rows: (R,) int64, the rows of the rollout that this decoder fills.
         noise: (R, T) float64 uniforms, or None to be greedy.
+        tell: is called once a row, with its number and its length without end token.
     """
 
     model: Any
@@ -89,6 +96,7 @@ class _Decoder:
     sampling: Sampling
     end_token_ids: Tensor
     noise: Tensor | None
+    tell: Callable[[int, int], None]
 
     def run(self, tokens: Tensor, logps: Tensor, ends: Tensor) -> None:
         """Write tokens and log-probs (N, T) of this decoder's rows, and in `ends` (N,) their length if they ended."""
@@ -103,8 +111,9 @@ class _Decoder:
             alive = ends[row] == 0
             left = int(alive.sum())
             if left == 0 or step + 1 == self.sampling.max_new_tokens:
-                return
+                break
             if left <= (1 - _DROP_SHARE) * len(live):
+                self._leave(row[~alive], ends)
                 keep = alive.nonzero().squeeze(1)
                 cache.keep(keep)
                 live, mask, positions, chosen = live[keep], mask[keep], positions[keep], chosen[keep]
@@ -117,6 +126,12 @@ class _Decoder:
                 past_key_values=cache,
                 use_cache=True,
             ).logits[:, -1]
+
+        self._leave(row, ends)
+
+    def _leave(self, rows: Tensor, ends: Tensor) -> None:
+        for row, end in zip(rows.tolist(), ends[rows].tolist(), strict=True):
+            self.tell(row, end - 1 if end else self.sampling.max_new_tokens)
 
     def _choose(self, logits: Tensor, live: Tensor, step: int) -> tuple[Tensor, Tensor]:
         """(rows,) tokens and their log-probs."""

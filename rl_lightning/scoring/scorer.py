@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Protocol
 
 from rl_lightning.isolation import LOST, GuardedPool
@@ -12,6 +13,9 @@ from rl_lightning.tasks.answers import extract_answer, is_well_formed
 from rl_lightning.types import Problem, Score
 
 Asked = tuple[Problem, str]
+Key = tuple[str, str, str]
+"""Task, question, answer."""
+
 Outcome = float | str
 """A scorer's value, or the name of what went wrong."""
 
@@ -40,6 +44,21 @@ class Scorer:
 
     def __init__(self, mixture: Scores, workers: int = 2, seconds: float = 2.0) -> None:
         self._pool, self._seconds = GuardedPool(mixture, workers), seconds
+        self._known: set[Key] = set()
+        self._waiting: list[tuple[Key, Asked]] = []
+        self._sent: list[tuple[list[tuple[Key, Asked]], Future[list[Outcome]]]] = []
+
+    def begin(self, problem: Problem, text: str) -> None:
+        """Have a completion scored that the next call will ask for, while the caller does something else."""
+        answer = extract_answer(text)
+        if answer is None or _refusal(problem, answer) is not None:
+            return
+        key = problem.task, problem.question, answer
+        if key not in self._known:
+            self._known.add(key)
+            self._waiting.append((key, (problem, answer)))
+            if len(self._waiting) == _CHUNK:
+                self._send()
 
     def __call__(self, problems: Sequence[Problem], texts: Sequence[str]) -> list[Score]:
         """One Score a completion.
@@ -48,41 +67,36 @@ class Scorer:
             problems: the problem of each completion.
             texts: the completions, without end token.
         """
-        answers = [extract_answer(text) for text in texts]
-        refusals = [_refusal(problem, answer) for problem, answer in zip(problems, answers, strict=True)]
-        asked: dict[tuple[str, str, str], Asked] = {}
-        for problem, answer, refusal in zip(problems, answers, refusals, strict=True):
-            if answer is not None and refusal is None:
-                asked.setdefault((problem.task, problem.question, answer), (problem, answer))
-        outcomes = dict(zip(asked, self._outcomes(list(asked.values())), strict=True))
-        return [
-            _score(is_well_formed(text), answer, refusal or outcomes[problem.task, problem.question, answer or ""])
-            for problem, text, answer, refusal in zip(problems, texts, answers, refusals, strict=True)
-        ]
+        for problem, text in zip(problems, texts, strict=True):
+            self.begin(problem, text)
+        outcomes = self._outcomes()
+        return [_score(problem, text, outcomes) for problem, text in zip(problems, texts, strict=True)]
 
-    def _outcomes(self, asked: list[Asked]) -> list[Outcome]:
-        """All in chunks; of a chunk that lost its worker, each answer again and alone."""
-        chunks = [asked[i : i + _CHUNK] for i in range(0, len(asked), _CHUNK)]
-        futures = [self._pool.call("scores", chunk, seconds=self._seconds) for chunk in chunks]
-        outcomes: list[Outcome | None] = []
-        for chunk, future in zip(chunks, futures, strict=True):
+    def _send(self) -> None:
+        chunk, self._waiting = self._waiting, []
+        asked = [pair for _, pair in chunk]
+        self._sent.append((chunk, self._pool.call("scores", asked, seconds=self._seconds)))
+
+    def _outcomes(self) -> dict[Key, Outcome]:
+        """Of all that was begun; of a chunk that lost its worker, each answer again and alone."""
+        if self._waiting:
+            self._send()
+        sent, self._sent, self._known = self._sent, [], set()
+        outcomes: dict[Key, Outcome] = {}
+        alone: dict[Key, Future[list[Outcome]]] = {}
+        for chunk, future in sent:
             try:
-                outcomes += future.result()
+                outcomes |= dict(zip([key for key, _ in chunk], future.result(), strict=True))
             except LOST:
-                outcomes += [None] * len(chunk)
-        alone = {
-            i: self._pool.call("scores", [asked[i]], seconds=self._seconds)
-            for i, outcome in enumerate(outcomes)
-            if outcome is None
-        }
-        for i, future in alone.items():
+                alone |= {key: self._pool.call("scores", [asked], seconds=self._seconds) for key, asked in chunk}
+        for key, future in alone.items():
             try:
-                (outcomes[i],) = future.result()
+                (outcomes[key],) = future.result()
             except TimeoutError:
-                outcomes[i] = "timeout"
+                outcomes[key] = "timeout"
             except LOST:
-                outcomes[i] = "killed_its_process"
-        return [outcome for outcome in outcomes if outcome is not None]
+                outcomes[key] = "killed_its_process"
+        return outcomes
 
     def close(self) -> None:
         """Stop the processes."""
@@ -96,9 +110,11 @@ def _refusal(problem: Problem, answer: str | None) -> str | None:
     return None if reason is None else f"refused_{reason}"
 
 
-def _score(well_formed: bool, answer: str | None, outcome: Outcome) -> Score:
+def _score(problem: Problem, text: str, outcomes: dict[Key, Outcome]) -> Score:
+    well_formed, answer = is_well_formed(text), extract_answer(text) or None
+    outcome = _refusal(problem, answer) or outcomes[problem.task, problem.question, answer or ""]
     if isinstance(outcome, str):
-        return Score(0.0, 0.0, well_formed, answer if outcome != "no_answer" else None, outcome)
+        return Score(0.0, 0.0, well_formed, answer, outcome)
     if not math.isfinite(outcome):
         return Score(0.0, 0.0, well_formed, answer, "not_finite")
     partial = min(max(outcome, 0.0), 1.0)

@@ -107,3 +107,22 @@ def test_left_padding_moves_tokens_to_the_right():
     ids, mask = left_padded(torch.tensor([[5, 6, 0, 0], [7, 8, 9, 0]]), torch.tensor([2, 3]))
     assert mask.tolist() == [[0, 1, 1], [1, 1, 1]]
     assert (ids * mask).tolist() == [[0, 5, 6], [7, 8, 9]]
+
+
+@pytest.mark.parametrize("rows", [3, 24])
+def test_every_text_is_told_once_and_before_the_end_where_rows_end_at_different_times(policy, batch, rows):
+    told = []
+    with policy.sampling() as model:
+        rollout = sample_groups(
+            model,
+            batch,
+            replace(SAMPLING, max_rollout_rows=rows),
+            policy.end_token_ids,
+            policy.decode_text,
+            torch.Generator().manual_seed(0),
+            policy.pad_token_id,
+            lambda row, text: told.append((row, text)),
+        )
+    assert sorted(told) == list(enumerate(rollout.texts))
+    if rows == 24:
+        assert [row for row, _ in told] != list(range(24))  # in the order of their ends

@@ -90,6 +90,14 @@ def test_the_same_answer_to_the_same_problem_is_scored_once(scorer):
     assert first != third
 
 
+def test_what_was_begun_ahead_is_scored_once_and_forgotten_after_the_call(scorer):
+    for _ in range(40):
+        scorer.begin(PROBLEM, of("asked"))
+    first, again = scorer([PROBLEM] * 2, [of("asked")] * 2)
+    (later,) = scorer([PROBLEM], [of("asked")])
+    assert first == again != later
+
+
 def test_answers_are_scored_by_the_tasks_own_configuration():
     mixture = TaskMixture({"chain_sum": TaskSpec(), "number_sorting": TaskSpec(config={"max_numbers": 5})})
     problems = [task.problem(5, 0) for task in mixture.tasks.values()]
