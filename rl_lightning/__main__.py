@@ -10,7 +10,12 @@ if __name__ == "__main__":
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         command = [sys.executable, *sys.orig_argv[1:]]
         if os.name == "nt":  # exec on Windows returns to the shell before the program ends
-            sys.exit(subprocess.run(command, env=environment).returncode)
+            process = subprocess.Popen(command, env=environment)
+            while True:
+                try:
+                    sys.exit(process.wait())
+                except KeyboardInterrupt:  # the child's to handle: it writes a checkpoint first
+                    continue
         os.execve(sys.executable, command, environment)
 
     from rl_lightning.cli import main

@@ -37,6 +37,11 @@ def checkpoints(root: Path) -> list[Path]:
     return sorted(found, key=checkpoint_step)
 
 
+def whole_checkpoints(root: Path) -> list[Path]:
+    """Those of them that are as they were written."""
+    return [path for path in checkpoints(root) if damage(path) is None]
+
+
 def write_checkpoint(final: Path, write: Callable[[Path], None]) -> None:
     """Have `write` fill a directory under a temporary name, flush it to the disk, and give it its own name.
 
@@ -61,19 +66,23 @@ def write_checkpoint(final: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     temporary.rename(final)
+    _flush_directory(final.parent)
 
 
 def damage(directory: Path) -> str | None:
     """What is wrong with a checkpoint directory, or None where every file is as it was written."""
     try:
-        sums = json.loads((directory / CHECKSUMS).read_text(encoding="utf-8"))
-        names = {STATE_FILE, *sums}
+        sums = dict(json.loads((directory / CHECKSUMS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         return f"{CHECKSUMS} cannot be read ({type(error).__name__}), so rl_lightning did not write it whole"
-    for name in sorted(names):
+    for name in sorted({STATE_FILE, *sums}):
         if not (directory / name).is_file():
             return f"{name} is missing"
-        if _sha256(directory / name) != sums.get(name):
+        try:
+            found = _sha256(directory / name)
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if found != sums.get(name):
             return f"{name} is not as it was written (truncated or changed)"
     return None
 
@@ -106,6 +115,14 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
         whole = ", ".join(str(p) for p in found if p != directory and damage(p) is None) or "none"
         raise UserError(f"ckpt_path: {directory} is damaged: {wrong}; whole ones in {root}: {whole}")
     return directory / STATE_FILE
+
+
+def _flush_directory(directory: Path) -> None:
+    """Make sure that the new name is on the disk, before older checkpoints go."""
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

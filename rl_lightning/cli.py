@@ -72,6 +72,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped at once; --ckpt_path last goes on from the last checkpoint", file=sys.stderr)
         return 130
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):  # which Lightning makes an exit of
+            raise
+        print("stopped at once; --ckpt_path last goes on from the last checkpoint", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # `tasks | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

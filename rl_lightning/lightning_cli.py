@@ -19,7 +19,7 @@ from rl_lightning.callbacks import (
     RunDirectory,
     StopAtSignal,
 )
-from rl_lightning.callbacks.run_directory import refuse_taken
+from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
 from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.loggers import MetricsCSV
@@ -41,11 +41,11 @@ _TRAINER_DEFAULTS = {
 }
 
 _CALLBACKS = {
+    "stop_at_signal": StopAtSignal,
     "group_variance": GroupVariance,
     "rollout_log": RolloutLog,
     "fixed_eval": FixedEval,
     "run_directory": RunDirectory,
-    "stop_at_signal": StopAtSignal,
     "progress_bar": RewardProgressBar,
     "checkpoint": AdapterCheckpoint,
 }
@@ -105,7 +105,8 @@ class RLCommandLine(LightningCLI):
         checkpoint override the config."""
         config = self.config[self.config.subcommand]
         root = Path(config.trainer.default_root_dir)
-        if config.ckpt_path == "last" and (root / "config.yaml").is_file() and not checkpoints(root):
+        fitting = self.config.subcommand == "fit"
+        if fitting and config.ckpt_path == "last" and is_taken(root) and not checkpoints(root):
             print(f"no checkpoint in {root} yet: starting from the beginning")
             config.ckpt_path, config.run_directory.start_again = None, True
             return
@@ -114,7 +115,7 @@ class RLCommandLine(LightningCLI):
             config.ckpt_path = str(file)
             if file.resolve().parents[1] == root.resolve():
                 return
-        if self.config.subcommand == "fit":  # a new run, or one that goes on from another run's checkpoint
+        if fitting:  # a new run, or one that goes on from another run's checkpoint
             refuse_taken(root)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +87,8 @@ class GRPOModule(TrainablePolicy):
         }.items():
             require(f"model.{name}", value, value > 0, "above 0")
         require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
-        self.policy_config, self.sampling, self.objective, self.reward = policy, sampling, objective, reward
+        self.policy_config, self.objective, self.reward = policy, objective, reward
+        self.sampling = replace(sampling)  # a copy: too little memory may halve its rows
         self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
         self.weight_decay, self.max_grad_norm, self.token_budget, self.seed = (
             weight_decay,

@@ -22,7 +22,7 @@ _MAY_DIFFER = frozenset(
 )
 """Settings of speed and memory: they change results by no more than rounding."""
 
-_PLAIN = (str, int, float, list, tuple, type(None))
+_PLAIN = (str, int, float, dict, type(None))
 """What says the same in every process: a function's text has its address in it."""
 
 
@@ -57,8 +57,11 @@ def settings(**parts: Any) -> dict[str, str]:
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
             part = dataclasses.asdict(part)
         elif hasattr(part, "__dict__"):
-            part = {"class_path": type(part).__qualname__, **vars(part)}
-        if isinstance(part, dict):
+            own = {name: value for name, value in vars(part).items() if not name.startswith("_")}
+            part = {"class_path": type(part).__qualname__, **own}
+        if isinstance(part, (list, tuple)):
+            part = {str(i): item for i, item in enumerate(part)}
+        if isinstance(part, dict) and part:
             found |= {f"{name}.{key}": value for key, value in settings(**{str(k): v for k, v in part.items()}).items()}
         else:
             found[name] = repr(part) if isinstance(part, _PLAIN) else type(part).__qualname__

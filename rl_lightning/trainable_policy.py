@@ -72,7 +72,7 @@ class TrainablePolicy(LightningModule):
         checkpoint["sampler"] = self.generator.get_state()
         checkpoint["loss_scaler"] = self.scaler.state_dict()
         checkpoint["random_states"] = random_states()
-        checkpoint["trained_with"] = self.settings()
+        checkpoint["trained_with"] = self._settings_at_start
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse what was trained otherwise, or an adapter of another shape, which non-strict loading would drop silently."""
@@ -96,13 +96,16 @@ class TrainablePolicy(LightningModule):
 
     def on_train_start(self) -> None:
         """From here on every random number is the run's."""
+        self._settings_at_start = self.settings()  # a reward of the user's may keep count of something
         if self._random_states:
             restore_random_states(self._random_states)
+            self._random_states = {}
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Hand the step's metrics on, with what the callbacks have added. Straight to the loggers: Lightning's way there
         repeats the old value of a metric that this step does not have."""
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (batch_idx + 1) % every == 0:
             for logger in self.trainer.loggers:
                 logger.log_metrics(self.metrics, step=self.global_step)
         self.log_dict(

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from rl_lightning.policy import Policy
 from rl_lightning.scoring import Reward
 from rl_lightning.tasks.stream import TaskMixture, TaskSpec
 from rl_lightning.types import UserError
-from tests.test_training import SUMS, adapters, run
+from tests.test_training import SUMS, LengthReward, adapters, run
 
 
 class RandomReward(Reward):
@@ -132,6 +133,24 @@ def test_a_damaged_checkpoint_is_named_and_last_passes_over_it(tmp_path, caplog,
     run(tmp_path / "hurt", 4, ckpt_path=str(resolve_checkpoint("last", tmp_path / "hurt")), evaluate=False)
     assert damage(newest) is None
     same(tmp_path / "hurt", tmp_path / "whole", 4)
+
+
+def test_going_on_past_a_damaged_checkpoint_never_deletes_the_last_whole_one(tmp_path):
+    """Four is damaged; the run goes on from two, and stops at three, before four."""
+    from rl_lightning.callbacks import AdapterCheckpoint
+
+    run(tmp_path, 4, evaluate=False)
+    damaged(tmp_path, "truncated")
+    keep_one = AdapterCheckpoint(save_steps=1, save_total_limit=1)
+    run(tmp_path, 3, ckpt_path=str(resolve_checkpoint("last", tmp_path)), evaluate=False, callbacks=[keep_one])
+    assert resolve_checkpoint("last", tmp_path).parent.name == "checkpoint-3"
+
+
+@pytest.mark.parametrize("names", ["[]", "[1]", "7"])
+def test_odd_checksums_are_damage(tmp_path, names):
+    (tmp_path / "checkpoint-1").mkdir()
+    (tmp_path / "checkpoint-1" / "checksums.json").write_text(names)
+    assert damage(tmp_path / "checkpoint-1") is not None
 
 
 @pytest.mark.parametrize(
@@ -287,6 +306,61 @@ def test_a_step_does_not_repeat_the_metrics_of_another(tmp_path):
         tasks = {json.loads(line)["task"] for line in (tmp_path / "rollouts" / f"step_{step}.jsonl").open()}
         shown = {task for task in two if row.get(f"groups/{task}/diverse")}
         assert shown == (tasks if len(tasks) > 1 else set())
+
+
+def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path, monkeypatch):
+    from rl_lightning.callbacks import StopAtSignal
+
+    judge, calls = GRPOModule.judge, 0
+
+    def signalled(self, *args):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return judge(self, *args)
+
+    monkeypatch.setattr(GRPOModule, "judge", signalled)
+    stop = StopAtSignal()
+    run(tmp_path, 2, callbacks=[stop])
+    assert stop.received is None
+    assert (tmp_path / "train_results.json").exists()
+
+
+def test_a_reward_that_keeps_count_resumes(tmp_path):
+    class Counting(LengthReward):
+        def __init__(self):
+            self.seen = 0
+
+        def __call__(self, *args):
+            self.seen += 1
+            return super().__call__(*args)
+
+    run(tmp_path, 2, evaluate=False, reward=Counting())
+    run(tmp_path, 3, ckpt_path=str(resolve_checkpoint("last", tmp_path)), evaluate=False, reward=Counting())
+
+
+def test_a_problem_whose_process_is_killed_from_outside_is_made_again():
+    from rl_lightning.tasks.workers import ProblemWorkers
+
+    plain = TaskMixture(SUMS)
+    workers = ProblemWorkers(Mortal(SUMS), 1, seconds=10)
+    (pid,) = {workers._pool.call("pid", seconds=10).result()}
+    workers.begin("chain_sum", 0, 5)
+    os.kill(pid, signal.SIGKILL)
+    assert workers("chain_sum", 0, 5) == plain.problem("chain_sum", 0, 5)
+    workers.close()
+
+
+class Mortal(TaskMixture):
+    """Says which process it is in, and takes its time."""
+
+    def pid(self):
+        return os.getpid()
+
+    def problem(self, *args):
+        time.sleep(0.5)
+        return super().problem(*args)
 
 
 def test_a_problem_that_takes_too_long_is_replaced_the_same_every_time(monkeypatch):

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors import SafetensorError
 
-from rl_lightning.checkpoints import STATE_FILE, checkpoints, damage, write_checkpoint
+from rl_lightning.checkpoints import STATE_FILE, damage, whole_checkpoints, write_checkpoint
 from rl_lightning.types import UserError, require
 
 
@@ -62,12 +62,14 @@ class AdapterCheckpoint(Checkpoint):
         try:
             write_checkpoint(final, write)
         except (OSError, RuntimeError, SafetensorError) as error:  # torch has no error of its own for a full disk
-            have = checkpoints(root)
+            have = whole_checkpoints(root)
             kept = f"{have[-1]} is whole: go on from it by --ckpt_path last" if have else "there is no checkpoint yet"
             raise UserError(f"{final} cannot be written: {_first_line(error)}; {kept}") from error
         if self.save_total_limit is not None:
-            for old in checkpoints(root)[: -self.save_total_limit]:
-                shutil.rmtree(old)
+            # Damaged ones do not count, or a run that went on from an older one would delete it.
+            for old in whole_checkpoints(root)[: -self.save_total_limit]:
+                if old != final:
+                    shutil.rmtree(old)
 
 
 def _first_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ def _forget_after(trainer: Trainer, root: Path, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCSV):
             logger.go_on_after(step)
-    for path in root.glob("*/*step_*.json*"):
+    for path in [*root.glob("rollouts/*"), *root.glob("eval_results/*")]:
         if (found := _STEP_FILE.fullmatch(path.name)) and int(found[1]) > step:
             path.unlink()
 
@@ -91,9 +92,17 @@ def refuse_taken(root: Path) -> None:
     Raises:
         UserError: naming what was found and the ways on.
     """
-    for pattern in _LEFT_BY_A_RUN:
-        for path in root.glob(pattern):
-            raise UserError(
-                f"trainer.default_root_dir: {root} holds a run already ({path.name}); go on with it by --ckpt_path last, or "
-                "name another by --trainer.default_root_dir"
-            )
+    for path in _left_by_a_run(root):
+        raise UserError(
+            f"trainer.default_root_dir: {root} holds a run already ({path.name}); go on with it by --ckpt_path last, or "
+            "name another by --trainer.default_root_dir"
+        )
+
+
+def is_taken(root: Path) -> bool:
+    """Whether a run has been there."""
+    return any(True for _ in _left_by_a_run(root))
+
+
+def _left_by_a_run(root: Path) -> Iterator[Path]:
+    return (path for pattern in _LEFT_BY_A_RUN for path in root.glob(pattern))

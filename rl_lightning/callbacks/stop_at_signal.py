@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+_SAID = b"\nstopping: this step is finished and a checkpoint written; Ctrl-C again stops at once\n"
+
 
 class StopAtSignal(Callback):
     """At the first SIGINT or SIGTERM finish the step and let the run end; AdapterCheckpoint then writes a checkpoint. A second
-    Ctrl-C stops at once.
+    Ctrl-C stops at once. Put it before other callbacks: what they do at the start is covered then too.
 
     Attributes:
         received: the signal's number, None where none came.
@@ -31,10 +34,15 @@ class StopAtSignal(Callback):
                 raise KeyboardInterrupt
             self.received = number
             trainer.should_stop = pl_module.interrupted = True
-            print("\nstopping: this step is finished and a checkpoint written; Ctrl-C again stops at once", flush=True)
+            os.write(2, _SAID)  # print may be what the signal has interrupted
 
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, stop)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == trainer.max_steps:  # the run is over by itself: let it evaluate and write its figures
+            self.received, pl_module.interrupted = None, False
+            self._restore()
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         self._restore()

@@ -44,9 +44,13 @@ _REFUSED = (
     "os.utime",
     "pty.",
     "signal.pthread_kill",
+    "sqlite3.",
     "webbrowser.",
 )
 """Audit events (https://docs.python.org/3/library/audit_events.html) by the beginning of their name."""
+
+_REFUSED_MODULES = frozenset({"_posixsubprocess", "_sqlite3", "_ctypes"})
+"""What has ways around the events above."""
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -115,5 +119,5 @@ def _refuse(event: str, args: tuple[Any, ...]) -> None:
         _path, mode, flags = args
         if isinstance(flags, int) and flags & _WRITES:
             raise PermissionError(f"no writing here: open({mode!r})")
-    elif event.startswith(_REFUSED):
+    elif event.startswith(_REFUSED) or (event == "import" and args[0] in _REFUSED_MODULES):
         raise PermissionError(f"not here: {event}")

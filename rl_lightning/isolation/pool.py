@@ -12,6 +12,7 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from rl_lightning.isolation import cage
+from rl_lightning.types import UserError
 
 LOST = (TimeoutError, ProcessExpired, BrokenProcessPool)
 """What a call's future raises when its worker overran its time or died."""
@@ -39,6 +40,7 @@ class GuardedPool:
             "context": _context(type(served).__module__),
         }
         self._pool = ProcessPool(**self._settings)
+        self._checked = False
 
     def call(self, method: str, *args: Any, seconds: float) -> Future[Any]:
         """Run `served.method(*args)` in a worker.
@@ -51,11 +53,24 @@ class GuardedPool:
         Returns:
             a future whose result() raises one of `LOST` where the worker was lost, or what the method raised.
         """
-        if (
-            not self._pool.active
-        ):  # pebble gives up when an idle worker dies, by the system's out-of-memory killer for one
+        if not self._checked:
+            self._check()
+        if not self._pool.active:  # pebble gives up when an idle worker dies, of the system's lack of memory for one
+            self._pool.stop()
+            self._pool.join()
             self._pool = ProcessPool(**self._settings)
         return self._pool.schedule(_run, args=(method, seconds, *args), timeout=seconds)
+
+    def _check(self) -> None:
+        """See once that a worker starts at all: one that cannot would look like one that was lost, for ever."""
+        try:
+            self._pool.schedule(_ready).result()
+        except LOST as error:
+            raise UserError(
+                'worker processes do not start; a script that trains needs the guard `if __name__ == "__main__":`, for they '
+                "import it (the lines above say more)"
+            ) from error
+        self._checked = True
 
     def close(self) -> None:
         """Stop all workers at once; calls that wait are cancelled."""
@@ -77,6 +92,10 @@ def _start(served: Any, memory_bytes: int) -> None:
     global _served
     _served = served
     cage.enter(memory_bytes)
+
+
+def _ready() -> bool:
+    return True
 
 
 def _run(method: str, seconds: float, *args: Any) -> Any:

@@ -11,6 +11,9 @@ from rl_lightning.tasks.generator import Unmade
 from rl_lightning.tasks.stream import Prompt, PromptStream, TaskMixture
 from rl_lightning.types import Problem
 
+_TRIES = 3
+"""So often a problem is asked for whose process dies."""
+
 
 class ProblemWorkers:
     """A mixture's `problem`, in processes of its own and with a time limit.
@@ -37,12 +40,16 @@ class ProblemWorkers:
             Unmade: the generator failed, took longer than the limit, or lost its process.
         """
         wanted = task, item_seed, index
-        if wanted not in self._begun:
-            self.begin(*wanted)
-        try:
-            return self._begun.pop(wanted).result()
-        except LOST as error:
-            raise Unmade("too_slow", f"no problem within {self._seconds:g} s") from error
+        for _ in range(_TRIES):
+            if wanted not in self._begun:
+                self.begin(*wanted)
+            try:
+                return self._begun.pop(wanted).result()
+            except TimeoutError as error:
+                raise Unmade("too_slow", f"no problem within {self._seconds:g} s") from error
+            except LOST:  # the process was killed from outside, or never got to it: the problem is not to blame
+                continue
+        raise Unmade("raised", f"its process died {_TRIES} times")
 
     def forget(self) -> None:
         """Cancel what was begun and not asked for."""
