@@ -3,8 +3,8 @@
     python scripts/bench_rollout.py
 
 Both sample 8 completions of each of 8 quickstart prompts from the tiny policy (4-bit base, LoRA) at temperature 1, ours on the
-merged copy that a CPU's rollouts run on; A B A B …, the medians and their ratio are printed. Sampling differs in its random numbers,
-so tokens are counted and compared too.
+merged copy that a CPU's rollouts run on; A B A B …, the medians and their ratio are printed. Sampling differs in its random
+numbers, so tokens are counted and compared too.
 """
 
 from __future__ import annotations

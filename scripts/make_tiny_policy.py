@@ -6,8 +6,8 @@ It is taught two ways of working. Phase 1 shows mostly worked examples (running 
 so that working becomes reliable; phase 2 is short and shows mostly bare answers, so that answering at once becomes the habit (the
 habit only: what the bare answer is, is not taught there, for that costs the working its reliability).
 What comes out answers directly four times in five and is mostly wrong, works in the other fifth and is mostly right: the
-gap that GRPO finds. Schooling problems come from their own range of item seeds; the questions of 500 evaluation problems a task, drawn
-by schooling's own settings, are left out.
+gap that GRPO finds. Schooling problems come from their own range of item seeds; the questions of 500 evaluation problems a task,
+drawn by schooling's own settings, are left out.
 """
 
 from __future__ import annotations

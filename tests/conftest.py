@@ -7,6 +7,8 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import multiprocessing
+import multiprocessing.forkserver
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,11 @@ from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.tasks.prompts import PromptTemplate
 from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec
 from rl_lightning.types import PromptBatch
+
+if os.name == "posix":
+    # Workers are forked from one clean process, which imports once what the first pool of the session asks for: this.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["rl_lightning.tasks.stream"])
+    multiprocessing.forkserver.ensure_running()
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"

@@ -68,7 +68,6 @@ def test_hash_ordered_tasks_are_refused_where_the_hash_seed_is_random(monkeypatc
     [
         ("game_of_24", {}, r"datasets.game_of_24: no such task; .*lists all 105"),
         ("chain_sun", {}, r"did you mean chain_sum"),
-        ("countdown", {}, r"runs the model's answer as code"),
         (
             "syllogism",
             {"num_premises": 2},
