@@ -146,7 +146,7 @@ def adapters(root: Path, step: int) -> dict[str, torch.Tensor]:
     return load_file(root / f"checkpoint-{step}" / "adapter_model.safetensors")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(five_steps, tmp_path, workers):
     """Same completions, same weights to the last bit, same evaluation."""
     root, *_ = five_steps
