@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 import yaml
+from torch.nn.utils.rnn import pad_sequence
 
 from rl_lightning.data import collate
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.rollout import Sampling, sample_groups
-from rl_lightning.rollout.decode import left_padded
 from rl_lightning.tasks.prompts import PromptTemplate
 from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec
 from rl_lightning.types import PromptBatch
@@ -41,7 +41,9 @@ def ours(policy: Policy, batch: PromptBatch, sampling: Sampling, seed: int) -> i
 def generate(policy: Policy, batch: PromptBatch, sampling: Sampling, seed: int) -> int:
     """Sampled tokens, by transformers' own loop."""
     torch.manual_seed(seed)
-    ids, mask = left_padded(batch.prompt_ids, batch.prompt_lengths)
+    prompts = [ids[:length] for ids, length in zip(batch.prompt_ids, batch.prompt_lengths.tolist(), strict=True)]
+    ids = pad_sequence(prompts, batch_first=True, padding_side="left")
+    mask = pad_sequence([torch.ones_like(prompt) for prompt in prompts], batch_first=True, padding_side="left")
     policy.model.eval()
     with torch.no_grad():
         out = policy.model.generate(

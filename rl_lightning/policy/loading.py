@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import is_flash_attn_2_available
 
+from rl_lightning.policy.attention import seam
 from rl_lightning.types import UserError, require
 
 log = logging.getLogger(__name__)
@@ -36,14 +37,14 @@ class PolicyConfig:
     """What the base computes in; auto: bfloat16 on a GPU that has it, else float16 with loss scaling; float32 on a CPU."""
 
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel; where flash_attention_2 is missing, sdpa takes its place and a line says so."""
+    """Attention kernel of the update; where flash_attention_2 is missing, sdpa takes its place and a line says so."""
 
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations in backward: about a third more work for a fraction of the memory; auto: on a GPU only."""
 
     rollout_weights: Literal["auto", "merged", "trained"] = "auto"
-    """What rollouts run on: `trained` is the 4-bit base and its adapters as they are; `merged` a second, dense copy of both
-    in `dtype`, faster a token; auto: merged on a CPU, trained on a GPU."""
+    """What rollouts run on: `trained` is the 4-bit base as it is and its adapters; `merged` a second, dense copy of both in
+    `dtype`, faster a token; auto: merged on a CPU, trained on a GPU."""
 
     lora_r: int = 16
     """Rank of the adapters; at least 1."""
@@ -121,7 +122,7 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
         config.model_name_or_path,
         dtype=dtype,
         quantization_config=quantization,
-        attn_implementation=_attention(config.attn_implementation, device),
+        attn_implementation=seam(_attention(config.attn_implementation, device)),
         device_map={"": device},
     )
     base.requires_grad_(False)

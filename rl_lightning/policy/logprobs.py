@@ -16,7 +16,11 @@ CHUNK_TOKENS = 512
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
-    """Logits in float32, logsumexp and gather by chunks; recomputed in backward; the head is frozen and gets no gradient."""
+    """Logits in float32, logsumexp and gather by chunks; the head is frozen and gets no gradient.
+
+    Nothing is recomputed in backward: the derivative of a token's log-prob by its hidden state, the target's embedding less the
+    expected one, is a vector like the hidden state itself, and is at hand while the token's probabilities are.
+    """
 
     @staticmethod
     def forward(
@@ -24,32 +28,28 @@ class _ChunkedLogProbs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logps = hidden.new_empty(len(hidden), dtype=torch.float32)
         entropy = torch.empty_like(logps)
+        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
-            log_probs = _log_probs(hidden[part], head, temperature)
+            logits = (hidden[part].to(head.dtype) @ head.T).float()
+            if temperature != 1:
+                logits /= temperature
+            log_probs = logits.sub_(logits.logsumexp(dim=1, keepdim=True))
             logps[part] = log_probs.gather(1, targets[part, None]).squeeze(1)
-            entropy[part] = -(log_probs.exp() * log_probs).sum(dim=1)
-        ctx.save_for_backward(hidden, head, targets)
-        ctx.temperature, ctx.chunk = temperature, chunk
+            probs = log_probs.exp()
+            entropy[part] = -torch.linalg.vecdot(probs, log_probs)
+            if slope is not None:
+                # The subtraction comes first, in float32: a token of probability near 1 has a small slope, not a rounded one.
+                probs.neg_().scatter_add_(1, targets[part, None], probs.new_ones(len(probs), 1))
+                slope[part] = (probs.to(head.dtype) @ head) / temperature
+        ctx.save_for_backward(slope)
         ctx.mark_non_differentiable(entropy)
         return logps, entropy
 
     @staticmethod
     def backward(ctx: Any, grad_logps: Tensor, _grad_entropy: Tensor) -> tuple[Tensor, None, None, None, None]:
-        hidden, head, targets = ctx.saved_tensors
-        grad_hidden = torch.empty_like(hidden)
-        for start in range(0, len(hidden), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            # d logp / d logits = onehot - softmax
-            grad_logits = _log_probs(hidden[part], head, ctx.temperature).exp_().neg_()
-            grad_logits.scatter_add_(1, targets[part, None], grad_logits.new_ones(len(grad_logits), 1))
-            grad_logits.mul_(grad_logps[part, None] / ctx.temperature)
-            grad_hidden[part] = grad_logits.to(head.dtype) @ head
-        return grad_hidden, None, None, None, None
-
-
-def _log_probs(hidden: Tensor, head: Tensor, temperature: float) -> Tensor:
-    return ((hidden.to(head.dtype) @ head.T).float() / temperature).log_softmax(dim=-1)
+        (slope,) = ctx.saved_tensors
+        return (slope * grad_logps[:, None]).to(slope.dtype), None, None, None, None
 
 
 def chunked_log_probs(

@@ -1,8 +1,14 @@
-"""Cut a rollout into micro-batches of like length, so that little of the card is spent on padding."""
+"""Cut a rollout into micro-batches: its tokens one after another, each prompt once a group, no padding.
+
+Linear layers are nearly all the work, and to them a token is a token. Only attention must know which tokens belong together; it
+gathers whole rows, prompt and completion, for itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -12,52 +18,101 @@ from rl_lightning.types import Rollout
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """R rows of prompt + completion, L tokens wide, with M completion tokens in all.
+    """S tokens in all, of R rows with M completion tokens.
+
+    A completion's last token predicts nothing and is left out. The prompt is forwarded once for the rows that share it here.
 
     Attributes:
-        rows: (R,) int64, the rows of the rollout.
-        input_ids: (R, L) int64, right-padded, so that causal attention needs no mask.
-        predicts: (R, L) bool, true where the next token is a completion token: these M positions reach the head.
-        targets: (M,) int64, those next tokens.
+        input_ids: (S,) int64.
+        positions: (S,) int64, each token's place in its row.
+        row_tokens: (R, W) int64, which of the S tokens stand in each row, prompt first; after a row's end any.
+        token_place: (S,) int64, where in the flattened (R, W) each token stands first.
+        predicting: (M,) int64, the token that predicts each target.
+        targets: (M,) int64.
         row_of: (M,) int64, the rollout row of each target.
         column_of: (M,) int64, the place of each target in its completion.
     """
 
-    rows: Tensor
     input_ids: Tensor
-    predicts: Tensor
+    positions: Tensor
+    row_tokens: Tensor
+    token_place: Tensor
+    predicting: Tensor
     targets: Tensor
     row_of: Tensor
     column_of: Tensor
 
 
 def cut(rollout: Rollout, rows: Tensor, token_budget: int) -> list[MicroBatch]:
-    """Cut the chosen rows, longest first, so that rows x longest row of a micro-batch is at most `token_budget`.
+    """Cut the chosen rows, group by group, into micro-batches of at most `token_budget` tokens.
 
     Args:
         rollout: the whole step's rollout.
         rows: (K,) int64, the rows that take part.
-        token_budget: tokens, padding included; a row longer than that makes a micro-batch of its own.
+        token_budget: tokens; a prompt with one completion that is longer than that makes a micro-batch of its own.
     """
-    lengths = rollout.prompt_lengths[rows // rollout.group_size] + rollout.lengths[rows]
-    order = lengths.argsort(descending=True, stable=True)
-    batches, first = [], 0
-    while first < len(rows):
-        count = max(1, token_budget // int(lengths[order[first]]))
-        batches.append(_assemble(rollout, rows[order[first : first + count]]))
-        first += count
-    return batches
+    prompts, completions = rollout.prompt_lengths.tolist(), (rollout.lengths - 1).tolist()
+    return [
+        _assemble(rollout, torch.tensor(part, device=rows.device))
+        for part in _parts(rows.tolist(), rollout.group_size, prompts, completions, token_budget)
+    ]
+
+
+def _parts(rows: list[int], group: int, prompts: list[int], completions: list[int], budget: int) -> Iterator[list[int]]:
+    """Rows of each micro-batch. Groups come longest first and stay together where they can, so that rows of like length meet."""
+    groups = [list(members) for _, members in groupby(rows, key=lambda row: row // group)]
+    groups.sort(key=lambda members: -max(completions[row] for row in members) - prompts[members[0] // group])
+    part: list[int] = []
+    size = 0
+    for members in groups:
+        prompt = prompts[members[0] // group]
+        if part and size + prompt + sum(completions[row] for row in members) > budget:
+            yield part
+            part, size = [], 0
+        fresh = True
+        for row in members:
+            more = completions[row] + prompt * fresh
+            if part and size + more > budget:
+                yield part
+                part, size, more = [], 0, completions[row] + prompt
+            part.append(row)
+            size += more
+            fresh = False
+    if part:
+        yield part
 
 
 def _assemble(rollout: Rollout, rows: Tensor) -> MicroBatch:
-    prompts = rows // rollout.group_size
-    starts, lengths = rollout.prompt_lengths[prompts], rollout.lengths[rows]
-    ids = torch.cat([rollout.prompt_ids[prompts], torch.zeros_like(rollout.completion_ids[rows])], dim=1)
-    place, mask = torch.arange(rollout.completion_ids.shape[1], device=rows.device), rollout.mask[rows]
+    owners, group = torch.unique(rows // rollout.group_size, return_inverse=True)
+    starts, lengths = rollout.prompt_lengths[owners], rollout.lengths[rows]
+    # All tokens in a row: first the prompts, then the completions without their last tokens.
+    prompt_mask = torch.arange(int(starts.max()), device=rows.device) < starts[:, None]
+    prompt_ids = rollout.prompt_ids[owners, : prompt_mask.shape[1]][prompt_mask]
+    mask = rollout.mask[rows, : int(lengths.max())]
+    inner = mask.clone()
+    inner[torch.arange(len(rows), device=rows.device), lengths - 1] = False
+    completion_ids = rollout.completion_ids[rows, : mask.shape[1]]
+    prompt_at = starts.cumsum(0) - starts
+    inner_at = len(prompt_ids) + (lengths - 1).cumsum(0) - (lengths - 1)
+    # Place w of a row is token w of its prompt while that lasts, then of its completion.
+    place = torch.arange(int((starts[group] + lengths - 1).max()), device=rows.device)
+    past = place - starts[group, None]
+    row_tokens = torch.where(past < 0, prompt_at[group, None] + place, inner_at[:, None] + past)
+    row_tokens = torch.where(past < (lengths - 1)[:, None], row_tokens, 0)
     row, column = mask.nonzero(as_tuple=True)
-    ids[row, starts[row] + place[column]] = rollout.completion_ids[rows][mask]
-    ids = ids[:, : int((starts + lengths).max())]
-    ids = ids * (torch.arange(ids.shape[1], device=ids.device) < (starts + lengths)[:, None])
-    predicts = torch.zeros_like(ids, dtype=torch.bool)
-    predicts[row, starts[row] + column - 1] = True
-    return MicroBatch(rows, ids, predicts, rollout.completion_ids[rows][mask], rows[row], column)
+    first_row = torch.full_like(owners, len(rows)).scatter_reduce(
+        0, group, torch.arange(len(rows), device=rows.device), "amin"
+    )
+    owner, prompt_place = prompt_mask.nonzero(as_tuple=True)
+    inner_row, inner_column = inner.nonzero(as_tuple=True)
+    inner_place = starts[group[inner_row]] + inner_column
+    return MicroBatch(
+        input_ids=torch.cat([prompt_ids, completion_ids[inner]]),
+        positions=torch.cat([prompt_place, inner_place]),
+        row_tokens=row_tokens,
+        token_place=torch.cat([first_row[owner], inner_row]) * len(place) + torch.cat([prompt_place, inner_place]),
+        predicting=row_tokens[row, starts[group[row]] + column - 1],
+        targets=completion_ids[mask],
+        row_of=rows[row],
+        column_of=column,
+    )

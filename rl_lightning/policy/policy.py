@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl_lightning.policy.attention import Rows
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
 from rl_lightning.policy.logprobs import CHUNK_TOKENS, chunked_log_probs
-from rl_lightning.policy.merged import MergedCopy
 from rl_lightning.policy.microbatch import MicroBatch
+from rl_lightning.policy.rollout_network import RolloutNetwork, ThroughTransformers, rollout_network
+from rl_lightning.rollout.network import causal_attention
 from rl_lightning.types import UserError
+
+log = logging.getLogger(__name__)
 
 
 class Policy(nn.Module):
@@ -36,9 +41,9 @@ class Policy(nn.Module):
         self.compute_dtype = compute_dtype(config, device)
         self.end_token_ids = _end_token_ids(self.model, self.tokenizer).to(device)
         self.pad_token_id = self.tokenizer.pad_token_id or 0
-        merge = config.rollout_weights == "merged" or (config.rollout_weights == "auto" and device.type == "cpu")
-        self.merged = MergedCopy(self.model, self.compute_dtype) if merge else None
         self._refuse_unusual_head()
+        merged = config.rollout_weights == "merged" or (config.rollout_weights == "auto" and device.type == "cpu")
+        self.rollout_network = self._rollout_network(merged)
         self.model.train()  # loading leaves it in eval mode, in which there is no gradient checkpointing
 
     @property
@@ -61,11 +66,17 @@ class Policy(nn.Module):
         Returns:
             (M,) float32 log-probs with gradient to the adapters; (M,) float32 entropies in nats without.
         """
-        base = self.model.get_base_model()
+        rows = Rows(batch.row_tokens, batch.token_place)
         with self.autocast():
-            hidden = base.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        head = base.get_output_embeddings().weight
-        return chunked_log_probs(hidden[batch.predicts], head, batch.targets, temperature, chunk)
+            hidden = self._hidden(batch.input_ids, batch.positions, rows=rows)
+        head = self.model.get_output_embeddings().weight
+        return chunked_log_probs(hidden[batch.predicting], head, batch.targets, temperature, chunk)
+
+    def _hidden(self, ids: Tensor, positions: Tensor, **attention: Any) -> Tensor:
+        """(S,) ids to (S, H)."""
+        decoder = self.model.get_base_model().get_decoder()
+        out = decoder(input_ids=ids[None], position_ids=positions[None], use_cache=False, **attention)
+        return out.last_hidden_state[0]
 
     def reference_log_probs(self, batch: MicroBatch, temperature: float) -> Tensor:
         """(M,) float32 log-probs of the base, which is the policy with its adapters switched off."""
@@ -73,16 +84,13 @@ class Policy(nn.Module):
             return self.log_probs(batch, temperature)[0]
 
     @contextmanager
-    def sampling(self) -> Iterator[Any]:
-        """The model, ready to sample: the merged copy if there is one, else the trained one in eval mode (gradient
-        checkpointing would switch its cache off) under autocast."""
-        if self.merged:
-            yield self.merged.refresh()
-            return
-        self.model.eval()
+    def sampling(self) -> Iterator[RolloutNetwork | ThroughTransformers]:
+        """The policy as it is now, ready to sample."""
+        self.model.eval()  # gradient checkpointing is for training
         try:
+            self.rollout_network.refresh()
             with self.autocast():
-                yield self.model
+                yield self.rollout_network
         finally:
             self.model.train()
 
@@ -98,23 +106,41 @@ class Policy(nn.Module):
         """Write a PEFT adapter directory; `PeftModel.from_pretrained(base, directory)` reads it."""
         self.model.save_pretrained(directory, save_embedding_layers=False)  # True asks the model hub
 
+    def _rollout_network(self, merged: bool) -> RolloutNetwork | ThroughTransformers:
+        """The policy written out for decoding, if that says what the policy says; else through transformers."""
+        network = rollout_network(self.model, self.compute_dtype, merged)
+        if network is not None:
+            ids = torch.arange(1, 9, device=self.device)
+            network.room_for(len(ids))
+            with torch.no_grad(), self.autocast():
+                network.refresh()
+                ours = network(ids[None], torch.arange(len(ids), device=self.device)[None], causal_attention)[0]
+                theirs = self._hidden(ids, torch.arange(len(ids), device=self.device))
+            if self._near(ours, theirs):
+                return network
+        log.warning(
+            f"{type(self.model.get_base_model()).__name__} is sampled by transformers' own forward, which is slower"
+        )
+        return ThroughTransformers(self.model)
+
     def _refuse_unusual_head(self) -> None:
         """Compare the chunked log-probs with the model's own on two tokens: soft-capped or scaled logits, a head bias …
         would make every ratio wrong in silence."""
-        ids = torch.tensor([[1, 2, 3]], device=self.device)
-        predicts = torch.tensor([[True, True, False]], device=self.device)
-        zero = torch.zeros(2, dtype=torch.int64, device=self.device)
-        batch = MicroBatch(zero[:1], ids, predicts, ids[0, 1:], zero, zero)
-        with torch.no_grad(), self.sampling() as model:
-            logits = model(input_ids=ids, use_cache=False).logits[0, :2].float()
-            ours, _ = self.log_probs(batch, 1.0)
-        theirs = logits.log_softmax(dim=-1).gather(1, batch.targets[:, None]).squeeze(1)
-        tolerance = 1e-4 if self.compute_dtype == torch.float32 else 0.1
-        if not torch.allclose(ours, theirs, atol=tolerance, rtol=0.02):
+        ids = torch.tensor([1, 2, 3], device=self.device)
+        with torch.no_grad(), self.autocast():
+            hidden = self._hidden(ids, torch.arange(3, device=self.device))
+            theirs = self.model(input_ids=ids[None], use_cache=False).logits[0, :2].float().log_softmax(dim=-1)
+            ours, _ = chunked_log_probs(hidden[:2], self.model.get_output_embeddings().weight, ids[1:])
+        if not self._near(ours, theirs.gather(1, ids[1:, None]).squeeze(1)):
             raise UserError(
                 f"policy.model_name_or_path: {type(self.model.get_base_model()).__name__} does more to its logits than one "
                 "matrix product, which is not supported; Llama, Qwen, Mistral and Phi models are"
             )
+
+    def _near(self, ours: Tensor, theirs: Tensor) -> bool:
+        return torch.allclose(
+            ours.float(), theirs.float(), atol=1e-4 if self.compute_dtype == torch.float32 else 0.1, rtol=0.02
+        )
 
 
 def _end_token_ids(model: Any, tokenizer: Any) -> Tensor:

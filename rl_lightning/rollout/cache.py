@@ -1,72 +1,92 @@
-"""A key/value cache that is allocated once a rollout.
-
-transformers' own grows by torch.cat, which copies the whole cache at every token: four fifths of the decode time of the tiny
-policy on a CPU.
-"""
+"""Keys and values of a rollout: of each prompt once, and of the sequences that decode together."""
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
 from torch import Tensor
-from transformers.cache_utils import Cache, DynamicLayer
+from torch.nn import functional as F
+
+from rl_lightning.rollout.network import Attend, Decoder, causal_attention
+
+PREFILL_TOKENS = 4096
+"""Prompts run through the network together up to this many tokens, padding included: it bounds the activations."""
 
 
-class GroupCache(Cache):
-    """Filled by one prefill of the prompts, then handed to the rows of their groups with room for what they will write."""
+class Prompts:
+    """Keys and values of B prompts.
 
-    layers: list[GroupLayer]  # type: ignore[assignment]
+    Args:
+        decoder: what they are run through.
+        ids: (B, P) int64, right-padded.
+    """
 
-    def __init__(self) -> None:
-        super().__init__(layer_class_to_replicate=GroupLayer)
+    def __init__(self, decoder: Decoder, ids: Tensor) -> None:
+        layers, heads, width = decoder.kv_shape
+        shape = (2, layers, len(ids), heads, ids.shape[1], width)
+        self.keys, self.values = torch.empty(shape, dtype=decoder.head.dtype, device=ids.device)
+        at_once = max(1, PREFILL_TOKENS // ids.shape[1])
+        for first in range(0, len(ids), at_once):
+            part = ids[first : first + at_once]
+            positions = torch.arange(ids.shape[1], device=ids.device).expand_as(part)
+            decoder(part, positions, self._keep(slice(first, first + at_once)))
 
-    def give_to(self, owner: Tensor, room: int) -> None:
-        """Copy prompt `owner[r]`'s entries to row r and make room for `room` more tokens.
+    def _keep(self, prompts: slice) -> Attend:
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+            self.keys[layer, prompts], self.values[layer, prompts] = key, value
+            return causal_attention(layer, query, key, value, scale)
+
+        return attend
+
+
+class SlotCache:
+    """Room for R sequences of up to L tokens each, allocated once; every sequence begins at place 0.
+
+    Args:
+        decoder: what they are run through.
+        slots: R.
+        length: L.
+    """
+
+    def __init__(self, decoder: Decoder, slots: int, length: int) -> None:
+        layers, heads, width = decoder.kv_shape
+        shape = (2, layers, slots, heads, length, width)
+        # Zeros, for a place that was never written is read and weighed with zero, which a NaN would survive.
+        self.keys, self.values = torch.zeros(shape, dtype=decoder.head.dtype, device=decoder.head.device)
+        self._all = torch.arange(slots, device=decoder.head.device)
+
+    def fill(self, slots: Tensor, prompts: Prompts, owners: Tensor) -> None:
+        """Begin sequences in (K,) slots with the prompts (K,) that they answer."""
+        width = prompts.keys.shape[3]
+        for mine, theirs in ((self.keys, prompts.keys), (self.values, prompts.values)):
+            for layer, prompt in zip(mine, theirs, strict=True):  # by layer: the copy in between stays small
+                layer[slots, :, :width] = prompt[owners]
+
+    def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
+        """Move the first `length` tokens of (K,) slots to (K,) others."""
+        for buffer in (self.keys, self.values):
+            for layer in buffer:
+                layer[targets, :, :length] = layer[sources, :, :length]
+
+    def attention(self, positions: Tensor, span: int) -> Attend:
+        """Attention of one new token in each of the first slots over its own sequence.
 
         Args:
-            owner: (R,) int64.
-            room: tokens.
+            positions: (R',) int64, where each slot's new token goes; below `span`.
+            span: how much of the cache is read.
         """
-        for layer in self.layers:
-            layer.give_to(owner, room)
+        slots = self._all[: len(positions)]
+        ahead = torch.arange(span, device=positions.device) > positions[:, None]
+        mask = torch.zeros(ahead.shape, dtype=self.keys.dtype, device=ahead.device).masked_fill_(ahead, -torch.inf)
+        mask = mask[:, None, None]
 
-    def keep(self, rows: Tensor) -> None:
-        """Leave only these rows, (K,) int64 and rising, in place."""
-        for layer in self.layers:
-            layer.keep(rows)
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+            keys, values = self.keys[layer, : len(slots)], self.values[layer, : len(slots)]
+            keys[slots, :, positions], values[slots, :, positions] = key[:, :, 0], value[:, :, 0]
+            # The query heads that share a key head stand as several queries of one head: the cache is not repeated for them.
+            grouped = query.reshape(len(slots), keys.shape[1], -1, query.shape[3])
+            seen = F.scaled_dot_product_attention(
+                grouped, keys[:, :, :span], values[:, :, :span], attn_mask=mask, scale=scale
+            )
+            return seen.reshape(query.shape)
 
-
-class GroupLayer(DynamicLayer):
-    """One layer; `keys` and `values`, (rows, heads, tokens, width), are views into the buffers."""
-
-    keys: Tensor
-    values: Tensor
-    _buffers: tuple[Tensor, Tensor] | None = None
-
-    def give_to(self, owner: Tensor, room: int) -> None:
-        _, heads, length, width = self.keys.shape
-        shape = (len(owner), heads, length + room, width)
-        self._buffers = self.keys.new_empty(shape), self.values.new_empty(shape)
-        for buffer, prompt in zip(self._buffers, (self.keys, self.values), strict=True):
-            buffer[:, :, :length] = prompt[owner]
-        self._view(len(owner), length)
-
-    def keep(self, rows: Tensor) -> None:
-        assert self._buffers is not None
-        length = self.keys.shape[2]
-        for buffer in self._buffers:
-            buffer[: len(rows), :, :length] = buffer[rows, :, :length]
-        self._view(len(rows), length)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        if self._buffers is None:  # the prefill
-            return super().update(key_states, value_states, *args, **kwargs)
-        rows, _, length, _ = self.keys.shape
-        self._view(rows, length + key_states.shape[2])
-        self.keys[:, :, length:] = key_states
-        self.values[:, :, length:] = value_states
-        return self.keys, self.values
-
-    def _view(self, rows: int, length: int) -> None:
-        assert self._buffers is not None
-        self.keys, self.values = (buffer[:rows, :, :length] for buffer in self._buffers)
+        return attend

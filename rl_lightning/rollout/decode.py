@@ -1,26 +1,24 @@
-"""The decode loop: prefill each prompt once, give its cache to all rows of its group, drop rows as they end."""
+"""The decode loop: each prompt is read once, sequences take a slot, and a slot whose sequence has ended goes to the next one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from rl_lightning.rollout.cache import GroupCache
-from rl_lightning.rollout.sampling import Sampling, draw, token_log_probs
+from rl_lightning.rollout.cache import Prompts, SlotCache
+from rl_lightning.rollout.network import Decoder
+from rl_lightning.rollout.sampling import Sampling, choose
+from rl_lightning.rollout.steps import Eager, Graphs
 from rl_lightning.types import PromptBatch, Rollout
-
-_DROP_SHARE = 0.25
-"""Ended rows leave the batch once they are this share of it: leaving copies the cache, so a few at a time is dearer than
-decoding them a little longer."""
 
 
 @torch.no_grad()
 def sample_groups(
-    model: Any,
+    decoder: Decoder,
     batch: PromptBatch,
     sampling: Sampling,
     end_token_ids: Tensor,
@@ -28,11 +26,12 @@ def sample_groups(
     generator: torch.Generator | None,
     pad_token_id: int = 0,
     ended: Callable[[int, str], None] | None = None,
+    launch: type[Eager | Graphs] | None = None,
 ) -> Rollout:
     """Sample a group of completions for every prompt.
 
     Args:
-        model: a causal language model in eval mode (a transformers model or anything called the same way).
+        decoder: the model.
         batch: B prompts on the model's device.
         sampling: how to draw.
         end_token_ids: (E,) int64, the tokens that end a completion.
@@ -41,136 +40,145 @@ def sample_groups(
             greedily (N = B).
         pad_token_id: fills rows after their end.
         ended: is given a row's number and its text while other rows are still being sampled.
+        launch: how steps are run; None: as CUDA graphs on a GPU.
 
     Returns:
         the rollout; row n answers prompt n // G.
     """
-    group = 1 if generator is None else sampling.num_generations
-    rows = len(batch.problems) * group
-    shape = (rows, sampling.max_new_tokens)
-    uniforms = None if generator is None else torch.rand(shape, generator=generator, dtype=torch.float64)
-    device = batch.prompt_ids.device
-    tokens = torch.full(shape, pad_token_id, dtype=torch.int64, device=device)
-    logps = torch.zeros(shape, dtype=torch.float32, device=device)
-    ends = torch.zeros(rows, dtype=torch.int64, device=device)
-    texts = [""] * rows
-
-    def tell(row: int, length: int) -> None:
-        texts[row] = decode_text(tokens[row, :length].cpu())
+    uniforms = None
+    if generator is not None:
+        shape = (len(batch.problems) * sampling.num_generations, sampling.max_new_tokens)
+        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64)
+    launch = launch or (Graphs if batch.prompt_ids.is_cuda else Eager)
+    decoding = _Decoding(decoder, batch, sampling, end_token_ids, uniforms, launch)
+    texts = [""] * decoding.rows
+    for row, length in decoding.run():
+        texts[row] = decode_text(decoding.tokens[row, :length].cpu())
         if ended is not None:
             ended(row, texts[row])
-
-    for first in range(0, rows, sampling.max_rollout_rows):
-        span = torch.arange(first, min(first + sampling.max_rollout_rows, rows), device=device)
-        noise = None if uniforms is None else uniforms[first : first + len(span)].to(device)
-        _Decoder(model, batch, span, group, sampling, end_token_ids, noise, tell).run(tokens, logps, ends)
-    finished = ends > 0
-    lengths = torch.where(finished, ends, sampling.max_new_tokens)
-    width = int(lengths.max())
-    mask = torch.arange(width, device=device) < lengths[:, None]
-    return Rollout(
-        batch.prompt_ids,
-        batch.prompt_lengths,
-        torch.where(mask, tokens[:, :width], pad_token_id),
-        mask,
-        torch.where(mask, logps[:, :width], 0.0),
-        finished,
-        tuple(texts),
-    )
+    return decoding.rollout(tuple(texts), pad_token_id)
 
 
-@dataclass
-class _Decoder:
-    """Rows that decode together.
+class _Decoding:
+    """One rollout under way.
+
+    What a step reads and writes is allocated once and stays in place, so that a step can be a CUDA graph. Slots from `live` on
+    are idle: should they decode at all, it is for a row beyond the last, which nobody reads.
 
     Attributes:
-        rows: (R,) int64, the rows of the rollout that this decoder fills.
-        noise: (R, T) float64 uniforms, or None to be greedy.
-        tell: is called once a row, with its number and its length without end token.
+        row, token, position, prompt: (R,) int64 each slot's row of the rollout, its last token, that token's place, and the
+            length of its prompt.
+        tokens, logps, ends: (N + 1, T + some), the same, and (N + 1,): what has been sampled; `ends` is the length, with end
+            token, of a row that ended by itself, else 0.
     """
 
-    model: Any
-    batch: PromptBatch
-    rows: Tensor
-    group: int
-    sampling: Sampling
-    end_token_ids: Tensor
-    noise: Tensor | None
-    tell: Callable[[int, int], None]
+    def __init__(
+        self,
+        decoder: Decoder,
+        batch: PromptBatch,
+        sampling: Sampling,
+        end_token_ids: Tensor,
+        uniforms: Tensor | None,
+        launch: type[Eager | Graphs],
+    ) -> None:
+        self.decoder, self.batch, self.sampling, self.end_token_ids = decoder, batch, sampling, end_token_ids
+        (prompts, prompt_width), device = batch.prompt_ids.shape, batch.prompt_ids.device
+        self.group = 1 if uniforms is None else sampling.num_generations
+        self.rows, self.limit = prompts * self.group, sampling.max_new_tokens
+        overrun = launch.look_every  # so much later a row is seen to have ended
+        width = self.limit + overrun
+        length = -(-(prompt_width + width) // 8) * 8  # fused attention wants its mask in whole eights
+        slots = min(self.rows, sampling.max_rollout_rows)
+        decoder.room_for(length)
+        self.prompts: Prompts | None = Prompts(decoder, batch.prompt_ids)
+        self.cache = SlotCache(decoder, slots, length)
+        self.steps = launch(self._step, slots, length)
+        self.uniforms = None if uniforms is None else F.pad(uniforms, (0, overrun, 0, 1)).to(device)
+        self.tokens = torch.zeros(self.rows + 1, width, dtype=torch.int64, device=device)
+        self.logps = torch.zeros(self.rows + 1, width, dtype=torch.float32, device=device)
+        self.ends = torch.zeros(self.rows + 1, dtype=torch.int64, device=device)
+        self.row, self.token, self.position, self.prompt = torch.zeros(4, slots, dtype=torch.int64, device=device)
 
-    def run(self, tokens: Tensor, logps: Tensor, ends: Tensor) -> None:
-        """Write tokens and log-probs (N, T) of this decoder's rows, and in `ends` (N,) their length if they ended."""
-        cache, logits, mask, positions = self._prefill()
-        live = torch.arange(len(self.rows), device=self.rows.device)
-        for step in range(self.sampling.max_new_tokens):
-            chosen, chosen_logps = self._choose(logits, live, step)
-            alive = ends[self.rows[live]] == 0
-            row = self.rows[live]
-            tokens[row, step], logps[row, step] = chosen, chosen_logps
-            ends[row] = torch.where(alive & torch.isin(chosen, self.end_token_ids), step + 1, ends[row])
-            alive = ends[row] == 0
-            left = int(alive.sum())
-            if left == 0 or step + 1 == self.sampling.max_new_tokens:
-                break
-            if left <= (1 - _DROP_SHARE) * len(live):
-                self._leave(row[~alive], ends)
-                keep = alive.nonzero().squeeze(1)
-                cache.keep(keep)
-                live, mask, positions, chosen = live[keep], mask[keep], positions[keep], chosen[keep]
-            mask = torch.cat([mask, mask.new_ones(len(live), 1)], dim=1)
-            positions = positions + 1
-            logits = self.model(
-                input_ids=chosen[:, None],
-                attention_mask=mask,
-                position_ids=positions[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
+    def run(self) -> Iterator[tuple[int, int]]:
+        """Sample it all; yields each row as it ends, with its length without end token."""
+        waiting = deque(range(self.rows))
+        live = len(self.row)
+        self._begin(list(range(live)), waiting)
+        while live:
+            span = int(self.position[:live].max()) + self.steps.look_every
+            for _ in range(self.steps.look_every):
+                self.steps.run(live, span)
+            row, position, prompt = self.row[:live], self.position[:live], self.prompt[:live]
+            ends = self.ends[row]
+            over = (ends > 0) | (position + 1 - prompt >= self.limit)
+            done = over.nonzero().squeeze(1).tolist()
+            for slot in done:
+                end = int(ends[slot])
+                yield int(row[slot]), end - 1 if end else self.limit
+            if done:
+                done = self._begin(done, waiting)
+                live = self._close_up(done, live, span)
 
-        self._leave(row, ends)
+    def _begin(self, slots: list[int], waiting: deque[int]) -> list[int]:
+        """Give slots to waiting rows; returns the slots for which there is none."""
+        count = min(len(slots), len(waiting))
+        if count and self.prompts:
+            to = self._index(slots[:count])
+            row = self._index([waiting.popleft() for _ in range(count)])
+            owner = row // self.group
+            last = self.batch.prompt_lengths[owner] - 1
+            self.cache.fill(to, self.prompts, owner)
+            # The prompt's last token is the first to be decoded: what follows it is the first token of the completion.
+            self.row[to], self.position[to], self.prompt[to] = row, last, last + 1
+            self.token[to] = self.batch.prompt_ids[owner, last]
+        if not waiting:
+            self.prompts = None
+        return slots[count:]
 
-    def _leave(self, rows: Tensor, ends: Tensor) -> None:
-        for row, end in zip(rows.tolist(), ends[rows].tolist(), strict=True):
-            self.tell(row, end - 1 if end else self.sampling.max_new_tokens)
+    def _close_up(self, free: list[int], live: int, span: int) -> int:
+        """Move the last live slots into free ones, so that the live ones come first; returns how many they are."""
+        left = live - len(free)
+        sources = self._index([slot for slot in range(left, live) if slot not in free])
+        targets = self._index([slot for slot in free if slot < left])
+        if len(targets):
+            self.cache.move(sources, targets, span)
+            for state in (self.row, self.token, self.position, self.prompt):
+                state[targets] = state[sources]
+        self.row[left:live] = self.rows
+        self.position[left:live] = 0
+        return left
 
-    def _choose(self, logits: Tensor, live: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """(rows,) tokens and their log-probs."""
-        if self.noise is None:
-            log_probs = logits.float().log_softmax(dim=-1)
-            chosen = log_probs.argmax(dim=-1)
-        else:
-            log_probs = token_log_probs(logits, self.sampling)
-            chosen = draw(log_probs, self.noise[live, step])
-        return chosen, log_probs.gather(1, chosen[:, None]).squeeze(1)
+    def _step(self, slots: int, span: int) -> None:
+        """One token for each of the first slots. No value leaves the device."""
+        row, token, position, prompt = (s[:slots] for s in (self.row, self.token, self.position, self.prompt))
+        attend = self.cache.attention(position, span)
+        hidden = self.decoder(token[:, None], position[:, None], attend)[:, 0]
+        column = (position + 1 - prompt).clamp(max=self.tokens.shape[1] - 1)
+        uniforms = None if self.uniforms is None else self.uniforms[row, column]
+        chosen, logps = choose(hidden @ self.decoder.head.T, self.sampling, uniforms)
+        self.tokens[row, column], self.logps[row, column] = chosen, logps
+        before = self.ends[row]
+        ends_now = (before == 0) & (column < self.limit) & torch.isin(chosen, self.end_token_ids)
+        self.ends[row] = torch.where(ends_now, column + 1, before)
+        token.copy_(chosen)
+        position.add_(1)
 
-    def _prefill(self) -> tuple[GroupCache, Tensor, Tensor, Tensor]:
-        """Run each prompt once, left-padded so that all caches end at the same place, and hand it to its rows."""
-        prompts, owner = torch.unique(self.rows // self.group, return_inverse=True)
-        ids, mask = left_padded(self.batch.prompt_ids[prompts], self.batch.prompt_lengths[prompts])
-        cache = GroupCache()
-        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-        out = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
+    def rollout(self, texts: tuple[str, ...], pad_token_id: int) -> Rollout:
+        """What has been sampled, without the room that was kept."""
+        ends = self.ends[: self.rows]
+        finished = ends > 0
+        lengths = torch.where(finished, ends, self.limit)
+        width = int(lengths.max())
+        mask = torch.arange(width, device=ends.device) < lengths[:, None]
+        return Rollout(
+            self.batch.prompt_ids,
+            self.batch.prompt_lengths,
+            torch.where(mask, self.tokens[: self.rows, :width], pad_token_id),
+            mask,
+            torch.where(mask, self.logps[: self.rows, :width], 0.0),
+            finished,
+            texts,
         )
-        cache.give_to(owner, room=self.sampling.max_new_tokens)
-        return cache, out.logits[owner, -1], mask[owner], positions[owner, -1]
 
-
-def left_padded(ids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Move each row's tokens to the right end.
-
-    Args:
-        ids: (B, P) int64, right-padded.
-        lengths: (B,) int64.
-
-    Returns:
-        (B, P') ids and (B, P') int64 mask, with P' the longest of `lengths`.
-    """
-    width = int(lengths.max())
-    source = torch.arange(width, device=ids.device) - (width - lengths)[:, None]
-    return ids.gather(1, source.clamp(min=0)), (source >= 0).long()
+    def _index(self, numbers: list[int]) -> Tensor:
+        return torch.tensor(numbers, dtype=torch.int64, device=self.row.device)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rl_lightning.types import UserError, require
 
@@ -51,7 +52,27 @@ class Sampling:
         require("sampling.min_p", self.min_p, 0 <= self.min_p < 1, "0 or more and below 1")
 
 
-def token_log_probs(logits: Tensor, sampling: Sampling) -> Tensor:
+def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The next token of every row.
+
+    Args:
+        logits: (rows, V) any float dtype.
+        sampling: temperature and filters.
+        uniforms: (rows,) float64 in [0, 1), or None for the likeliest token at temperature 1.
+
+    Returns:
+        (rows,) int64 tokens; (rows,) float32 log-probs of these under the distribution that they were drawn from.
+    """
+    if uniforms is None:
+        probs = logits.float().softmax(dim=-1)
+        chosen = logits.argmax(dim=-1)
+    else:
+        probs = token_probs(logits, sampling)
+        chosen = draw(probs, uniforms)
+    return chosen, probs.gather(1, chosen[:, None]).squeeze(1).log()
+
+
+def token_probs(logits: Tensor, sampling: Sampling) -> Tensor:
     """The distribution that tokens are drawn from.
 
     Args:
@@ -59,9 +80,11 @@ def token_log_probs(logits: Tensor, sampling: Sampling) -> Tensor:
         sampling: temperature and filters, applied in the order top-k, top-p, min-p.
 
     Returns:
-        (rows, V) float32 log-probs; -inf where filtered out.
+        (rows, V) float32; 0 where filtered out.
     """
-    logits = logits.float() / sampling.temperature
+    logits = logits.float()
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
     if 0 < sampling.top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[:, -1:], -torch.inf)
     if sampling.top_p < 1:
@@ -72,21 +95,35 @@ def token_log_probs(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.min_p > 0:
         probs = logits.softmax(dim=-1)
         logits = logits.masked_fill(probs < sampling.min_p * probs.amax(dim=-1, keepdim=True), -torch.inf)
-    return logits.log_softmax(dim=-1)
+    return logits.softmax(dim=-1)
 
 
-def draw(log_probs: Tensor, uniforms: Tensor) -> Tensor:
+_BLOCK = 512
+"""Tokens whose probabilities are summed first: the running sum then goes over V / 512 blocks and one block's tokens, not over V."""
+
+
+def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     """Inverse-CDF sampling: one uniform number a row decides its token.
 
     Because a row's token depends only on its own number, a rollout is the same however its rows are batched.
 
     Args:
-        log_probs: (rows, V) float32.
+        probs: (rows, V) float32, each row's sum about 1.
         uniforms: (rows,) float64 in [0, 1).
 
     Returns:
         (rows,) int64 token ids, never one of probability zero.
     """
-    cdf = log_probs.exp().double().cumsum(dim=-1)
-    threshold = uniforms[:, None] * cdf[:, -1:]
-    return torch.searchsorted(cdf, threshold, right=True).squeeze(1).clamp(max=log_probs.shape[-1] - 1)
+    blocks = F.pad(probs, (0, -probs.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
+    sums = blocks.sum(dim=2).double().cumsum(dim=1)
+    wanted = uniforms[:, None] * sums[:, -1:]
+    block = _first_above(sums, wanted)
+    rest = (wanted - F.pad(sums, (1, 0)).gather(1, block)).clamp(min=0)
+    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, _BLOCK)).squeeze(1).double().cumsum(dim=1)
+    return (block * _BLOCK + _first_above(inside, rest)).squeeze(1)
+
+
+def _first_above(rising: Tensor, wanted: Tensor) -> Tensor:
+    """(rows, 1) where each row of running sums first exceeds the wanted one; where rounding keeps it below, the last rise."""
+    last = torch.searchsorted(rising, rising[:, -1:].contiguous())
+    return torch.searchsorted(rising, wanted, right=True).minimum(last)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl_lightning.policy.logprobs import chunked_log_probs
 
@@ -48,17 +49,42 @@ def test_results_are_float32_in_bfloat16_models():
     assert hidden.grad.dtype == torch.bfloat16
 
 
-def test_the_frozen_head_gets_no_gradient_and_no_chunk_is_larger_than_asked(monkeypatch):
-    from rl_lightning.policy import logprobs
+class LargestProduct(TorchDispatchMode):
+    """The most rows of any matrix product as wide as the vocabulary, and how many products there were."""
 
-    sizes, original = [], logprobs._log_probs
-    monkeypatch.setattr(logprobs, "_log_probs", lambda h, *rest: sizes.append(len(h)) or original(h, *rest))
+    rows, count = 0, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.mm.default and 101 in (*args[0].shape, *args[1].shape):
+            self.rows, self.count = max(self.rows, len(out)), self.count + 1
+        return out
+
+
+def test_the_frozen_head_gets_no_gradient_no_chunk_is_larger_than_asked_and_nothing_is_done_twice():
     hidden, head, targets = case()
     head.requires_grad_()
-    chunked_log_probs(hidden, head, targets, chunk=8)[0].sum().backward()
+    with LargestProduct() as forward:
+        logps = chunked_log_probs(hidden, head, targets, chunk=8)[0]
+    with LargestProduct() as backward:
+        logps.sum().backward()
     assert head.grad is None
-    assert max(sizes) == 8
-    assert len(sizes) == 10  # five forward, five recomputed in backward
+    assert (forward.rows, forward.count) == (8, 10)  # five chunks: their logits, and the slope of their log-probs
+    assert backward.count == 0
+    with LargestProduct() as without:
+        chunked_log_probs(hidden.detach(), head, targets, chunk=8)
+    assert without.count == 5
+
+
+def test_a_token_that_is_nearly_certain_keeps_its_small_gradient_in_16_bits():
+    """The slope is a difference of nearly equal vectors; taken after rounding it would be noise."""
+    head = torch.eye(16, dtype=torch.bfloat16)
+    hidden = torch.zeros(1, 16, dtype=torch.bfloat16)
+    hidden[0, 3] = 12.0
+    hidden.requires_grad_()
+    chunked_log_probs(hidden, head, torch.tensor([3]))[0].sum().backward()
+    exact = torch.eye(16)[3] - (hidden.detach().float() @ head.float().T).softmax(-1)[0]
+    assert torch.allclose(hidden.grad[0].float(), exact, rtol=0.01, atol=0)
 
 
 def test_no_tokens_are_no_problem():

@@ -38,17 +38,30 @@ def test_every_completion_token_is_trained_once_in_its_place(prompt_lengths, gro
     rows = torch.tensor(data.draw(st.lists(st.integers(0, n - 1), unique=True, max_size=n)), dtype=torch.int64)
     whole, seen = rollout(prompt_lengths, lengths), []
     for micro in cut(whole, rows, budget):
-        assert len(micro.rows) == 1 or micro.input_ids.numel() <= budget
-        for r, row in enumerate(micro.rows.tolist()):
-            prompt, completion = prompt_lengths[row // group], lengths[row]
-            expected = (
-                whole.prompt_ids[row // group, :prompt].tolist() + whole.completion_ids[row, :completion].tolist()
-            )
-            assert micro.input_ids[r, : len(expected)].tolist() == expected
-            assert (micro.input_ids[r, len(expected) :] == 0).all()
-            assert micro.predicts[r].nonzero().flatten().tolist() == list(range(prompt - 1, prompt + completion - 1))
-        # What a predicting position predicts is the next input token.
-        assert torch.equal(micro.input_ids.roll(-1, 1)[micro.predicts], micro.targets)
+        here = list(dict.fromkeys(micro.row_of.tolist()))
+        assert len(here) == 1 or len(micro.input_ids) <= budget
+        # Each prompt once, each completion without its last token.
+        shared = sum(prompt_lengths[b] for b in {row // group for row in here})
+        assert len(micro.input_ids) == shared + sum(lengths[row] - 1 for row in here)
+        for row, tokens in zip(here, micro.row_tokens, strict=True):
+            prompt = whole.prompt_ids[row // group, : prompt_lengths[row // group]]
+            expected = torch.cat([prompt, whole.completion_ids[row, : lengths[row] - 1]])
+            assert torch.equal(micro.input_ids[tokens[: len(expected)]], expected)
+            assert torch.equal(micro.positions[tokens[: len(expected)]], torch.arange(len(expected)))
+        assert torch.equal(micro.row_tokens.flatten()[micro.token_place], torch.arange(len(micro.input_ids)))
+        # What a predicting token predicts is what comes next in the row.
         assert torch.equal(whole.completion_ids[micro.row_of, micro.column_of], micro.targets)
+        before = torch.where(
+            micro.column_of > 0,
+            whole.completion_ids[micro.row_of, micro.column_of - 1],
+            whole.prompt_ids[micro.row_of // group, whole.prompt_lengths[micro.row_of // group] - 1],
+        )
+        assert torch.equal(micro.input_ids[micro.predicting], before)
         seen += micro.targets.tolist()
     assert sorted(seen) == sorted(whole.completion_ids[rows][whole.mask[rows]].tolist())
+
+
+def test_groups_of_like_length_meet_and_a_group_stays_together():
+    whole = rollout([4, 4, 4], [2, 2, 9, 9, 2, 2])
+    parts = [micro.row_of.unique().tolist() for micro in cut(whole, torch.arange(6), 24)]
+    assert parts == [[2, 3], [0, 1, 4, 5]]

@@ -63,10 +63,10 @@ def test_the_embedded_tokenizer_survives_the_round_trip():
 def test_a_new_policy_is_its_base_and_what_trains_is_float32():
     policy = Policy(PolicyConfig("tiny", dtype="bfloat16", rollout_weights="trained"), CPU)
     ids = torch.tensor([[1, 2, 3, 4]])
-    with torch.no_grad(), policy.sampling() as model:
-        logits = model(input_ids=ids).logits
-        with model.disable_adapter():
-            assert torch.equal(model(input_ids=ids).logits, logits)
+    with torch.no_grad(), policy.autocast():
+        logits = policy.model(input_ids=ids).logits
+        with policy.model.disable_adapter():
+            assert torch.equal(policy.model(input_ids=ids).logits, logits)
     assert {p.dtype for p in policy.adapter_parameters()} == {torch.float32}
     assert len(policy.adapter_parameters()) == 4 * 7 * 2  # layers x linear layers x (A, B)
 
@@ -98,6 +98,36 @@ def test_log_probs_and_gradients_do_not_depend_on_checkpointing(checkpointing, m
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
 
+@pytest.mark.parametrize("kernel", ["sdpa", "eager"])
+def test_packed_tokens_with_shared_prompts_equal_right_padded_rows(kernel, batch):
+    """Values and gradients, against transformers' own forward of each row by itself."""
+    policy = Policy(PolicyConfig("tiny", quantization="none", attn_implementation=kernel), CPU)
+    shake(policy)
+    with policy.sampling() as network:
+        rollout = sample_groups(
+            network, batch, Sampling(3, 20), policy.end_token_ids, policy.decode_text, torch.Generator().manual_seed(2)
+        )
+    rows = torch.tensor([0, 1, 2, 4, 7, 8, 17])
+    (micro,) = cut(rollout, rows, 10_000)
+    packed, entropy = policy.log_probs(micro, 0.8)
+    upstream = torch.randn(len(packed), generator=torch.Generator().manual_seed(0))
+    (packed * upstream).sum().backward()
+    ours = [p.grad.clone() for p in policy.adapter_parameters()]
+    policy.zero_grad()
+    for row in rows.tolist():
+        prompt = batch.prompt_ids[row // 3, : batch.prompt_lengths[row // 3]]
+        completion = rollout.completion_ids[row, : rollout.lengths[row]]
+        logits = policy.model(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+        log_probs = (logits / 0.8).log_softmax(-1)
+        here = micro.row_of == row
+        plain = log_probs.gather(1, completion[:, None]).squeeze(1)
+        assert torch.allclose(packed[here], plain, atol=1e-5)
+        assert torch.allclose(entropy[here], -(log_probs.exp() * log_probs).sum(-1), atol=1e-5)
+        (plain * upstream[here]).sum().backward()
+    theirs = [p.grad for p in policy.adapter_parameters()]
+    assert all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(ours, theirs, strict=True))
+
+
 def test_reference_is_the_base(policy, micro):
     base = Policy(PolicyConfig("tiny", quantization="none"), CPU)
     assert torch.allclose(policy.reference_log_probs(micro, 1.0), base.log_probs(micro, 1.0)[0], atol=1e-5)
@@ -107,7 +137,7 @@ def test_reference_is_the_base(policy, micro):
 def test_a_missing_flash_attention_falls_back_and_says_so(caplog):
     with caplog.at_level(logging.WARNING):
         policy = Policy(PolicyConfig("tiny", quantization="none", attn_implementation="flash_attention_2"), CPU)
-    assert policy.model.config._attn_implementation == "sdpa"
+    assert policy.model.config._attn_implementation == "rl_lightning_sdpa"
     assert "using sdpa instead" in caplog.text
 
 

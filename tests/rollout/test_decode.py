@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
 
 from rl_lightning.policy import cut
 from rl_lightning.rollout import Sampling, sample_groups
-from rl_lightning.rollout.decode import left_padded
+from rl_lightning.rollout.steps import Eager, Graphs
 
 SAMPLING = Sampling(num_generations=4, max_new_tokens=24)
 
 
-def roll(policy, batch, sampling=SAMPLING, seed=0, end=None):
+def assert_same(ours, theirs):
+    assert torch.equal(ours.completion_ids, theirs.completion_ids)
+    assert torch.equal(ours.mask, theirs.mask)
+    assert torch.equal(ours.finished, theirs.finished)
+    assert torch.allclose(ours.sampling_logps, theirs.sampling_logps, atol=1e-5)
+    assert ours.texts == theirs.texts
+
+
+def roll(policy, batch, sampling=SAMPLING, seed=0, end=None, launch=None):
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     end = policy.end_token_ids if end is None else end
     with policy.sampling() as model:
-        return sample_groups(model, batch, sampling, end, policy.decode_text, generator, policy.pad_token_id)
+        return sample_groups(
+            model, batch, sampling, end, policy.decode_text, generator, policy.pad_token_id, launch=launch
+        )
 
 
 def test_greedy_decoding_equals_generate(policy, batch):
@@ -44,11 +55,7 @@ def test_sampling_log_probs_are_those_of_the_plain_forward_pass(policy, batch):
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 24])
 def test_a_rollout_does_not_depend_on_how_many_rows_decode_at_once(policy, batch, rows):
-    whole, cut_up = roll(policy, batch), roll(policy, batch, replace(SAMPLING, max_rollout_rows=rows))
-    assert torch.equal(whole.completion_ids, cut_up.completion_ids)
-    assert torch.equal(whole.mask, cut_up.mask)
-    assert torch.allclose(whole.sampling_logps, cut_up.sampling_logps, atol=1e-5)
-    assert whole.texts == cut_up.texts
+    assert_same(roll(policy, batch, replace(SAMPLING, max_rollout_rows=rows)), roll(policy, batch))
 
 
 def test_a_prompts_completions_do_not_depend_on_the_other_prompts(policy, batch):
@@ -103,10 +110,47 @@ def test_the_model_is_left_as_it_was(policy, batch):
     assert all(torch.equal(v, policy.state_dict()[k]) for k, v in before.items())
 
 
-def test_left_padding_moves_tokens_to_the_right():
-    ids, mask = left_padded(torch.tensor([[5, 6, 0, 0], [7, 8, 9, 0]]), torch.tensor([2, 3]))
-    assert mask.tolist() == [[0, 1, 1], [1, 1, 1]]
-    assert (ids * mask).tolist() == [[0, 5, 6], [7, 8, 9]]
+class Rounded(Graphs):
+    """A CUDA graph's twin on a CPU: the same sizes and looks, and what would be captured is called."""
+
+    sizes: ClassVar[list[tuple[int, int]]] = []
+    capture = staticmethod(lambda step: step)
+
+    def run(self, slots, span):
+        self.sizes.append(self._rounded(slots, span))
+        super().run(slots, span)
+
+
+@pytest.mark.parametrize("rows", [5, 8, 24])
+def test_rounded_sizes_and_rare_looks_change_nothing(policy, batch, rows):
+    sampling, Rounded.sizes[:] = replace(SAMPLING, max_rollout_rows=rows), []
+    assert_same(roll(policy, batch, sampling, launch=Rounded), roll(policy, batch))
+    assert len(set(Rounded.sizes)) <= 3 * 4
+    assert all(slots <= rows and (rows % slots) == 0 for slots, _ in Rounded.sizes)
+
+
+def test_a_greedy_rollout_by_graphs_twin(policy, batch):
+    assert_same(roll(policy, batch, seed=None, launch=Rounded), roll(policy, batch, seed=None))
+
+
+def test_a_slot_is_filled_again_as_soon_as_its_row_ends(policy, batch):
+    """24 rows of very unequal length in 6 slots: as many steps as the fullest slot needs, not as four longest rows."""
+
+    class Counting(Eager):
+        steps: ClassVar[int] = 0
+
+        def __init__(self, step, slots, length):
+            def run(slots, span):
+                Counting.steps += 1
+                step(slots, span)
+
+            self.run = run
+
+    rollout = roll(policy, batch, replace(SAMPLING, max_rollout_rows=6), launch=Counting)
+    lengths = rollout.lengths
+    assert lengths.max() >= 2 * lengths.min()
+    assert Counting.steps <= lengths.sum() / 6 + lengths.max()
+    assert Counting.steps < sum(int(part.max()) for part in lengths.split(6))
 
 
 @pytest.mark.parametrize("rows", [3, 24])

@@ -1,0 +1,72 @@
+"""The seam in transformers' models through which rollouts and updates bring their own attention.
+
+Linear layers, norms and MLPs do not care how tokens are laid out, so both lay them out as it suits them, and only attention has
+to know: a model's forward is given `attend=` by a rollout, which keeps keys and values itself, or `rows=` by an update, whose
+tokens are packed. A model that is called without either behaves as always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import eager_attention_forward
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which of S packed tokens stand where in R rows of W places.
+
+    A token may stand in several rows (a shared prompt): its output is taken from the first, for it is the same in all, and its
+    gradient is gathered from all.
+
+    Attributes:
+        row_tokens: (R, W) int64, the token at each place; after a row's end any.
+        token_place: (S,) int64, where in the flattened (R, W) each token stands first.
+    """
+
+    row_tokens: Tensor
+    token_place: Tensor
+
+    def spread(self, packed: Tensor) -> Tensor:
+        """(1, heads, S, D) to (R, heads, W, D)."""
+        tokens = packed[0].transpose(0, 1).index_select(0, self.row_tokens.flatten())
+        return tokens.unflatten(0, self.row_tokens.shape).transpose(1, 2)
+
+    def collect(self, rows: Tensor) -> Tensor:
+        """(R, W, heads, D) to (1, S, heads, D)."""
+        return rows.flatten(0, 1).index_select(0, self.token_place)[None]
+
+
+def seam(kernel: str) -> str:
+    """The `attn_implementation` that takes `attend=` or `rows=`, and otherwise is `kernel`.
+
+    Args:
+        kernel: a transformers attention implementation. Rows are right-padded, so that a causal one needs no mask.
+    """
+    name = f"rl_lightning_{kernel}"
+    plain: Any = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention_forward)
+
+    def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **settings: Any) -> Any:
+        attend, rows = settings.pop("attend", None), settings.pop("rows", None)
+        if attend is not None:
+            return attend(module.layer_idx, query, key, value, settings["scaling"]).transpose(1, 2), None
+        if rows is None:
+            return plain(module, query, key, value, mask, **settings)
+        query, key, value = (rows.spread(each) for each in (query, key, value))
+        mask = _causal(query) if kernel == "eager" else None
+        return rows.collect(plain(module, query, key, value, mask, **settings)[0]), None
+
+    AttentionInterface.register(name, attention)
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
+    return name
+
+
+def _causal(query: Tensor) -> Tensor:
+    width = query.shape[2]
+    return torch.full((width, width), -torch.inf, dtype=query.dtype, device=query.device).triu(1)

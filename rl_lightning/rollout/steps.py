@@ -1,0 +1,71 @@
+"""How a decode step is launched: as it is, or as a CUDA graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+Step = Callable[[int, int], None]
+"""One token for each of the first so many slots, reading so much of the cache; all it reads and writes stays in place."""
+
+
+class Eager:
+    """Runs a step at the very size that is needed.
+
+    Attributes:
+        look_every: steps between two looks at what has ended.
+    """
+
+    look_every = 1
+
+    def __init__(self, step: Step, slots: int, length: int) -> None:
+        self.run = step
+
+
+def capture(step: Callable[[], None]) -> Callable[[], None]:
+    """A CUDA graph of a step; nothing is run yet."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+class Graphs:
+    """Runs a step as a CUDA graph: hundreds of kernels for the price of one launch.
+
+    A graph has one size, so sizes are rounded up to a few: the slots halved as often as may be, the cache in quarters. Each is
+    captured when it is first needed and lives as long as this object, which is one rollout: what it holds must not be there
+    when the update needs the memory.
+
+    Attributes:
+        look_every: a look at what has ended waits for the GPU, so it is taken every few steps.
+    """
+
+    look_every = 8
+
+    capture: Callable[[Callable[[], None]], Callable[[], None]] = staticmethod(capture)
+
+    def __init__(self, step: Step, slots: int, length: int) -> None:
+        self._step = step
+        self._slots, self._length = slots, length
+        self._graphs: dict[tuple[int, int], Callable[[], None]] = {}
+        self._warm = False
+
+    def run(self, slots: int, span: int) -> None:
+        """At least `slots` and `span`."""
+        size = self._rounded(slots, span)
+        if not self._warm:  # libraries set themselves up in their first call, which a graph must not contain
+            self._step(*size)
+            self._warm = True
+            return
+        if size not in self._graphs:
+            self._graphs[size] = self.capture(lambda: self._step(*size))
+        self._graphs[size]()
+
+    def _rounded(self, slots: int, span: int) -> tuple[int, int]:
+        most = self._slots
+        while most % 2 == 0 and most // 2 >= slots:
+            most //= 2
+        quarter = -(-self._length // 4)
+        return most, min(self._length, -(-span // quarter) * quarter)
