@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_TOKENS = 512
-"""Tokens a chunk: 311 MB of float32 logits at Qwen's vocabulary of 151,936."""
+CHUNK_TOKENS = 256
+"""Tokens a chunk: 156 MB of float32 logits at Qwen's vocabulary of 151,936, and as much of probabilities."""
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
@@ -29,19 +29,23 @@ class _ChunkedLogProbs(torch.autograd.Function):
         logps = hidden.new_empty(len(hidden), dtype=torch.float32)
         entropy = torch.empty_like(logps)
         slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        # Two buffers serve all chunks: on a CPU to allocate this much anew costs more than to fill it.
+        buffers = logps.new_empty(2, min(chunk, len(hidden)), len(head))
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
-            logits = (hidden[part].to(head.dtype) @ head.T).float()
+            logits, probs = buffers[:, : len(hidden[part])]
+            _product(hidden[part].to(head.dtype), head.T, out=logits)
             if temperature != 1:
                 logits /= temperature
-            log_probs = logits.sub_(logits.logsumexp(dim=1, keepdim=True))
-            logps[part] = log_probs.gather(1, targets[part, None]).squeeze(1)
-            probs = log_probs.exp()
-            entropy[part] = -torch.linalg.vecdot(probs, log_probs)
+            logits -= logits.amax(dim=1, keepdim=True)
+            torch.softmax(logits, dim=1, out=probs)
+            log_total = -probs.amax(dim=1).log()  # of exp(logits): the largest logit is 0
+            logps[part] = logits.gather(1, targets[part, None]).squeeze(1) - log_total
+            entropy[part] = log_total - torch.bmm(probs[:, None], logits[:, :, None]).flatten()
             if slope is not None:
-                # The subtraction comes first, in float32: a token of probability near 1 has a small slope, not a rounded one.
-                probs.neg_().scatter_add_(1, targets[part, None], probs.new_ones(len(probs), 1))
-                slope[part] = (probs.to(head.dtype) @ head) / temperature
+                # Less 1 at the target before any rounding: a token of probability near 1 has a small slope, not a rounded one.
+                probs.scatter_add_(1, targets[part, None], probs.new_full((len(probs), 1), -1.0))
+                slope[part] = (probs.to(head.dtype) @ head) / -temperature
         ctx.save_for_backward(slope)
         ctx.mark_non_differentiable(entropy)
         return logps, entropy
@@ -50,6 +54,14 @@ class _ChunkedLogProbs(torch.autograd.Function):
     def backward(ctx: Any, grad_logps: Tensor, _grad_entropy: Tensor) -> tuple[Tensor, None, None, None, None]:
         (slope,) = ctx.saved_tensors
         return (slope * grad_logps[:, None]).to(slope.dtype), None, None, None, None
+
+
+def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """a @ b, in float32 whatever it was computed in."""
+    if a.dtype == out.dtype:
+        torch.mm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
 
 
 def chunked_log_probs(

@@ -89,8 +89,7 @@ class Policy(nn.Module):
         self.model.eval()  # gradient checkpointing is for training
         try:
             self.rollout_network.refresh()
-            with self.autocast():
-                yield self.rollout_network
+            yield self.rollout_network
         finally:
             self.model.train()
 
@@ -112,16 +111,18 @@ class Policy(nn.Module):
         if network is not None:
             ids = torch.arange(1, 9, device=self.device)
             network.room_for(len(ids))
-            with torch.no_grad(), self.autocast():
-                network.refresh()
-                ours = network(ids[None], torch.arange(len(ids), device=self.device)[None], causal_attention)[0]
-                theirs = self._hidden(ids, torch.arange(len(ids), device=self.device))
+            network.refresh()
+            positions = torch.arange(len(ids), device=self.device)
+            with torch.no_grad():
+                ours = network(ids[None], positions[None], causal_attention)[0]
+                with self.autocast():
+                    theirs = self._hidden(ids, positions)
             if self._near(ours, theirs):
                 return network
         log.warning(
             f"{type(self.model.get_base_model()).__name__} is sampled by transformers' own forward, which is slower"
         )
-        return ThroughTransformers(self.model)
+        return ThroughTransformers(self.model, self.autocast())
 
     def _refuse_unusual_head(self) -> None:
         """Compare the chunked log-probs with the model's own on two tokens: soft-capped or scaled logits, a head bias …

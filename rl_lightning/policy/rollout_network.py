@@ -75,10 +75,16 @@ class Adapted:
 
 
 class ThroughTransformers:
-    """A policy of another shape, by transformers' own forward: more kernels a token, the same results."""
+    """A policy of another shape, by transformers' own forward: more kernels a token, the same results.
 
-    def __init__(self, policy: PeftModel) -> None:
+    Args:
+        policy: in eval mode whenever this is called.
+        autocast: what its adapters are multiplied under.
+    """
+
+    def __init__(self, policy: PeftModel, autocast: torch.autocast) -> None:
         base: Any = policy.get_base_model()
+        self._autocast = autocast
         config = base.config.get_text_config()
         self._decoder = base.get_decoder()
         self.head: Tensor = base.get_output_embeddings().weight
@@ -93,8 +99,9 @@ class ThroughTransformers:
         """Any length will do."""
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        out = self._decoder(input_ids=ids, position_ids=positions, use_cache=False, attend=attend)
-        return out.last_hidden_state
+        with self._autocast:
+            out = self._decoder(input_ids=ids, position_ids=positions, use_cache=False, attend=attend)
+        return out.last_hidden_state.to(self.head.dtype)
 
 
 class RolloutNetwork(Network):

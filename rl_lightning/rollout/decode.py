@@ -68,6 +68,7 @@ class _Decoding:
     Attributes:
         row, token, position, prompt: (R,) int64 each slot's row of the rollout, its last token, that token's place, and the
             length of its prompt.
+        logits, probs: (R, V) of the token being chosen.
         tokens, logps, ends: (N + 1, T + some), the same, and (N + 1,): what has been sampled; `ends` is the length, with end
             token, of a row that ended by itself, else 0.
     """
@@ -97,6 +98,8 @@ class _Decoding:
         self.tokens = torch.zeros(self.rows + 1, width, dtype=torch.int64, device=device)
         self.logps = torch.zeros(self.rows + 1, width, dtype=torch.float32, device=device)
         self.ends = torch.zeros(self.rows + 1, dtype=torch.int64, device=device)
+        self.logits = decoder.head.new_empty(slots, len(decoder.head))
+        self.probs = torch.empty_like(self.logits, dtype=torch.float32)
         self.row, self.token, self.position, self.prompt = torch.zeros(4, slots, dtype=torch.int64, device=device)
 
     def run(self) -> Iterator[tuple[int, int]]:
@@ -155,7 +158,8 @@ class _Decoding:
         hidden = self.decoder(token[:, None], position[:, None], attend)[:, 0]
         column = (position + 1 - prompt).clamp(max=self.tokens.shape[1] - 1)
         uniforms = None if self.uniforms is None else self.uniforms[row, column]
-        chosen, logps = choose(hidden @ self.decoder.head.T, self.sampling, uniforms)
+        logits = torch.mm(hidden, self.decoder.head.T, out=self.logits[:slots])
+        chosen, logps = choose(logits, self.sampling, uniforms, self.probs[:slots])
         self.tokens[row, column], self.logps[row, column] = chosen, logps
         before = self.ends[row]
         ends_now = (before == 0) & (column < self.limit) & torch.isin(chosen, self.end_token_ids)

@@ -52,39 +52,40 @@ class Sampling:
         require("sampling.min_p", self.min_p, 0 <= self.min_p < 1, "0 or more and below 1")
 
 
-def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
+def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor | None, out: Tensor) -> tuple[Tensor, Tensor]:
     """The next token of every row.
 
     Args:
-        logits: (rows, V) any float dtype.
+        logits: (rows, V) any float dtype; they may be overwritten.
         sampling: temperature and filters.
         uniforms: (rows,) float64 in [0, 1), or None for the likeliest token at temperature 1.
+        out: (rows, V) float32, room for the probabilities: to allocate it anew costs more than to fill it.
 
     Returns:
         (rows,) int64 tokens; (rows,) float32 log-probs of these under the distribution that they were drawn from.
     """
     if uniforms is None:
-        probs = logits.float().softmax(dim=-1)
+        probs = torch.softmax(logits, dim=-1, dtype=torch.float32, out=out)
         chosen = logits.argmax(dim=-1)
     else:
-        probs = token_probs(logits, sampling)
+        probs = token_probs(logits, sampling, out)
         chosen = draw(probs, uniforms)
     return chosen, probs.gather(1, chosen[:, None]).squeeze(1).log()
 
 
-def token_probs(logits: Tensor, sampling: Sampling) -> Tensor:
+def token_probs(logits: Tensor, sampling: Sampling, out: Tensor | None = None) -> Tensor:
     """The distribution that tokens are drawn from.
 
     Args:
-        logits: (rows, V) any float dtype.
+        logits: (rows, V) any float dtype; they may be overwritten.
         sampling: temperature and filters, applied in the order top-k, top-p, min-p.
+        out: (rows, V) float32, where to put it.
 
     Returns:
         (rows, V) float32; 0 where filtered out.
     """
-    logits = logits.float()
     if sampling.temperature != 1:
-        logits = logits / sampling.temperature
+        logits = logits.float().div_(sampling.temperature)
     if 0 < sampling.top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[:, -1:], -torch.inf)
     if sampling.top_p < 1:
@@ -95,7 +96,7 @@ def token_probs(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.min_p > 0:
         probs = logits.softmax(dim=-1)
         logits = logits.masked_fill(probs < sampling.min_p * probs.amax(dim=-1, keepdim=True), -torch.inf)
-    return logits.softmax(dim=-1)
+    return torch.softmax(logits, dim=-1, dtype=torch.float32, out=out)
 
 
 _BLOCK = 512
@@ -114,13 +115,16 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     Returns:
         (rows,) int64 token ids, never one of probability zero.
     """
-    blocks = F.pad(probs, (0, -probs.shape[1] % _BLOCK)).unflatten(1, (-1, _BLOCK))
-    sums = blocks.sum(dim=2).double().cumsum(dim=1)
+    vocabulary = probs.shape[1]
+    whole = vocabulary - vocabulary % _BLOCK
+    parts = [probs[:, :whole].unflatten(1, (-1, _BLOCK)).sum(dim=2), probs[:, whole:].sum(dim=1, keepdim=True)]
+    sums = torch.cat(parts, dim=1).double().cumsum(dim=1)
     wanted = uniforms[:, None] * sums[:, -1:]
     block = _first_above(sums, wanted)
     rest = (wanted - F.pad(sums, (1, 0)).gather(1, block)).clamp(min=0)
-    inside = blocks.gather(1, block[:, :, None].expand(-1, 1, _BLOCK)).squeeze(1).double().cumsum(dim=1)
-    return (block * _BLOCK + _first_above(inside, rest)).squeeze(1)
+    tokens = block * _BLOCK + torch.arange(_BLOCK, device=probs.device)
+    inside = probs.gather(1, tokens.clamp(max=vocabulary - 1)) * (tokens < vocabulary)
+    return tokens.gather(1, _first_above(inside.double().cumsum(dim=1), rest)).squeeze(1)
 
 
 def _first_above(rising: Tensor, wanted: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def test_drawing_by_blocks_is_drawing_from_one_running_sum(vocabulary):
 
 
 def test_the_likeliest_token_comes_with_its_log_prob():
-    chosen, logps = choose(PROBS.log() + 3, Sampling(temperature=0.5), None)
+    chosen, logps = choose(PROBS.log() + 3, Sampling(temperature=0.5), None, torch.empty(1, 4))
     assert chosen.tolist() == [0]
     assert torch.allclose(logps, PROBS[:, 0].log())
 
