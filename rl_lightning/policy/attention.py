@@ -7,6 +7,7 @@ tokens are packed. A model that is called without either behaves as always.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,27 +21,28 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 
 @dataclass(frozen=True)
 class Rows:
-    """Which of S packed tokens stand where in R rows of W places.
+    """Which of S packed tokens stand where in rows, right-padded in blocks of like length.
 
     A token may stand in several rows (a shared prompt): its output is taken from the first, for it is the same in all, and its
     gradient is gathered from all.
 
     Attributes:
-        row_tokens: (R, W) int64, the token at each place; after a row's end any.
-        token_place: (S,) int64, where in the flattened (R, W) each token stands first.
+        blocks: each (R, W) int64, the token at each place of R rows; after a row's end any.
+        token_place: (S,) int64, where each token stands first in all the blocks' places, one after another.
     """
 
-    row_tokens: Tensor
+    blocks: tuple[Tensor, ...]
     token_place: Tensor
 
-    def spread(self, packed: Tensor) -> Tensor:
-        """(1, heads, S, D) to (R, heads, W, D)."""
-        tokens = packed[0].transpose(0, 1).index_select(0, self.row_tokens.flatten())
-        return tokens.unflatten(0, self.row_tokens.shape).transpose(1, 2)
+    def spread(self, packed: Tensor) -> Iterator[Tensor]:
+        """(1, heads, S, D) to (R, heads, W, D) for each block."""
+        tokens = packed[0].transpose(0, 1)
+        for block in self.blocks:
+            yield tokens.index_select(0, block.flatten()).unflatten(0, block.shape).transpose(1, 2)
 
-    def collect(self, rows: Tensor) -> Tensor:
-        """(R, W, heads, D) to (1, S, heads, D)."""
-        return rows.flatten(0, 1).index_select(0, self.token_place)[None]
+    def collect(self, outputs: Sequence[Tensor]) -> Tensor:
+        """(R, W, heads, D) of each block to (1, S, heads, D)."""
+        return torch.cat([out.flatten(0, 1) for out in outputs]).index_select(0, self.token_place)[None]
 
 
 def seam(kernel: str) -> str:
@@ -58,9 +60,11 @@ def seam(kernel: str) -> str:
             return attend(module.layer_idx, query, key, value, settings["scaling"]).transpose(1, 2), None
         if rows is None:
             return plain(module, query, key, value, mask, **settings)
-        query, key, value = (rows.spread(each) for each in (query, key, value))
-        mask = _causal(query) if kernel == "eager" else None
-        return rows.collect(plain(module, query, key, value, mask, **settings)[0]), None
+        outputs = []
+        for block in zip(*(rows.spread(each) for each in (query, key, value)), strict=True):
+            mask = _causal(block[0]) if kernel == "eager" else None
+            outputs.append(plain(module, *block, mask, **settings)[0])
+        return rows.collect(outputs), None
 
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])

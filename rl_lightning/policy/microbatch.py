@@ -13,6 +13,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from rl_lightning.policy.attention import Rows
 from rl_lightning.types import Rollout
 
 
@@ -25,8 +26,7 @@ class MicroBatch:
     Attributes:
         input_ids: (S,) int64.
         positions: (S,) int64, each token's place in its row.
-        row_tokens: (R, W) int64, which of the S tokens stand in each row, prompt first; after a row's end any.
-        token_place: (S,) int64, where in the flattened (R, W) each token stands first.
+        rows: which of the S tokens stand where in the R rows, prompt first.
         predicting: (M,) int64, the token that predicts each target.
         targets: (M,) int64.
         row_of: (M,) int64, the rollout row of each target.
@@ -35,8 +35,7 @@ class MicroBatch:
 
     input_ids: Tensor
     positions: Tensor
-    row_tokens: Tensor
-    token_place: Tensor
+    rows: Rows
     predicting: Tensor
     targets: Tensor
     row_of: Tensor
@@ -83,36 +82,55 @@ def _parts(rows: list[int], group: int, prompts: list[int], completions: list[in
 
 
 def _assemble(rollout: Rollout, rows: Tensor) -> MicroBatch:
+    device = rows.device
+    numbers = torch.arange(len(rows), device=device)
     owners, group = torch.unique(rows // rollout.group_size, return_inverse=True)
     starts, lengths = rollout.prompt_lengths[owners], rollout.lengths[rows]
-    # All tokens in a row: first the prompts, then the completions without their last tokens.
-    prompt_mask = torch.arange(int(starts.max()), device=rows.device) < starts[:, None]
-    prompt_ids = rollout.prompt_ids[owners, : prompt_mask.shape[1]][prompt_mask]
+    # All tokens one after another: first the prompts, then the completions without their last tokens.
+    prompt_mask = torch.arange(int(starts.max()), device=device) < starts[:, None]
     mask = rollout.mask[rows, : int(lengths.max())]
     inner = mask.clone()
-    inner[torch.arange(len(rows), device=rows.device), lengths - 1] = False
+    inner[numbers, lengths - 1] = False
+    prompt_ids = rollout.prompt_ids[owners, : prompt_mask.shape[1]][prompt_mask]
     completion_ids = rollout.completion_ids[rows, : mask.shape[1]]
     prompt_at = starts.cumsum(0) - starts
     inner_at = len(prompt_ids) + (lengths - 1).cumsum(0) - (lengths - 1)
     # Place w of a row is token w of its prompt while that lasts, then of its completion.
-    place = torch.arange(int((starts[group] + lengths - 1).max()), device=rows.device)
+    row_lengths = starts[group] + lengths - 1
+    place = torch.arange(int(row_lengths.max()), device=device)
     past = place - starts[group, None]
     row_tokens = torch.where(past < 0, prompt_at[group, None] + place, inner_at[:, None] + past)
-    row_tokens = torch.where(past < (lengths - 1)[:, None], row_tokens, 0)
-    row, column = mask.nonzero(as_tuple=True)
-    first_row = torch.full_like(owners, len(rows)).scatter_reduce(
-        0, group, torch.arange(len(rows), device=rows.device), "amin"
-    )
+    row_tokens = torch.where(place < row_lengths[:, None], row_tokens, 0)
+    blocks, row_at = _blocks(row_tokens, row_lengths)
     owner, prompt_place = prompt_mask.nonzero(as_tuple=True)
     inner_row, inner_column = inner.nonzero(as_tuple=True)
     inner_place = starts[group[inner_row]] + inner_column
+    first_row = torch.full_like(owners, len(rows)).scatter_reduce_(0, group, numbers, "amin")
+    token_row, positions = torch.cat([first_row[owner], inner_row]), torch.cat([prompt_place, inner_place])
+    row, column = mask.nonzero(as_tuple=True)
     return MicroBatch(
         input_ids=torch.cat([prompt_ids, completion_ids[inner]]),
-        positions=torch.cat([prompt_place, inner_place]),
-        row_tokens=row_tokens,
-        token_place=torch.cat([first_row[owner], inner_row]) * len(place) + torch.cat([prompt_place, inner_place]),
+        positions=positions,
+        rows=Rows(blocks, row_at[token_row] + positions),
         predicting=row_tokens[row, starts[group[row]] + column - 1],
         targets=completion_ids[mask],
         row_of=rows[row],
         column_of=column,
     )
+
+
+def _blocks(row_tokens: Tensor, row_lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """Rows of like length together, so that attention's padding stays below a third; and (R,) where each row begins."""
+    order = row_lengths.argsort(descending=True, stable=True)
+    lengths = row_lengths[order].tolist()
+    row_at = torch.empty_like(row_lengths)
+    blocks: list[Tensor] = []
+    first = at = 0
+    while first < len(lengths):
+        width = lengths[first]
+        last = next((r for r in range(first, len(lengths)) if lengths[r] * 4 < width * 3), len(lengths))
+        members = order[first:last]
+        blocks.append(row_tokens[members, :width])
+        row_at[members] = at + width * torch.arange(len(members), device=row_at.device)
+        first, at = last, at + width * len(members)
+    return tuple(blocks), row_at

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_lightning.policy.attention import Rows
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
 from rl_lightning.policy.logprobs import CHUNK_TOKENS, chunked_log_probs
 from rl_lightning.policy.microbatch import MicroBatch
@@ -66,9 +65,8 @@ class Policy(nn.Module):
         Returns:
             (M,) float32 log-probs with gradient to the adapters; (M,) float32 entropies in nats without.
         """
-        rows = Rows(batch.row_tokens, batch.token_place)
         with self.autocast():
-            hidden = self._hidden(batch.input_ids, batch.positions, rows=rows)
+            hidden = self._hidden(batch.input_ids, batch.positions, rows=batch.rows)
         head = self.model.get_output_embeddings().weight
         return chunked_log_probs(hidden[batch.predicting], head, batch.targets, temperature, chunk)
 

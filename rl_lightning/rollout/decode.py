@@ -93,7 +93,7 @@ class _Decoding:
         decoder.room_for(length)
         self.prompts: Prompts | None = Prompts(decoder, batch.prompt_ids)
         self.cache = SlotCache(decoder, slots, length)
-        self.steps = launch(self._step, slots, length)
+        self.launch, self.length = launch, length
         self.uniforms = None if uniforms is None else F.pad(uniforms, (0, overrun, 0, 1)).to(device)
         self.tokens = torch.zeros(self.rows + 1, width, dtype=torch.int64, device=device)
         self.logps = torch.zeros(self.rows + 1, width, dtype=torch.float32, device=device)
@@ -106,11 +106,14 @@ class _Decoding:
         """Sample it all; yields each row as it ends, with its length without end token."""
         waiting = deque(range(self.rows))
         live = len(self.row)
+        steps = self.launch(
+            self._step, live, self.length
+        )  # not kept: it holds this object, which must go when it is done with
         self._begin(list(range(live)), waiting)
         while live:
-            span = int(self.position[:live].max()) + self.steps.look_every
-            for _ in range(self.steps.look_every):
-                self.steps.run(live, span)
+            span = int(self.position[:live].max()) + steps.look_every
+            for _ in range(steps.look_every):
+                steps.run(live, span)
             row, position, prompt = self.row[:live], self.position[:live], self.prompt[:live]
             ends = self.ends[row]
             over = (ends > 0) | (position + 1 - prompt >= self.limit)

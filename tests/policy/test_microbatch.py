@@ -43,12 +43,15 @@ def test_every_completion_token_is_trained_once_in_its_place(prompt_lengths, gro
         # Each prompt once, each completion without its last token.
         shared = sum(prompt_lengths[b] for b in {row // group for row in here})
         assert len(micro.input_ids) == shared + sum(lengths[row] - 1 for row in here)
-        for row, tokens in zip(here, micro.row_tokens, strict=True):
+        by_length = sorted(here, key=lambda row: -prompt_lengths[row // group] - lengths[row])
+        for row, tokens in zip(by_length, [tokens for block in micro.rows.blocks for tokens in block], strict=True):
             prompt = whole.prompt_ids[row // group, : prompt_lengths[row // group]]
             expected = torch.cat([prompt, whole.completion_ids[row, : lengths[row] - 1]])
+            assert 4 * len(expected) >= 3 * len(tokens)
             assert torch.equal(micro.input_ids[tokens[: len(expected)]], expected)
             assert torch.equal(micro.positions[tokens[: len(expected)]], torch.arange(len(expected)))
-        assert torch.equal(micro.row_tokens.flatten()[micro.token_place], torch.arange(len(micro.input_ids)))
+        places = torch.cat([block.flatten() for block in micro.rows.blocks])
+        assert torch.equal(places[micro.rows.token_place], torch.arange(len(micro.input_ids)))
         # What a predicting token predicts is what comes next in the row.
         assert torch.equal(whole.completion_ids[micro.row_of, micro.column_of], micro.targets)
         before = torch.where(

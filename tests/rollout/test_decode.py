@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import weakref
 from dataclasses import replace
 from typing import ClassVar
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from rl_lightning.policy import cut
-from rl_lightning.rollout import Sampling, sample_groups
+from rl_lightning.rollout import Sampling, decode, sample_groups
 from rl_lightning.rollout.steps import Eager, Graphs
 
 SAMPLING = Sampling(num_generations=4, max_new_tokens=24)
@@ -170,3 +172,21 @@ def test_every_text_is_told_once_and_before_the_end_where_rows_end_at_different_
     assert sorted(told) == list(enumerate(rollout.texts))
     if rows == 24:
         assert [row for row, _ in told] != list(range(24))  # in the order of their ends
+
+
+def test_nothing_of_the_cache_is_left_when_a_rollout_ends(policy, batch, monkeypatch):
+    """Not even for the garbage collector: the update needs the memory now."""
+    alive = weakref.WeakSet()
+
+    class Watched(decode.SlotCache):
+        def __init__(self, *args):
+            super().__init__(*args)
+            alive.update((self, self.keys, self.values))
+
+    monkeypatch.setattr(decode, "SlotCache", Watched)
+    gc.disable()
+    try:
+        roll(policy, batch, launch=Rounded)
+        assert not alive
+    finally:
+        gc.enable()
