@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -60,7 +61,7 @@ class Graphs:
             self._warm = True
             return
         if size not in self._graphs:
-            self._graphs[size] = self.capture(lambda: self._step(*size))
+            self._graphs[size] = self.capture(partial(self._step, *size))
         self._graphs[size]()
 
     def _rounded(self, slots: int, span: int) -> tuple[int, int]:
