@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -24,12 +25,19 @@ class Eager:
         self.run = step
 
 
-def capture(step: Callable[[], None]) -> Callable[[], None]:
-    """A CUDA graph of a step; nothing is run yet."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+class Recorder:
+    """Captures steps as CUDA graphs. They share their scratch memory: a step leaves nothing there that is read later."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
+        """What replays the step; nothing is run yet."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            step()
+        self._pool = graph.pool()
+        return graph.replay
 
 
 class Graphs:
@@ -45,10 +53,10 @@ class Graphs:
 
     look_every = 8
 
-    capture: Callable[[Callable[[], None]], Callable[[], None]] = staticmethod(capture)
+    recorder: Callable[[], Callable[[Callable[[], None]], Callable[[], None]]] = Recorder
 
     def __init__(self, step: Step, slots: int, length: int) -> None:
-        self._step = step
+        self._step, self._capture = step, self.recorder()
         self._slots, self._length = slots, length
         self._graphs: dict[tuple[int, int], Callable[[], None]] = {}
         self._warm = False
@@ -61,7 +69,7 @@ class Graphs:
             self._warm = True
             return
         if size not in self._graphs:
-            self._graphs[size] = self.capture(partial(self._step, *size))
+            self._graphs[size] = self._capture(partial(self._step, *size))
         self._graphs[size]()
 
     def _rounded(self, slots: int, span: int) -> tuple[int, int]:

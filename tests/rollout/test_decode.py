@@ -116,7 +116,7 @@ class Rounded(Graphs):
     """A CUDA graph's twin on a CPU: the same sizes and looks, and what would be captured is called."""
 
     sizes: ClassVar[list[tuple[int, int]]] = []
-    capture = staticmethod(lambda step: step)
+    recorder = staticmethod(lambda: lambda step: step)
 
     def run(self, slots, span):
         self.sizes.append(self._rounded(slots, span))
