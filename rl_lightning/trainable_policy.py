@@ -55,6 +55,8 @@ class TrainablePolicy(LightningModule):
             require("trainer.accelerator", device.type, device.type in kinds, "cpu, or gpu with a CUDA device")
             require("trainer.precision", precision, precision == "32-true", "32-true: see model.policy.dtype instead")
             self.policy = Policy(self.policy_config, device, self.seed)
+            longest_prompt = self.trainer.datamodule.max_prompt_tokens  # type: ignore[attr-defined]
+            self.policy.refuse_longer(longest_prompt + self.sampling.max_new_tokens)
             self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)
 
     def configure_optimizers(self) -> Any:

@@ -91,6 +91,25 @@ class Policy(nn.Module):
         finally:
             self.model.train()
 
+    def refuse_longer(self, tokens: int) -> None:
+        """Refuse sequences that the model cannot attend over as a whole.
+
+        Args:
+            tokens: the longest prompt and completion together.
+
+        Raises:
+            UserError: its context is shorter, or its attention slides over fewer.
+        """
+        config = self.model.config
+        slides = any("sliding" in kind for kind in getattr(config, "layer_types", None) or ["sliding"])
+        window = (slides and getattr(config, "sliding_window", None)) or config.max_position_embeddings
+        context = min(config.max_position_embeddings, window)
+        if tokens > context:
+            raise UserError(
+                f"data.max_prompt_tokens + model.sampling.max_new_tokens: {tokens} tokens are more than the {context} that "
+                f"{type(self.model.get_base_model()).__name__} attends over; lower one of them"
+            )
+
     def decode_text(self, token_ids: Tensor) -> str:
         """Token ids to text, special tokens included: a completion that writes one should be seen to."""
         return self.tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -5,7 +5,7 @@ import logging
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from rl_lightning.policy import MicroBatch, Policy, PolicyConfig, cut
 from rl_lightning.policy.loading import EMBEDDED
@@ -170,3 +170,21 @@ def test_a_head_that_is_not_one_matrix_product_is_refused(monkeypatch):
     monkeypatch.setattr(module, "chunked_log_probs", lambda h, head, *rest: original(h, head * 2, *rest))
     with pytest.raises(UserError, match="does more to its logits"):
         Policy(PolicyConfig("tiny", quantization="none"), CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "context"),
+    [
+        ({"max_position_embeddings": 700}, 700),
+        ({"sliding_window": 600, "use_sliding_window": True, "max_window_layers": 0}, 600),
+        ({"sliding_window": 600, "use_sliding_window": False}, 2048),
+    ],
+)
+def test_sequences_longer_than_the_context_are_refused(policy, monkeypatch, settings, context):
+    config = Qwen2Config(**{"max_position_embeddings": 2048, "num_hidden_layers": 2} | settings)
+    monkeypatch.setattr(policy.model.base_model.model, "config", config)
+    policy.refuse_longer(context)
+    with pytest.raises(
+        UserError, match=f"{context + 1} tokens are more than the {context} that Qwen2ForCausalLM attends"
+    ):
+        policy.refuse_longer(context + 1)
