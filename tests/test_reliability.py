@@ -230,7 +230,7 @@ def test_too_little_memory_for_the_update_halves_the_budget_and_changes_nothing(
     log_probs = Policy.log_probs
 
     def scarce(self, batch, *args):
-        if batch.input_ids.numel() > 100:
+        if batch.input_ids.numel() > 70:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return log_probs(self, batch, *args)
 

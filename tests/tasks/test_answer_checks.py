@@ -327,13 +327,19 @@ def test_hostile_answers_do_not_reach_a_scorer_that_would_run_or_hang(name):
     assert passed <= in_form
 
 
+def _seconds(call, *args):
+    start = time.process_time()
+    call(*args)
+    return time.process_time() - start
+
+
 @pytest.mark.parametrize("name", task_names())
 def test_hostile_answers_earn_nothing_in_full_and_run_nothing(name, tmp_path):
     problem = problems(name)[0]
     for text in hostile_answers(problem, str(tmp_path / "ran")):
-        start = time.process_time()
         refusal = refuse_answer(name, text, problem.entry)
-        assert time.process_time() - start < 0.2, text[:80]
+        # Three tries: a garbage collection of the whole suite may fall into one.
+        assert min(_seconds(refuse_answer, name, text, problem.entry) for _ in range(3)) < 0.2, text[:80]
         if refusal is None and text.strip() not in (right := str(problem.entry["answer"])) and f"{text}.0" not in right:
             assert task(name).score(text.strip(), problem.entry) < 1.0, text[:80]
     assert list(tmp_path.iterdir()) == []
