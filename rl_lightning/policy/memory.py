@@ -1,0 +1,120 @@
+"""What a training step holds in memory, part by part: arithmetic from the model's shape, without a weight.
+
+Every function is one part. P and T are the longest prompt and completion, R the slots that decode together, V the vocabulary,
+H the width of the hidden states. `unit` is the bytes of a number in the compute dtype: 2, or 4 for float32.
+
+What is not here costs less than a hundredth: norms, masks, token ids, sampled log-probs, rotary tables.
+"""
+
+from __future__ import annotations
+
+from rl_lightning.policy.logprobs import CHUNK_TOKENS
+from rl_lightning.policy.shapes import ModelShape
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""A weight in 4 bits, an 8-bit scale every 64 weights, a float32 scale every 256 of these (double quantisation)."""
+
+CUDA_CONTEXT = 500_000_000
+"""Bytes of a process that uses CUDA, before its first tensor: kernels, cuBLAS workspaces."""
+
+CPU_CONTEXT = 700_000_000
+"""Bytes of a process that has imported torch, Lightning and transformers, before its first tensor."""
+
+SLACK = 0.1
+"""Share of what comes and goes that the allocator loses to rounding and fragments."""
+
+PREFILL_TOKENS = 4096
+"""Prompt tokens that run through the network together."""
+
+OVERRUN_TOKENS = 16
+"""Room in a slot beyond prompt and completion: a few steps between two looks at what has ended, rounded to eights."""
+
+
+def base(shape: ModelShape, unit: int, quantized: bool) -> float:
+    """The frozen base: linear layers in 4 bits, embeddings, norms and head in the compute dtype."""
+    return shape.linear_weights * (NF4_BYTES if quantized else unit) + shape.other_weights * unit
+
+
+def largest_dense(shape: ModelShape, unit: int) -> float:
+    """One linear layer's weights unpacked: 4-bit products of many rows do that, and so does loading."""
+    return shape.largest_linear * unit
+
+
+def merged_copy(shape: ModelShape, unit: int) -> float:
+    """Base and adapters as dense linear layers, for rollouts."""
+    return shape.linear_weights * unit
+
+
+def adapter(shape: ModelShape, rank: int) -> float:
+    """Master weights in float32; their gradient is as large, and each of Adam's two moments."""
+    return 4 * shape.lora_weights_a_rank * rank
+
+
+def adapter_copy(shape: ModelShape, rank: int, unit: int) -> float:
+    """Adapters in the compute dtype: fused for rollouts; cast by autocast in the update, where float32 needs no copy."""
+    return unit * shape.lora_weights_a_rank * rank
+
+
+def cache(shape: ModelShape, unit: int, tokens: int) -> float:
+    """A key and a value for each token, layer and key/value head."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_width * unit * tokens
+
+
+def draws(shape: ModelShape, unit: int, rows: int, filtered: bool) -> float:
+    """Choosing a token for each of R rows: logits, the same in float32, probabilities and their sums by block; a filter sorts
+    them too (float32 values, int64 places, running sums, a mask of each)."""
+    return (unit + 3 * 4 + (24 if filtered else 0)) * shape.vocabulary * rows
+
+
+def prefill(shape: ModelShape, unit: int, tokens: int) -> float:
+    """Prompts on their way through one layer, without gradient: gate, up, silu and their product, and four hidden states."""
+    return unit * tokens * (4 * shape.mlp_width + 4 * shape.width)
+
+
+def saved_a_layer(shape: ModelShape, unit: int, rank: int, recast: bool) -> float:
+    """Bytes a token that autograd keeps of one layer. Weights are frozen, so only what LoRA and the non-linear parts need:
+
+    norms: their input in float32 and their output, twice, and a float32 a row;
+    attention: queries, keys, values and the result, and a float32 a head;
+    MLP: gate, silu(gate), up and their product;
+    LoRA: what comes out of A, `rank` numbers a linear module;
+    Qwen3's norms of queries and keys: these in float32 once more, and a float32 a head;
+    Phi-3's fused products: the values are part of the product, which stays whole, and the attention's result is copied.
+
+    Args:
+        shape: the model's.
+        unit: bytes of a number in the compute dtype.
+        rank: LoRA's.
+        recast: PEFT casts the input of a layer that is not in 4 bits to the adapters' float32 and autocast casts it back, for
+            each layer anew: keys, values and up keep a copy of what queries and gate have, and the output product one of its own.
+    """
+    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    norms = 2 * ((4 + unit) * shape.width + 4)
+    attention = 2 * unit * (queries + keys) + 4 * shape.heads
+    mlp, lora = 4 * unit * shape.mlp_width, unit * rank * shape.linears_a_layer
+    qk_norms = 4 * (queries + keys + shape.heads + shape.kv_heads) if shape.norms_qk else 0
+    fused = unit * (2 * queries + keys) if shape.fused_qkv else 0
+    copies = unit * (queries + (0 if shape.fused_qkv else 3 * shape.width)) if recast else 0
+    return norms + attention + mlp + lora + qk_norms + fused + copies
+
+
+def kept_for_backward(saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool) -> float:
+    """What the forward pass leaves: with checkpointing the input of each layer, without it all that autograd keeps."""
+    return shape.layers * tokens * (unit * shape.width if checkpointing else saved)
+
+
+def backward_of_a_layer(saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool) -> float:
+    """On top of that, while gradients pass a layer: with checkpointing that layer, computed again; the gradient of the MLP's
+    product along two ways, base and LoRA; the last hidden states, their gradient, and the last norm's float32 input."""
+    again = saved if checkpointing else 0
+    return tokens * (again + 2 * unit * shape.mlp_width + (2 * unit + 4) * shape.width)
+
+
+def head(shape: ModelShape, unit: int, tokens: int) -> float:
+    """Hidden states at the head: all, those of completion tokens, their gradient, and the last norm's float32 input."""
+    return tokens * (3 * unit + 4) * shape.width
+
+
+def logits(shape: ModelShape, tokens: int) -> float:
+    """One chunk: three float32 copies (log-probs, probabilities, their product) of its logits."""
+    return 3 * 4 * shape.vocabulary * min(tokens, CHUNK_TOKENS)
