@@ -1,7 +1,6 @@
 """What a training step holds in memory, part by part: arithmetic from the model's shape, without a weight.
 
-Every function is one part. P and T are the longest prompt and completion, R the slots that decode together, V the vocabulary,
-H the width of the hidden states. `unit` is the bytes of a number in the compute dtype: 2, or 4 for float32.
+Every function is one part. `unit` is the bytes of a number in the compute dtype: 2, or 4 for float32.
 
 What is not here costs less than a hundredth: norms, masks, token ids, sampled log-probs, rotary tables.
 """
@@ -22,9 +21,6 @@ CPU_CONTEXT = 700_000_000
 
 SLACK = 0.1
 """Share of what comes and goes that the allocator loses to rounding and fragments."""
-
-PREFILL_TOKENS = 4096
-"""Prompt tokens that run through the network together."""
 
 OVERRUN_TOKENS = 16
 """Room in a slot beyond prompt and completion: a few steps between two looks at what has ended, rounded to eights."""
@@ -50,9 +46,18 @@ def adapter(shape: ModelShape, rank: int) -> float:
     return 4 * shape.lora_weights_a_rank * rank
 
 
-def adapter_copy(shape: ModelShape, rank: int, unit: int) -> float:
-    """Adapters in the compute dtype: fused for rollouts; cast by autocast in the update, where float32 needs no copy."""
-    return unit * shape.lora_weights_a_rank * rank
+def cast_adapter(shape: ModelShape, rank: int, unit: int) -> float:
+    """Adapters as autocast casts them in the update; float32 needs no copy."""
+    return unit * shape.lora_weights_a_rank * rank if unit == 2 else 0.0
+
+
+def fused_adapter(shape: ModelShape, rank: int, unit: int) -> float:
+    """Adapters as rollouts multiply them: layers that read the same input share a product, B as a matrix of their blocks."""
+    joined, pair = (1, 1) if shape.fused_qkv else (3, 2)
+    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    a = shape.width * (joined + pair) + queries + shape.mlp_width
+    b = (queries + 2 * keys) * joined + 2 * shape.mlp_width * pair + 2 * shape.width
+    return unit * rank * shape.layers * (a + b)
 
 
 def cache(shape: ModelShape, unit: int, tokens: int) -> float:
@@ -66,48 +71,53 @@ def draws(shape: ModelShape, unit: int, rows: int, filtered: bool) -> float:
     return (unit + 3 * 4 + (24 if filtered else 0)) * shape.vocabulary * rows
 
 
-def prefill(shape: ModelShape, unit: int, tokens: int) -> float:
-    """Prompts on their way through one layer, without gradient: gate, up, silu and their product, and four hidden states."""
-    return unit * tokens * (4 * shape.mlp_width + 4 * shape.width)
+def prefill(shape: ModelShape, unit: int, tokens: int, merged: bool) -> float:
+    """Prompts on their way through one layer, without gradient: gate and up, their product and what it is made of; on 4-bit
+    weights gate and up lie there three times, for they are joined and LoRA's is added; and four hidden states."""
+    return unit * tokens * ((4 if merged else 6) * shape.mlp_width + 4 * shape.width)
 
 
-def saved_a_layer(shape: ModelShape, unit: int, rank: int, recast: bool) -> float:
-    """Bytes a token that autograd keeps of one layer. Weights are frozen, so only what LoRA and the non-linear parts need:
+def saved_a_layer(shape: ModelShape, unit: int, rank: int, tokens: int, places: int, recast: bool) -> float:
+    """Bytes that autograd keeps of one layer. Weights are frozen, so only what LoRA and the non-linear parts need:
 
     norms: their input in float32 and their output, twice, and a float32 a row;
-    attention: queries, keys, values and the result, and a float32 a head;
+    attention: queries, keys, values and the result at every place of the rows, a float32 a head, and the result a token;
     MLP: gate, silu(gate), up and their product;
     LoRA: what comes out of A, `rank` numbers a linear module;
     Qwen3's norms of queries and keys: these in float32 once more, and a float32 a head;
-    Phi-3's fused products: the values are part of the product, which stays whole, and the attention's result is copied.
+    Phi-3's fused products: the result of attention is copied.
 
     Args:
         shape: the model's.
         unit: bytes of a number in the compute dtype.
         rank: LoRA's.
+        tokens: packed, of the micro-batch.
+        places: of these in the rows of attention.
         recast: PEFT casts the input of a layer that is not in 4 bits to the adapters' float32 and autocast casts it back, for
             each layer anew: keys, values and up keep a copy of what queries and gate have, and the output product one of its own.
     """
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     norms = 2 * ((4 + unit) * shape.width + 4)
-    attention = 2 * unit * (queries + keys) + 4 * shape.heads
     mlp, lora = 4 * unit * shape.mlp_width, unit * rank * shape.linears_a_layer
     qk_norms = 4 * (queries + keys + shape.heads + shape.kv_heads) if shape.norms_qk else 0
-    fused = unit * (2 * queries + keys) if shape.fused_qkv else 0
     copies = unit * (queries + (0 if shape.fused_qkv else 3 * shape.width)) if recast else 0
-    return norms + attention + mlp + lora + qk_norms + fused + copies
+    attention = 2 * unit * (queries + keys) + 4 * shape.heads
+    return tokens * (norms + unit * queries + mlp + lora + qk_norms + copies) + places * attention
 
 
 def kept_for_backward(saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool) -> float:
     """What the forward pass leaves: with checkpointing the input of each layer, without it all that autograd keeps."""
-    return shape.layers * tokens * (unit * shape.width if checkpointing else saved)
+    return shape.layers * (tokens * unit * shape.width if checkpointing else saved)
 
 
-def backward_of_a_layer(saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool) -> float:
+def backward_of_a_layer(
+    saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool, recast: bool
+) -> float:
     """On top of that, while gradients pass a layer: with checkpointing that layer, computed again; the gradient of the MLP's
-    product along two ways, base and LoRA; the last hidden states, their gradient, and the last norm's float32 input."""
+    product along two ways, base and LoRA, `recast` in float32 once more; the last hidden states, their gradient, and the last
+    norm's float32 input."""
     again = saved if checkpointing else 0
-    return tokens * (again + 2 * unit * shape.mlp_width + (2 * unit + 4) * shape.width)
+    return again + tokens * ((2 * unit + 4 * recast) * shape.mlp_width + (2 * unit + 4) * shape.width)
 
 
 def head(shape: ModelShape, unit: int, tokens: int) -> float:
@@ -115,6 +125,6 @@ def head(shape: ModelShape, unit: int, tokens: int) -> float:
     return tokens * (3 * unit + 4) * shape.width
 
 
-def logits(shape: ModelShape, tokens: int) -> float:
-    """One chunk: three float32 copies (log-probs, probabilities, their product) of its logits."""
-    return 3 * 4 * shape.vocabulary * min(tokens, CHUNK_TOKENS)
+def logits(shape: ModelShape, unit: int, tokens: int) -> float:
+    """One chunk: logits and probabilities in float32, and either of them once more where the head is not."""
+    return (2 * 4 + (unit if unit == 2 else 0)) * shape.vocabulary * min(tokens, CHUNK_TOKENS)

@@ -16,6 +16,9 @@ from torch import Tensor
 from rl_lightning.policy.attention import Rows
 from rl_lightning.types import Rollout
 
+PLACES_A_TOKEN = 2
+"""Attention works on whole rows, each with the prompt that it shares: at most so many places in these a token of the budget."""
+
 
 @dataclass(frozen=True)
 class MicroBatch:
@@ -43,7 +46,8 @@ class MicroBatch:
 
 
 def cut(rollout: Rollout, rows: Tensor, token_budget: int) -> list[MicroBatch]:
-    """Cut the chosen rows, group by group, into micro-batches of at most `token_budget` tokens.
+    """Cut the chosen rows, group by group, into micro-batches of at most `token_budget` tokens and twice as many places in
+    the rows of attention.
 
     Args:
         rollout: the whole step's rollout.
@@ -61,22 +65,20 @@ def _parts(rows: list[int], group: int, prompts: list[int], completions: list[in
     """Rows of each micro-batch. Groups come longest first and stay together where they can, so that rows of like length meet."""
     groups = [list(members) for _, members in groupby(rows, key=lambda row: row // group)]
     groups.sort(key=lambda members: -max(completions[row] for row in members) - prompts[members[0] // group])
+
+    def fits(part: list[int]) -> bool:
+        read = sum(prompts[owner] for owner in {row // group for row in part})
+        written = sum(completions[row] for row in part)
+        places = sum(prompts[row // group] for row in part) + written
+        return read + written <= budget and places <= PLACES_A_TOKEN * budget
+
     part: list[int] = []
-    size = 0
     for members in groups:
-        prompt = prompts[members[0] // group]
-        if part and size + prompt + sum(completions[row] for row in members) > budget:
-            yield part
-            part, size = [], 0
-        fresh = True
-        for row in members:
-            more = completions[row] + prompt * fresh
-            if part and size + more > budget:
+        for rows_together in [members] if fits(members) else [[row] for row in members]:
+            if part and not fits(part + rows_together):
                 yield part
-                part, size, more = [], 0, completions[row] + prompt
-            part.append(row)
-            size += more
-            fresh = False
+                part = []
+            part = part + rows_together
     if part:
         yield part
 

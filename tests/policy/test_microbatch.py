@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl_lightning.policy import cut
+from rl_lightning.policy.microbatch import PLACES_A_TOKEN
 from rl_lightning.types import Rollout
 
 
@@ -40,6 +41,8 @@ def test_every_completion_token_is_trained_once_in_its_place(prompt_lengths, gro
     for micro in cut(whole, rows, budget):
         here = list(dict.fromkeys(micro.row_of.tolist()))
         assert len(here) == 1 or len(micro.input_ids) <= budget
+        places = sum(prompt_lengths[row // group] + lengths[row] - 1 for row in here)
+        assert len(here) == 1 or places <= PLACES_A_TOKEN * budget
         # Each prompt once, each completion without its last token.
         shared = sum(prompt_lengths[b] for b in {row // group for row in here})
         assert len(micro.input_ids) == shared + sum(lengths[row] - 1 for row in here)
