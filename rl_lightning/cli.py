@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import logging
 import os
@@ -16,11 +17,12 @@ from rl_lightning.types import UserError
 _THE_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
-usage: python -m rl_lightning {fit,validate,tasks} ...
+usage: python -m rl_lightning {fit,validate,plan,tasks} ...
 
   fit --config configs/quickstart.yaml          train; --help lists every setting
   fit --config ... --ckpt_path last             go on where a run stopped
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint
+  plan --config ... [--vram 8]                  does it fit, and with which settings: on this GPU, or on one of 8 GB
   tasks [NAME]                                  all tasks, or one with its settings and two problems"""
 
 
@@ -43,8 +45,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: without the program's name; None takes them from the process.
 
     Returns:
-        the exit status: 0; 2 after a mistake of the user's or a full or unwritable disk, which one line on stderr names;
-        128 + the signal's number after a signal.
+        the exit status: 0; 1 where what `plan` was asked about does not fit; 2 after a mistake of the user's or a full or
+        unwritable disk, which one line on stderr names; 128 + the signal's number after a signal.
     """
     args = list(sys.argv[1:] if args is None else args)
     sys.argv = [sys.argv[0], *args]  # LightningCLI warns where the two differ
@@ -53,6 +55,8 @@ def main(args: Sequence[str] | None = None) -> int:
             print(_USAGE)
         elif args[0] == "tasks":
             print(_tasks(args[1:]), flush=True)
+        elif args[0] == "plan":
+            return _plan(args[1:])
         elif args[0] in ("fit", "validate"):
             quiet()  # first, for some of it is said at import
             # Seconds of imports that `tasks` can do without.
@@ -65,7 +69,7 @@ def main(args: Sequence[str] | None = None) -> int:
             except MisconfigurationException as error:  # Lightning's own word for a mistake of the user's
                 raise UserError(" ".join(str(error).split())) from error
         else:
-            raise UserError(f"{args[0]!r} is not a command; there are: fit, validate, tasks")
+            raise UserError(f"{args[0]!r} is not a command; there are: fit, validate, plan, tasks")
     except UserError as error:
         print(f"error: {_last_line(error)}", file=sys.stderr)
         return 2
@@ -115,6 +119,24 @@ def _no_loading_bar(factory: Callable[..., Any], args: Sequence[Any], settings: 
     """No bar for what comes from the disk; those of downloads stay."""
     loading = settings.get("desc") == "Loading weights"
     return factory(*args, **settings, **({"disable": True} if loading else {}))
+
+
+def _plan(args: list[str]) -> int:
+    """Print the memory plan; 1 where the work does not fit."""
+    parser = argparse.ArgumentParser("rl_lightning plan", add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--vram", type=float)
+    try:
+        own, rest = parser.parse_known_args(args)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error.argument_name}: {error.message}; it must be a number of GB, such as 8") from error
+    quiet()
+    from rl_lightning.lightning_cli import PlanCommandLine
+    from rl_lightning.policy.plan import table
+
+    sys.argv = [sys.argv[0], "fit", *rest]
+    plan = PlanCommandLine(own.vram).plan
+    print(table(plan))
+    return 0 if plan.fits else 1
 
 
 def _tasks(names: list[str]) -> str:

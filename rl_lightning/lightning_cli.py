@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -14,6 +15,7 @@ from rl_lightning.callbacks import (
     AdapterCheckpoint,
     FixedEval,
     GroupVariance,
+    MemoryPlan,
     RewardProgressBar,
     RolloutLog,
     RunDirectory,
@@ -24,6 +26,9 @@ from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
+from rl_lightning.policy import PolicyConfig
+from rl_lightning.policy.plan import card_of, card_of_size, make_plan, step_work
+from rl_lightning.rollout import Sampling
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import unused, write_whole
 
@@ -42,6 +47,7 @@ _TRAINER_DEFAULTS = {
 
 _CALLBACKS = {
     "stop_at_signal": StopAtSignal,
+    "memory_plan": MemoryPlan,
     "group_variance": GroupVariance,
     "rollout_log": RolloutLog,
     "fixed_eval": FixedEval,
@@ -151,3 +157,35 @@ class RLCommandLine(LightningCLI):
         if config.get("enable_progress_bar") is False:  # None, which is the default, is Lightning's for true
             callbacks = [callback for callback in callbacks if not isinstance(callback, RewardProgressBar)]
         return super()._instantiate_trainer(config, callbacks)
+
+
+class PlanCommandLine(RLCommandLine):
+    """Reads what `fit` reads, loads and writes nothing, and keeps the plan.
+
+    Args:
+        vram: GB of a GPU that need not be here, or None for this machine's GPU, or else its CPU.
+    """
+
+    def __init__(self, vram: float | None) -> None:
+        self.vram = vram
+        super().__init__()
+
+    def _parse_ckpt_path(self) -> None:
+        """None is needed."""
+
+    def instantiate_classes(self) -> None:
+        """Only what decides on memory."""
+        config = self.config[self.subcommand]
+        model, data = config.model, config.data
+        policy, sampling = PolicyConfig(**model.policy), Sampling(**model.sampling)
+        here = (
+            torch.device("cuda", 0)
+            if torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+            else torch.device("cpu")
+        )
+        card = card_of(here) if self.vram is None else card_of_size(self.vram)
+        work = step_work(sampling, data.prompts_per_step, data.max_prompt_tokens)
+        self.plan = make_plan(policy, work, model.token_budget, sampling.max_rollout_rows, card)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""

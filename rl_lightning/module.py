@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class GRPOModule(TrainablePolicy):
         warmup_steps: optimizer steps over which the rate rises from zero.
         weight_decay: of AdamW.
         max_grad_norm: gradients are scaled down to this norm; > 0.
-        token_budget: tokens, padding included, of a micro-batch in the update; less needs less memory.
+        token_budget: tokens of a micro-batch in the update; less needs less memory; auto: what the card has room for.
         score_workers: processes in which answers are scored; at least 1.
         score_seconds: an answer whose scorer takes longer earns nothing; > 0.
         seed: of the sampler and of the adapters' initial values.
@@ -72,7 +72,7 @@ class GRPOModule(TrainablePolicy):
         warmup_steps: int = 0,
         weight_decay: float = 0.0,
         max_grad_norm: float = 1.0,
-        token_budget: int = 8192,
+        token_budget: int | Literal["auto"] = "auto",
         score_workers: int = 2,
         score_seconds: float = 2.0,
         seed: int = 0,
@@ -81,11 +81,12 @@ class GRPOModule(TrainablePolicy):
         for name, value in {
             "learning_rate": learning_rate,
             "max_grad_norm": max_grad_norm,
-            "token_budget": token_budget,
             "score_workers": score_workers,
             "score_seconds": score_seconds,
         }.items():
             require(f"model.{name}", value, value > 0, "above 0")
+        allowed = token_budget == "auto" or token_budget > 0
+        require("model.token_budget", token_budget, allowed, "above 0, or auto")
         require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
         self.policy_config, self.objective, self.reward = policy, objective, reward
         self.sampling = replace(sampling)  # a copy: too little memory may halve its rows

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule
 
 from rl_lightning.objective import Objective
 from rl_lightning.policy import Policy, PolicyConfig, Schedule, learning_rate_share
+from rl_lightning.policy.plan import Card, Plan, card_of, make_plan, step_work
 from rl_lightning.resume import random_states, refuse_other_settings, restore_random_states, settings
 from rl_lightning.rollout import Sampling
 from rl_lightning.scoring import Reward
@@ -23,6 +24,7 @@ class TrainablePolicy(LightningModule):
     Attributes:
         loaded_step: the optimizer step of the checkpoint that was loaded, 0 where none was: Lightning's own clock rests in
             `validate`.
+        plan: what the model needs on this device, and the settings that fit; from `configure_model` on.
         interrupted: whether a signal ended the run before its time.
         metrics: of the step that has just been made; callbacks may add theirs in `on_train_batch_end`.
     """
@@ -35,8 +37,10 @@ class TrainablePolicy(LightningModule):
     lr_schedule: Schedule
     warmup_steps: int
     weight_decay: float
+    token_budget: Any  # "auto" until the plan is made
     seed: int
     generator: torch.Generator
+    plan: Plan
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,10 +58,17 @@ class TrainablePolicy(LightningModule):
             kinds, precision = ("cpu", "cuda"), self.trainer.precision
             require("trainer.accelerator", device.type, device.type in kinds, "cpu, or gpu with a CUDA device")
             require("trainer.precision", precision, precision == "32-true", "32-true: see model.policy.dtype instead")
-            self.policy = Policy(self.policy_config, device, self.seed)
-            longest_prompt = self.trainer.datamodule.max_prompt_tokens  # type: ignore[attr-defined]
-            self.policy.refuse_longer(longest_prompt + self.sampling.max_new_tokens)
+            self.plan = self._planned(card_of(device))
+            self.token_budget = self.plan.settings.token_budget
+            self.sampling.max_rollout_rows = self.plan.settings.max_rollout_rows
+            self.policy = Policy(self.plan.apply(self.policy_config), device, self.seed)
+            self.policy.refuse_longer(self.plan.work.prompt_tokens + self.sampling.max_new_tokens)
             self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)
+
+    def _planned(self, card: Card) -> Plan:
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        work = step_work(self.sampling, data.prompts_per_step, data.max_prompt_tokens)
+        return make_plan(self.policy_config, work, self.token_budget, self.sampling.max_rollout_rows, card)
 
     def configure_optimizers(self) -> Any:
         """AdamW on the adapters."""

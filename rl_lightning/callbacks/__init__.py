@@ -1,8 +1,9 @@
-"""Lightning callbacks: the fixed evaluation, group statistics, checkpoints, the progress bar, what a run leaves behind."""
+"""Lightning callbacks: the fixed evaluation, group statistics, checkpoints, memory, the progress bar, what a run leaves."""
 
 from rl_lightning.callbacks.adapter_checkpoint import AdapterCheckpoint
 from rl_lightning.callbacks.fixed_eval import FixedEval
 from rl_lightning.callbacks.group_variance import GroupVariance
+from rl_lightning.callbacks.memory_plan import MemoryPlan
 from rl_lightning.callbacks.progress import RewardProgressBar
 from rl_lightning.callbacks.rollout_log import RolloutLog
 from rl_lightning.callbacks.run_directory import RunDirectory
@@ -12,6 +13,7 @@ __all__ = [
     "AdapterCheckpoint",
     "FixedEval",
     "GroupVariance",
+    "MemoryPlan",
     "RewardProgressBar",
     "RolloutLog",
     "RunDirectory",

@@ -88,7 +88,7 @@ class FixedEval(Callback):
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows: list[Row] = []
         module: Any = pl_module
-        for index, batch in enumerate(trainer.datamodule.eval_batches(module.sampling.max_rollout_rows)):  # type: ignore[attr-defined]
+        for index, batch in enumerate(trainer.datamodule.eval_batches(module.plan.eval_rows)):  # type: ignore[attr-defined]
             outputs = module.validation_step(batch.to(module.device), index)
             rows += _rows(batch.problems, outputs["rollout"], outputs["scores"])
         self._report(trainer, pl_module, rows)

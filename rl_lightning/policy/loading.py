@@ -40,11 +40,11 @@ class PolicyConfig:
     """Attention kernel of the update; where flash_attention_2 is missing, sdpa takes its place and a line says so."""
 
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Recompute activations in backward: about a third more work for a fraction of the memory; auto: on a GPU only."""
+    """Recompute activations in backward: a third more work for a fraction of the memory; auto: where it does not fit without."""
 
     rollout_weights: Literal["auto", "merged", "trained"] = "auto"
     """What rollouts run on: `trained` is the 4-bit base as it is and its adapters; `merged` a second, dense copy of both in
-    `dtype`, faster a token; auto: merged on a CPU, trained on a GPU."""
+    `dtype`, faster a token; auto: merged where there is room for it."""
 
     lora_r: int = 16
     """Rank of the adapters; at least 1."""
@@ -127,7 +127,7 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     )
     base.requires_grad_(False)
     _keep_4bit_weights_as_they_are(base)
-    if config.gradient_checkpointing == "on" or (config.gradient_checkpointing == "auto" and device.type == "cuda"):
+    if config.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable({"use_reentrant": False})
     lora = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -10,21 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import psutil
 import torch
 
+from rl_lightning.policy import memory
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype
-from rl_lightning.policy.phases import Model, Moment, Phase, Settings, Work, predict
+from rl_lightning.policy.phases import Model, Moment, Part, Phase, Settings, Work, predict
 from rl_lightning.policy.shapes import model_shape
+from rl_lightning.rollout import Sampling
 from rl_lightning.types import require
 
 MOST_ROWS = 256
 """Sequences that `auto` lets decode at once: more make a token hardly cheaper."""
 
-MOST_TOKENS = {"cuda": 16384, "cpu": 8192}
-"""Tokens a micro-batch that `auto` goes up to: more keep the device no busier."""
+MOST_TOKENS = 8192
+"""Tokens a micro-batch that `auto` goes up to: more keep no device busier."""
 
 ENOUGH_TOKENS = 2048
 """With fewer tokens a micro-batch, unpacking 4-bit weights takes a share of the time that one would notice: `auto` turns
@@ -53,10 +55,11 @@ class Plan:
     """A prediction.
 
     Attributes:
-        model, work, settings, card: what it is for.
+        name, model, work, settings, card: what it is for.
         phases: bytes by part at the moment of each phase that needs most.
     """
 
+    name: str
     model: Model
     work: Work
     settings: Settings
@@ -67,6 +70,14 @@ class Plan:
     def peak(self) -> float:
         """Bytes."""
         return max(sum(parts.values()) for parts in self.phases.values())
+
+    def apply(self, config: PolicyConfig) -> PolicyConfig:
+        """The configuration with what the plan has decided."""
+        return replace(
+            config,
+            gradient_checkpointing="on" if self.settings.checkpointing else "off",
+            rollout_weights="merged" if self.settings.merged else "trained",
+        )
 
     @property
     def fits(self) -> bool:
@@ -83,6 +94,18 @@ class Plan:
             if sum(moment.values()) <= self.peak:
                 return rows
         return 1
+
+
+def step_work(sampling: Sampling, prompts: int, prompt_tokens: int) -> Work:
+    """What a training step asks for.
+
+    Args:
+        sampling: how completions are drawn.
+        prompts: a step.
+        prompt_tokens: the longest prompt.
+    """
+    filtered = sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p > 0
+    return Work(prompts, sampling.num_generations, prompt_tokens, sampling.max_new_tokens, filtered)
 
 
 def make_plan(
@@ -103,12 +126,10 @@ def make_plan(
     Returns:
         the plan; one that does not fit has the smallest settings.
     """
-    unit = 4 if compute_dtype(config, torch.device(card.kind)) == torch.float32 else 2
-    model = Model(model_shape(config.model_name_or_path), unit, config.quantization == "nf4", config.lora_r)
     merged = [config.rollout_weights == "merged"]
     if config.rollout_weights == "auto":
         merged = [True, False]
-    plans = [_largest(model, work, config.gradient_checkpointing, token_budget, rows, each, card) for each in merged]
+    plans = [_largest(config, work, token_budget, rows, each, card) for each in merged]
     if len(plans) == 2 and not (plans[0].fits and (card.kind == "cpu" or _loses_nothing(*plans))):
         return plans[1]
     return plans[0]
@@ -124,20 +145,22 @@ def _loses_nothing(merged: Plan, trained: Plan) -> bool:
 
 
 def _largest(
-    model: Model,
+    config: PolicyConfig,
     work: Work,
-    checkpointing: Literal["auto", "on", "off"],
     token_budget: int | Literal["auto"],
     rows: int | Literal["auto"],
     merged: bool,
     card: Card,
 ) -> Plan:
     """The largest settings that fit, or the smallest."""
+    unit = 4 if compute_dtype(config, torch.device(card.kind)) == torch.float32 else 2
+    model = Model(model_shape(config.model_name_or_path), unit, config.quantization == "nf4", config.lora_r)
     all_rows = list(_downwards(min(MOST_ROWS, work.rows), _ROWS_STEP, 1)) if rows == "auto" else [rows]
     longest = work.prompt_tokens + work.new_tokens
-    most = max(MOST_TOKENS[card.kind], longest)
+    most = max(MOST_TOKENS, longest)
     all_tokens = list(_downwards(most, _TOKENS_STEP, longest)) if token_budget == "auto" else [token_budget]
-    recompute = [False, True] if checkpointing == "auto" else [checkpointing == "on"]
+    asked = config.gradient_checkpointing
+    recompute = [False, True] if asked == "auto" else [asked == "on"]
 
     def fitting(phase: Phase, settings: list[Settings]) -> Settings:
         for each in settings:
@@ -153,7 +176,7 @@ def _largest(
     ]
     update = fitting("update", tried)
     settings = fitting("rollout", [replace(update, max_rollout_rows=count) for count in all_rows])
-    return Plan(model, work, settings, card, predict(model, work, settings, card.kind))
+    return Plan(config.model_name_or_path, model, work, settings, card, predict(model, work, settings, card.kind))
 
 
 def _enough(work: Work) -> int:
@@ -179,9 +202,34 @@ def card_of_size(gigabytes: float) -> Card:
 
 
 def card_of(device: torch.device) -> Card:
-    """The GPU, or the computer's memory."""
+    """The GPU, as far as it is free, or the computer's memory."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        share = torch.cuda.get_per_process_memory_fraction(device)
-        return Card(properties.name, "cuda", properties.total_memory * share)
-    return Card("this computer's CPU", "cpu", psutil.virtual_memory().total)
+        allowed = properties.total_memory * torch.cuda.get_per_process_memory_fraction(device)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) + memory.CUDA_CONTEXT
+        return Card(properties.name, "cuda", min(allowed, free))
+    return Card("this computer", "cpu", psutil.virtual_memory().total)
+
+
+def table(plan: Plan) -> str:
+    """The plan for people: GB by part and phase, and the settings."""
+    parts = [part for part in get_args(Part) if any(part in moment for moment in plan.phases.values())]
+    width = max(len(part) for part in parts)
+    lines = [f"Predicted memory of {plan.name} on {plan.card.name}, GB"]
+    lines.append(" " * (width + 2) + "".join(f"{phase:>9}" for phase in plan.phases))
+    for part in parts:
+        cells = "".join(f"{moment.get(part, 0) / 1e9:9.2f}" for moment in plan.phases.values())
+        lines.append(f"  {part:<{width}}{cells}")
+    sums = "".join(f"{sum(moment.values()) / 1e9:9.2f}" for moment in plan.phases.values())
+    verdict = "fits" if plan.fits else f"does not fit, by {(plan.peak - plan.card.bytes) / 1e9:.2f} GB"
+    lines.append(f"  {'in all':<{width}}{sums}   of {plan.card.bytes / 1e9:.2f}: {verdict}")
+    work, settings = plan.work, plan.settings
+    lines.append(
+        f"  {work.prompts} x {work.group} completions of up to {work.new_tokens} tokens after prompts of up to {work.prompt_tokens}"
+    )
+    lines.append(
+        f"  token_budget: {settings.token_budget}, sampling.max_rollout_rows: {settings.max_rollout_rows}, "
+        f"policy.gradient_checkpointing: {'on' if settings.checkpointing else 'off'}, "
+        f"policy.rollout_weights: {'merged' if settings.merged else 'trained'}"
+    )
+    return "\n".join(lines)

@@ -25,7 +25,7 @@ class Policy(nn.Module):
     """A base model with LoRA adapters.
 
     Args:
-        config: which model, and how it is held.
+        config: which model, and how it is held; what is still `auto` there: no gradient checkpointing, merged rollouts.
         device: where it lives.
         seed: of the adapters' initial values.
 
@@ -41,8 +41,7 @@ class Policy(nn.Module):
         self.end_token_ids = _end_token_ids(self.model, self.tokenizer).to(device)
         self.pad_token_id = self.tokenizer.pad_token_id or 0
         self._refuse_unusual_head()
-        merged = config.rollout_weights == "merged" or (config.rollout_weights == "auto" and device.type == "cpu")
-        self.rollout_network = self._rollout_network(merged)
+        self.rollout_network = self._rollout_network(config.rollout_weights != "trained")
         self.model.train()  # loading leaves it in eval mode, in which there is no gradient checkpointing
 
     @property

@@ -101,7 +101,7 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_width=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        mlp_width=config.intermediate_size,
+        mlp_width=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
         vocabulary=config.vocab_size,
         linear_weights=sum(weights),
         other_weights=sum(p.numel() for p in model.parameters()) - sum(weights),

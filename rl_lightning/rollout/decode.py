@@ -89,7 +89,8 @@ class _Decoding:
         overrun = launch.look_every  # so much later a row is seen to have ended
         width = self.limit + overrun
         length = -(-(prompt_width + width) // 8) * 8  # fused attention wants its mask in whole eights
-        slots = min(self.rows, sampling.max_rollout_rows)
+        most = sampling.max_rollout_rows
+        slots = self.rows if most == "auto" else min(self.rows, most)
         decoder.room_for(length)
         self.prompts: Prompts | None = Prompts(decoder, batch.prompt_ids)
         self.cache = SlotCache(decoder, slots, length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -33,8 +34,8 @@ class Sampling:
     min_p: float = 0.0
     """Drop tokens less likely than this share of the most likely one; in [0, 1)."""
 
-    max_rollout_rows: int = 256
-    """At most this many sequences decode at once; fewer need less memory for their cache."""
+    max_rollout_rows: int | Literal["auto"] = "auto"
+    """At most this many sequences decode at once; fewer need less memory for their cache; auto: what the card has room for."""
 
     def __post_init__(self) -> None:
         if self.num_generations < 2:
@@ -42,8 +43,9 @@ class Sampling:
                 f"sampling.num_generations: {self.num_generations} is too few: a completion is judged against the others "
                 "of its group; use 2 or more (8 is usual)"
             )
-        for name in ("max_new_tokens", "max_rollout_rows"):
-            require(f"sampling.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        rows = self.max_rollout_rows
+        require("sampling.max_new_tokens", self.max_new_tokens, self.max_new_tokens >= 1, "at least 1")
+        require("sampling.max_rollout_rows", rows, rows == "auto" or rows >= 1, "at least 1, or auto")
         require(
             "sampling.temperature", self.temperature, self.temperature > 0, "above 0 (evaluation is greedy by itself)"
         )

@@ -1,0 +1,191 @@
+"""The memory plan against what is really allocated, and what it decides."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
+
+from rl_lightning.policy import Policy, PolicyConfig, cut
+from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.phases import Model, Settings, Work, predict
+from rl_lightning.policy.plan import ENOUGH_TOKENS, MOST_TOKENS, Card, card_of_size, make_plan, table
+from rl_lightning.policy.shapes import known_models, model_shape, shape_of
+from rl_lightning.rollout import Sampling, sample_groups
+from rl_lightning.types import Problem, PromptBatch, Rollout, UserError
+
+CPU = torch.device("cpu")
+QWEN = "Qwen/Qwen2.5-{}-Instruct"
+STEP = Work(prompts=8, group=8, prompt_tokens=512, new_tokens=512)
+
+
+def peak_bytes(work) -> int:
+    """Of what the work allocates, at most at one time."""
+    gc.collect()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        work()
+    events = profiled.profiler.kineto_results.events()
+    live = most = 0
+    for _, size in sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"):
+        live += size
+        most = max(most, live)
+    return most
+
+
+def policy_of(config, directory, **settings) -> tuple[Policy, Model]:
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(directory)
+    for file in EMBEDDED["tiny"].iterdir():
+        if file.name.startswith(("tokenizer", "chat_template")):
+            shutil.copy(file, directory)
+    policy = Policy(PolicyConfig(str(directory), **settings), CPU)
+    unit = 4 if policy.compute_dtype == torch.float32 else 2
+    return policy, Model(shape_of(config), unit, settings["quantization"] == "nf4", 16)
+
+
+def comes_and_goes(model: Model, work: Work, settings: Settings, phase) -> float:
+    parts = predict(model, work, settings, "cpu")[phase]
+    return sum(parts.get(part, 0) for part in ("cache", "activations", "logits", "workspace"))
+
+
+def full_length(work: Work) -> Rollout:
+    mask = torch.ones(work.rows, work.new_tokens, dtype=torch.bool)
+    prompt_ids = torch.randint(3, 600, (work.prompts, work.prompt_tokens))
+    lengths = torch.full((work.prompts,), work.prompt_tokens)
+    ids = torch.randint(3, 600, mask.shape)
+    return Rollout(prompt_ids, lengths, ids, mask, mask * 0.0, mask.any(1), ("",) * work.rows)
+
+
+SIZES = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 2}
+DEEP = Qwen2Config(hidden_size=128, intermediate_size=512, vocab_size=640, **SIZES)
+NORMED = Qwen3Config(hidden_size=128, intermediate_size=512, vocab_size=640, head_dim=64, **SIZES)
+WIDE_HEAD = Qwen2Config(hidden_size=64, intermediate_size=96, vocab_size=20_000, **SIZES)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize(
+    ("config", "quantization", "dtype"),
+    [(DEEP, "nf4", "float32"), (DEEP, "nf4", "bfloat16"), (NORMED, "nf4", "float32"), (WIDE_HEAD, "none", "float32")],
+)
+def test_the_update_needs_what_was_predicted(config, quantization, dtype, checkpointing, tmp_path, monkeypatch):
+    under = torch.is_autocast_enabled
+    # PEFT asks whether there is autocast on CUDA, and casts for itself where there is none.
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *device: under(*device) if device else True)
+    names = {"gradient_checkpointing": "on" if checkpointing else "off", "rollout_weights": "trained"}
+    policy, model = policy_of(config, tmp_path, quantization=quantization, dtype=dtype, **names)
+    work = Work(prompts=2, group=4, prompt_tokens=32, new_tokens=96)
+    (micro,) = cut(full_length(work), torch.arange(work.rows), 10**6)
+
+    def update():
+        policy.log_probs(micro, 1.0)[0].sum().backward()
+
+    update()  # the gradient's own memory is another part
+    predicted = comes_and_goes(model, work, Settings(10**6, 8, checkpointing, merged=False), "update")
+    assert predicted == pytest.approx(peak_bytes(update), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("config", "rows", "weights"), [(DEEP, 16, "merged"), (DEEP, 5, "trained"), (WIDE_HEAD, 16, "merged")]
+)
+def test_the_rollout_needs_what_was_predicted(config, rows, weights, tmp_path):
+    policy, model = policy_of(config, tmp_path, quantization="none", dtype="float32", rollout_weights=weights)
+    work = Work(prompts=4, group=4, prompt_tokens=96, new_tokens=40)
+    prompts = full_length(work)
+    problems = tuple(Problem("", k, "", {}) for k in range(work.prompts))
+    batch = PromptBatch(problems, prompts.prompt_ids, prompts.prompt_lengths, 0)
+    sampling = Sampling(work.group, work.new_tokens, max_rollout_rows=rows)
+
+    def rollout():
+        with policy.sampling() as network:
+            sample_groups(network, batch, sampling, torch.tensor([-1]), lambda ids: "", torch.Generator())
+
+    rollout()
+    predicted = comes_and_goes(model, work, Settings(1, rows, True, weights == "merged"), "rollout")
+    assert predicted == pytest.approx(peak_bytes(rollout), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("size", "parameters"), [("0.5B", 494032768), ("1.5B", 1543714304), ("3B", 3085938688), ("7B", 7615616512)]
+)
+def test_shipped_shapes_have_as_many_parameters_as_the_models(size, parameters):
+    shape = model_shape(QWEN.format(size))
+    assert shape.linear_weights + shape.other_weights == parameters
+
+
+def test_every_shipped_shape_can_be_planned():
+    for name in known_models():
+        assert make_plan(PolicyConfig(name), STEP, "auto", "auto", card_of_size(80)).fits
+
+
+@pytest.mark.parametrize(("size", "gigabytes"), [("1.5B", 4), ("3B", 6), ("7B", 12)])
+def test_the_cards_that_we_promise(size, gigabytes):
+    plan = make_plan(PolicyConfig(QWEN.format(size)), STEP, "auto", "auto", card_of_size(gigabytes))
+    assert plan.fits
+    assert plan.settings.token_budget >= ENOUGH_TOKENS
+
+
+def test_a_larger_card_never_gets_less_and_nothing_exceeds_its_card():
+    plans = [make_plan(PolicyConfig(QWEN.format("3B")), STEP, "auto", "auto", card_of_size(v)) for v in range(4, 49, 2)]
+    fitting = [plan for plan in plans if plan.fits]
+    assert 3 < len(fitting) < len(plans)
+    for less, more in pairwise(fitting):
+        assert more.settings.max_rollout_rows >= less.settings.max_rollout_rows
+        assert more.settings.checkpointing <= less.settings.checkpointing
+        assert more.settings.merged >= less.settings.merged or not more.settings.checkpointing
+    assert all(plan.peak <= plan.card.bytes for plan in fitting)
+    assert plans[0].settings.max_rollout_rows == 1
+    assert not fitting[-1].settings.checkpointing
+
+
+def test_a_little_more_would_not_fit():
+    plan = make_plan(PolicyConfig(QWEN.format("7B")), STEP, "auto", "auto", card_of_size(12))
+    assert plan.settings.token_budget < MOST_TOKENS or plan.settings.max_rollout_rows == STEP.rows
+    small = make_plan(PolicyConfig(QWEN.format("7B")), STEP, "auto", "auto", card_of_size(10))
+    for more in (
+        replace(small.settings, token_budget=small.settings.token_budget + 256),
+        replace(small.settings, max_rollout_rows=small.settings.max_rollout_rows + 8),
+    ):
+        phases = predict(small.model, small.work, more, "cuda")
+        assert max(sum(parts.values()) for parts in phases.values()) > small.card.bytes
+
+
+def test_what_is_asked_for_is_kept():
+    config = PolicyConfig(QWEN.format("3B"), gradient_checkpointing="off", rollout_weights="merged")
+    plan = make_plan(config, STEP, 999, 17, card_of_size(8))
+    assert plan.settings == Settings(999, 17, checkpointing=False, merged=True)
+    assert not plan.fits
+    assert "does not fit, by" in table(plan)
+
+
+def test_an_evaluation_needs_no_more_than_training():
+    plan = make_plan(PolicyConfig(QWEN.format("3B")), STEP, "auto", "auto", card_of_size(8))
+    work = replace(STEP, group=1, prompts=plan.eval_rows)
+    settings = replace(plan.settings, max_rollout_rows=plan.eval_rows)
+    assert sum(predict(plan.model, work, settings, "cuda")["rollout"].values()) <= plan.peak
+    assert 8 < plan.eval_rows < 256
+
+
+def test_on_a_cpu_the_quickstart_is_not_held_back():
+    plan = make_plan(PolicyConfig("tiny"), Work(16, 16, 512, 64), "auto", "auto", Card("", "cpu", 8e9))
+    assert plan.settings == Settings(MOST_TOKENS, 256, checkpointing=False, merged=True)
+    assert plan.apply(PolicyConfig("tiny")) == PolicyConfig(
+        "tiny", gradient_checkpointing="off", rollout_weights="merged"
+    )
+
+
+def test_a_model_without_a_shape_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
+    with pytest.raises(UserError, match="its config cannot be read") as caught:
+        model_shape(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_tiny_policy_is_counted_as_it_is():
+    config = AutoConfig.from_pretrained(EMBEDDED["tiny"])
+    assert shape_of(config) == model_shape("tiny")
+    assert shape_of(config).layers == 4
