@@ -4,7 +4,7 @@
 
 Each kill is a SIGKILL that the run's own process sends itself at a random moment of a phase (sampling, scoring, the update, the
 evaluation, writing a checkpoint) of a random step. Then `--ckpt_path last` goes on, and is killed again half of the time.
-Compared are the adapter, every rollout, every evaluation and every metric but the times. Prints a table.
+Compared are the adapter, every rollout, every evaluation and every metric but times and memory. Prints a table.
 """
 
 from __future__ import annotations
@@ -101,7 +101,10 @@ def differences(ours: Path, theirs: Path) -> list[str]:
         files = [*run.glob("rollouts/*"), *run.glob("eval_results/*"), last / "adapter_model.safetensors"]
         pairs[run] = {str(f.relative_to(run)): f.read_bytes() for f in files}
         with (run / "metrics.csv").open(newline="") as file:
-            rows = [{k: v for k, v in row.items() if v and not k.startswith("time/")} for row in csv.DictReader(file)]
+            rows = [
+                {k: v for k, v in row.items() if v and not k.startswith(("time/", "memory/"))}
+                for row in csv.DictReader(file)
+            ]
         pairs[run]["metrics.csv"] = repr([sorted(row.items()) for row in rows]).encode()
     a, b = pairs[ours], pairs[theirs]
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))

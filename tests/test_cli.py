@@ -11,7 +11,7 @@ import pytest
 from transformers.utils.logging import tqdm
 
 from rl_lightning.cli import main, quiet
-from tests.conftest import QUICKSTART
+from tests.conftest import QUICKSTART, ROOT
 
 FIT = ["fit", "--config", str(QUICKSTART)]
 
@@ -153,3 +153,22 @@ def test_other_lines_of_bitsandbytes_and_other_bars_are_seen(caplog, capfd):
     error = capfd.readouterr().err
     assert "Loading weights" not in error
     assert "Fetching 3 files" in error
+
+
+def test_plan_says_what_fits_without_loading_or_writing_anything(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    big = ["plan", "--config", str(ROOT / "configs" / "qwen2.5-7b.yaml")]
+    assert main([*big, "--vram", "12"]) == 0
+    fits = capsys.readouterr().out
+    assert "Qwen/Qwen2.5-7B-Instruct on a GPU with 12 GB" in fits
+    assert "of 12.00: fits" in fits
+    assert main([*big, "--vram=6", "--trainer.default_root_dir=taken"]) == 1
+    assert "does not fit, by" in capsys.readouterr().out
+    assert main(["plan", "--config", str(QUICKSTART), "--model.token_budget=300"]) == 0
+    assert "token_budget: 300" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("vram", ["x", "0", "-1"])
+def test_a_card_without_size_is_refused(capfd, vram):
+    assert "vram" in refused(capfd, ["plan", "--config", str(QUICKSTART), f"--vram={vram}"])

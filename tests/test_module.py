@@ -29,7 +29,7 @@ def own_policy() -> Policy:
 
 
 def make_module(policy, **kwargs) -> GRPOModule:
-    module = GRPOModule(sampling=SAMPLING, **kwargs)
+    module = GRPOModule(**{"sampling": SAMPLING, "token_budget": 8192} | kwargs)
     module.policy = policy
     module.scaler = torch.amp.GradScaler("cpu", enabled=False)
     module.manual_backward = lambda loss: loss.backward()  # what Lightning's does without a strategy

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from safetensors.torch import load_file
 
-from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, GroupVariance, RolloutLog, RunDirectory
+from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, GroupVariance, MemoryPlan, RolloutLog, RunDirectory
 from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
 from rl_lightning.cli import main
 from rl_lightning.data import ReasoningGymDataModule
@@ -59,6 +59,7 @@ def run(
         enable_model_summary=False,
         callbacks=[
             GroupVariance(),
+            MemoryPlan(),
             RolloutLog(),
             *([FixedEval(2)] if evaluate else []),
             RunDirectory(),
@@ -109,6 +110,14 @@ def test_metrics_are_in_the_csv_with_optimizer_steps(five_steps):
     evaluated = [row for row in rows if row["eval/accuracy"]]
     assert [int(float(row["step"])) for row in evaluated] == [0, 2, 4, 5]
     assert all(row["eval/chain_sum/accuracy"] for row in evaluated)
+
+
+def test_the_plan_is_carried_out_and_measured_beside(five_steps):
+    root, _, module, _ = five_steps
+    assert module.token_budget == module.plan.settings.token_budget == 8192
+    assert module.sampling.max_rollout_rows == 8
+    rows = [row for row in csv.DictReader((root / "metrics.csv").open()) if row["reward/mean"]]
+    assert all(0.2 < float(row["memory/peak_gb"]) < 20 for row in rows)
 
 
 def test_every_column_is_described_in_the_docs(five_steps):

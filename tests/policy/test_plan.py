@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import gc
+import re
 import shutil
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
+import yaml
 from torch.profiler import ProfilerActivity, profile
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
 from rl_lightning.policy import Policy, PolicyConfig, cut
 from rl_lightning.policy.loading import EMBEDDED
 from rl_lightning.policy.phases import Model, Settings, Work, predict
-from rl_lightning.policy.plan import ENOUGH_TOKENS, MOST_TOKENS, Card, card_of_size, make_plan, table
+from rl_lightning.policy.plan import ENOUGH_TOKENS, MOST_TOKENS, Card, card_of_size, make_plan, step_work, table
 from rl_lightning.policy.shapes import known_models, model_shape, shape_of
 from rl_lightning.rollout import Sampling, sample_groups
 from rl_lightning.types import Problem, PromptBatch, Rollout, UserError
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 QWEN = "Qwen/Qwen2.5-{}-Instruct"
@@ -115,6 +118,23 @@ def test_the_rollout_needs_what_was_predicted(config, rows, weights, tmp_path):
 def test_shipped_shapes_have_as_many_parameters_as_the_models(size, parameters):
     shape = model_shape(QWEN.format(size))
     assert shape.linear_weights + shape.other_weights == parameters
+
+
+def test_the_readmes_table_is_what_the_plan_says():
+    lines = re.findall(r"^\| Qwen2.5-(\S+) \| (\d+) GB \|(.*)\|$", (ROOT / "README.md").read_text(), flags=re.M)
+    assert len(lines) == 9
+    for size, gigabytes, cells in lines:
+        config = yaml.safe_load((ROOT / "configs" / f"qwen2.5-{size.lower()}.yaml").read_text())
+        model, data = config["model"], config["data"]
+        work = step_work(Sampling(**model["sampling"]), data["prompts_per_step"], data["max_prompt_tokens"])
+        # GPUs that the table is about have bfloat16.
+        policy = PolicyConfig(**model["policy"], dtype="bfloat16")
+        plan = make_plan(policy, work, "auto", "auto", card_of_size(float(gigabytes)))
+        own = plan.settings
+        words = "on" if own.checkpointing else "off", "merged" if own.merged else "trained"
+        expected = (f"{plan.peak / 1e9:.1f} GB", own.max_rollout_rows, own.token_budget, *words)
+        assert [cell.strip() for cell in cells.split("|")] == [str(each) for each in expected]
+        assert plan.fits
 
 
 def test_every_shipped_shape_can_be_planned():
