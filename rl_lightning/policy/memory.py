@@ -66,15 +66,15 @@ def cache(shape: ModelShape, unit: int, tokens: int) -> float:
 
 
 def draws(shape: ModelShape, unit: int, rows: int, filtered: bool) -> float:
-    """Choosing a token for each of R rows: logits, the same in float32, probabilities and their sums by block; a filter sorts
+    """Choosing a token for each of R rows: logits, the same in float32 for the temperature, and probabilities; a filter sorts
     them too (float32 values, int64 places, running sums, a mask of each)."""
-    return (unit + 3 * 4 + (24 if filtered else 0)) * shape.vocabulary * rows
+    return (2 * 4 + (unit if unit == 2 else 0) + (24 if filtered else 0)) * shape.vocabulary * rows
 
 
-def prefill(shape: ModelShape, unit: int, tokens: int, merged: bool) -> float:
-    """Prompts on their way through one layer, without gradient: gate and up, their product and what it is made of; on 4-bit
-    weights gate and up lie there three times, for they are joined and LoRA's is added; and four hidden states."""
-    return unit * tokens * ((4 if merged else 6) * shape.mlp_width + 4 * shape.width)
+def prefill(shape: ModelShape, unit: int, tokens: int) -> float:
+    """Prompts on their way through one layer, without gradient: gate and up, and what they are joined from or multiplied to;
+    and four hidden states."""
+    return unit * tokens * (4 * shape.mlp_width + 4 * shape.width)
 
 
 def saved_a_layer(shape: ModelShape, unit: int, rank: int, tokens: int, places: int, recast: bool) -> float:

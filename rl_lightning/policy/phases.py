@@ -126,7 +126,7 @@ def _prefilling(model: Model, work: Work, settings: Settings) -> Moment:
     return {
         **_resting(model, settings),
         "cache": memory.cache(model.shape, model.unit, work.prompts * work.prompt_tokens),
-        "activations": memory.prefill(model.shape, model.unit, at_once, settings.merged),
+        "activations": memory.prefill(model.shape, model.unit, at_once),
         "workspace": _unpacked(model, settings.merged),
     }
 

@@ -70,8 +70,10 @@ class Adapted:
             b.copy_(layer.lora_B["default"].weight * layer.scaling["default"])
 
     def __call__(self, x: Tensor) -> Tensor:
-        base = torch.cat([base(x) for base in self.bases], dim=-1)
-        return base + F.linear(F.linear(x, self.a), self.b)
+        first = self.bases[0](x)  # a fresh tensor, to which the rest may be added in place
+        out = first if len(self.bases) == 1 else torch.cat([first, *(base(x) for base in self.bases[1:])], dim=-1)
+        out.flatten(0, -2).addmm_(F.linear(x, self.a).flatten(0, -2), self.b.T)
+        return out
 
 
 class ThroughTransformers:

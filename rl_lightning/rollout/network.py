@@ -101,10 +101,8 @@ class Network:
         cos, sin = (table[positions][:, :, None] for table in self._cos_sin)
         x = F.embedding(ids, self.embedding)
         for number, layer in enumerate(self.layers):
-            y = self._attention(number, layer, self._normed(x, layer.attention_norm), cos, sin, attend)
-            x = x + layer.out(y)
-            gate, up = layer.gate_up(self._normed(x, layer.mlp_norm)).chunk(2, dim=-1)
-            x = x + layer.down(F.silu(gate) * up)
+            x = x + self._attention(number, layer, self._normed(x, layer.attention_norm), cos, sin, attend)
+            x = x + self._mlp(layer, self._normed(x, layer.mlp_norm))
         return self._normed(x, self.norm)
 
     def _attention(self, number: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
@@ -117,7 +115,11 @@ class Network:
         turned = turned * cos + turned.roll(width // 2, dims=-1) * sin
         query, key = turned.split([self.heads, kv_heads], dim=2)
         seen = attend(number, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), width**-0.5)
-        return seen.transpose(1, 2).flatten(2)
+        return layer.out(seen.transpose(1, 2).flatten(2))
+
+    def _mlp(self, layer: Layer, x: Tensor) -> Tensor:
+        gate, up = layer.gate_up(x).chunk(2, dim=-1)
+        return layer.down(F.silu(gate) * up)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, weight.shape, weight, self.eps)
