@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl_lightning.policy.attention import no_mask
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
 from rl_lightning.policy.logprobs import CHUNK_TOKENS, chunked_log_probs
 from rl_lightning.policy.microbatch import MicroBatch
@@ -66,7 +67,8 @@ class Policy(nn.Module):
             (M,) float32 log-probs with gradient to the adapters; (M,) float32 entropies in nats without.
         """
         with self.autocast():
-            hidden = self._hidden(batch.input_ids, batch.positions, rows=batch.rows)
+            mask = no_mask(self.device)
+            hidden = self._hidden(batch.input_ids, batch.positions, rows=batch.rows, attention_mask=mask)
         head = self.model.get_output_embeddings().weight
         return chunked_log_probs(hidden[batch.predicting], head, batch.targets, temperature, chunk)
 

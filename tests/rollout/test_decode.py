@@ -10,10 +10,13 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl_lightning.policy import cut
+from rl_lightning.policy.rollout_network import ThroughTransformers
 from rl_lightning.rollout import Sampling, decode, sample_groups
 from rl_lightning.rollout.steps import Eager, Graphs
+from rl_lightning.types import PromptBatch
 
 SAMPLING = Sampling(num_generations=4, max_new_tokens=24)
 
@@ -129,6 +132,53 @@ def test_rounded_sizes_and_rare_looks_change_nothing(policy, batch, rows):
     assert_same(roll(policy, batch, sampling, launch=Rounded), roll(policy, batch))
     assert len(set(Rounded.sizes)) <= 3 * 4
     assert all(slots <= rows and (rows % slots) == 0 for slots, _ in Rounded.sizes)
+
+
+def test_slots_that_idle_while_others_decode_do_no_harm_after_a_long_prompt(policy):
+    """They count from 0 less the length of a prompt that is longer than all that is sampled."""
+    ids = torch.randint(5, 100, (4, 60), generator=torch.Generator().manual_seed(0))
+    batch = PromptBatch((None,) * 4, ids, torch.full((4,), 60), 0)
+    sampling, end = Sampling(2, 20), torch.arange(0, 119, 8)
+    rollout = roll(policy, batch, sampling, end=end, launch=Rounded)
+    assert rollout.lengths.min() + 8 < rollout.lengths.max()  # some did idle
+    assert_same(rollout, roll(policy, batch, sampling, end=end))
+
+
+def test_a_step_asks_nothing_of_the_host(policy, batch, monkeypatch):
+    """What a CUDA graph cannot hold: to read a value, or to make a tensor whose size depends on one."""
+    asked = []
+
+    class Listening(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "index" in func.overloadpacket.__name__:
+                waits = any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in args[1])
+            else:
+                waits = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags)
+            if waits or func.overloadpacket.__name__ == "isin":
+                asked.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    class Listened(Rounded):
+        recorder = staticmethod(lambda: listened)
+
+    def listened(step):
+        def run():
+            with Listening():
+                step()
+
+        return run
+
+    for network in (policy.rollout_network, ThroughTransformers(policy.model, policy.autocast())):
+        monkeypatch.setattr(policy, "rollout_network", network)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "transformers.masking_utils.is_tracing", lambda *_: True
+            )  # as it says while a graph is captured
+            roll(policy, batch, launch=Listened)
+        filtered = replace(SAMPLING, top_p=0.9, top_k=5, min_p=0.1, temperature=0.7)
+        roll(policy, batch, filtered, launch=Listened)
+        roll(policy, batch, seed=None, launch=Listened)
+    assert not asked
 
 
 def test_a_greedy_rollout_by_graphs_twin(policy, batch):
