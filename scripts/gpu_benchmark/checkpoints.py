@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_benchmark.device import device_of
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from gpu_benchmark.device import device_of
 from rl_lightning.policy.loading import EMBEDDED, load_tokenizer
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -73,7 +73,9 @@ def write(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         del empty["lm_head.weight"]
     size = sum(2 * tensor.numel() for tensor in empty.values())
     if (free := shutil.disk_usage(directory).free) < 1.1 * size:
-        raise OSError(f"{directory} has {free / 1e9:.1f} GB free; {job['shape']} needs {size / 1e9:.1f} GB: see --workdir")
+        raise OSError(
+            f"{directory} has {free / 1e9:.1f} GB free; {job['shape']} needs {size / 1e9:.1f} GB: see --workdir"
+        )
     _write_shards(directory, empty, device)
     yield {"bytes": size, "write_seconds": round(time.perf_counter() - began, 2)}
 

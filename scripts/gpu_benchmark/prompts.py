@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import torch
 import yaml
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader

@@ -126,6 +126,23 @@ class Rounded(Graphs):
         super().run(slots, span)
 
 
+def test_a_size_is_run_as_it_is_before_it_is_captured():
+    done = []
+
+    def record(step):
+        done.append("captured")
+        return lambda: done.append("replayed") or step()
+
+    class Recorded(Graphs):
+        recorder = staticmethod(lambda: record)
+
+    graphs = Recorded(lambda slots, span: done.append((slots, span)), 8, 40)
+    for slots, span in ((8, 3), (7, 9), (8, 10), (4, 10), (3, 11), (3, 20)):
+        graphs.run(slots, span)
+    again = ["replayed", (8, 10)]
+    assert done == [(8, 10), "captured", *again, *again, (4, 10), (4, 20), "captured", "replayed", (4, 20)]
+
+
 @pytest.mark.parametrize("rows", [5, 8, 24])
 def test_rounded_sizes_and_rare_looks_change_nothing(policy, batch, rows):
     sampling, Rounded.sizes[:] = replace(SAMPLING, max_rollout_rows=rows), []
