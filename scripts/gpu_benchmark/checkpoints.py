@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from gpu_benchmark import Report
 from gpu_benchmark.device import device_of
 from rl_lightning.policy.loading import EMBEDDED, load_tokenizer
 
@@ -51,21 +51,26 @@ def config_of(name: str) -> Qwen2Config:
     )
 
 
-def write(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Write a checkpoint in bfloat16 shards, with the tiny policy's tokenizer beside it.
+def write(job: dict[str, Any], report: Report) -> None:
+    """Write checkpoints in bfloat16 shards, with the tiny policy's tokenizer beside each.
 
     Args:
-        job: `device` where the numbers are drawn; `shape`, a name in SHAPES; `path` of the directory.
+        job: `device` where the numbers are drawn; `shapes`, names in SHAPES, to their directories.
 
     Raises:
-        OSError: the disk has no room for it.
+        OSError: the disk has no room for one.
     """
-    began, directory, device = time.perf_counter(), Path(job["path"]), device_of(job["device"])
+    for shape, path in job["shapes"].items():
+        report(**{shape: _write_one(shape, Path(path), device_of(job["device"]))})
+
+
+def _write_one(shape: str, directory: Path, device: torch.device) -> dict[str, Any]:
+    began = time.perf_counter()
     directory.mkdir(parents=True, exist_ok=True)
     for file in EMBEDDED["tiny"].iterdir():
         if file.name.startswith(("tokenizer", "chat_template")):
             shutil.copy(file, directory)
-    config = config_of(job["shape"])
+    config = config_of(shape)
     config.save_pretrained(directory)
     with torch.device("meta"):
         empty = Qwen2ForCausalLM(config).state_dict()
@@ -73,11 +78,9 @@ def write(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
         del empty["lm_head.weight"]
     size = sum(2 * tensor.numel() for tensor in empty.values())
     if (free := shutil.disk_usage(directory).free) < 1.1 * size:
-        raise OSError(
-            f"{directory} has {free / 1e9:.1f} GB free; {job['shape']} needs {size / 1e9:.1f} GB: see --workdir"
-        )
+        raise OSError(f"{directory} has {free / 1e9:.1f} GB free; {shape} needs {size / 1e9:.1f} GB: see --workdir")
     _write_shards(directory, empty, device)
-    yield {"bytes": size, "write_seconds": round(time.perf_counter() - began, 2)}
+    return {"bytes": size, "write_seconds": round(time.perf_counter() - began, 2)}
 
 
 def _write_shards(directory: Path, empty: dict[str, Tensor], device: torch.device) -> None:

@@ -5,24 +5,13 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
-from rl_lightning.rollout.steps import Graphs
-
-
-class UncapturedGraphs(Graphs):
-    """Graphs' sizes and looks, but each step is launched as it is: what a graph must equal, and its twin on a CPU."""
-
-    capture = staticmethod(lambda step: step)
-
-
-def graphs(device: torch.device) -> type[Graphs]:
-    """CUDA graphs, or their twin."""
-    return Graphs if device.type == "cuda" else UncapturedGraphs
+from gpu_benchmark import Report
 
 
 def device_of(name: str) -> torch.device:
@@ -62,30 +51,30 @@ def peak(device: torch.device) -> dict[str, int | None]:
     }
 
 
-def measure(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Part 7: what it is and what it can do at best.
+def measure(job: dict[str, Any], report: Report) -> None:
+    """What it is and what it can do at best.
 
     Args:
         job: `device`; `side` of the square matrices; `copy_bytes`.
     """
     device = device_of(job["device"])
     packages = ("torch", "transformers", "peft", "bitsandbytes", "lightning")
-    yield {"versions": {name: version(name) for name in packages}, "python": platform.python_version()}
+    report(versions={name: version(name) for name in packages}, python=platform.python_version())
     if device.type == "cuda":
-        yield _card(device)
+        report(**_card(device))
     else:
-        yield {"name": f"CPU ({platform.machine()})", "total_bytes": None, "context_bytes": 0}
+        report(name=f"CPU ({platform.machine()})", total_bytes=None, context_bytes=0)
     dtype = torch.bfloat16
     side = job["side"]
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
     seconds = _seconds(device, lambda: torch.mm(a, b, out=out))
-    yield {"matmul_tflops": round(2 * side**3 / seconds / 1e12, 3), "matmul": f"bf16, {side} cubed"}
+    report(matmul_tflops=round(2 * side**3 / seconds / 1e12, 3), matmul=f"bf16, {side} cubed")
     source = torch.zeros(job["copy_bytes"], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = _seconds(device, lambda: target.copy_(source))
     # A copy reads each byte and writes one.
-    yield {"bandwidth_bytes_per_second": round(2 * job["copy_bytes"] / seconds)}
+    report(bandwidth_bytes_per_second=round(2 * job["copy_bytes"] / seconds))
 
 
 def _card(device: torch.device) -> dict[str, Any]:

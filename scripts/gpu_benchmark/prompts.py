@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import yaml
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -34,11 +33,16 @@ def batch_of(texts: list[str]) -> PromptBatch:
 
 
 class FixedPrompts(LightningDataModule):
-    """The same batch at every step."""
+    """The same batch at every step.
+
+    Args:
+        job: `prompts` a step; `prompt_tokens`, the shortest and the longest.
+        steps: how many.
+    """
 
     def __init__(self, job: dict[str, Any], steps: int) -> None:
         super().__init__()
-        self.mixture, self.cursor = TaskMixture({TASK: TaskSpec()}), 0
+        self.mixture, self.cursor, self.max_prompt_tokens = TaskMixture({TASK: TaskSpec()}), 0, job["prompt_tokens"][1]
         self.batches = [batch_of(questions(job["prompts"], *job["prompt_tokens"]))] * steps
 
     def settings(self) -> dict[str, Any]:
@@ -62,10 +66,3 @@ class Alternating(Reward):
     def __call__(self, problem: Problem, completion: str, score: Score) -> float:
         self.asked += 1
         return float(self.asked % 2 == 0)
-
-
-def quickstart() -> dict[str, Any]:
-    """configs/quickstart.yaml."""
-    from pathlib import Path
-
-    return yaml.safe_load((Path(__file__).parents[2] / "configs" / "quickstart.yaml").read_text(encoding="utf-8"))
