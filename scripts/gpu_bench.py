@@ -7,8 +7,8 @@
 Parts: `device` (matrix rate, memory bandwidth, what CUDA takes for itself); `checkpoints` (random weights in the exact shapes of
 Qwen2.5 0.5B, 1.5B, 3B and 7B, written to disk and from then on loaded as any model is); `steps` (whole GRPO steps of 8 prompts x 8
 completions of 512 tokens after 512-token prompts, with torch held to the memory of a 4 to 24 GB card: do they fit, time by part,
-tokens a second, peak by phase beside the plan's); `decoding` (64 rows on 4-bit weights multiplied packed or unpacked and on a merged
-copy, graphs and eager, as a share of what the bandwidth allows); `agreement` (greedy tokens of graphs and of eager steps);
+tokens a second, peak by phase beside the plan's); `decoding` (64 rows on 4-bit weights multiplied packed or unpacked and on a
+merged copy, graphs and eager, as a share of what the bandwidth allows); `agreement` (greedy tokens of graphs and of eager steps);
 `peer` (the same steps by TRL with `generate`, where trl is installed); `learning` (configs/quickstart.yaml to its target accuracy).
 
 Each job has a process of its own, so a CUDA error or a lack of memory ends that job alone, and is in the file in words. The file is

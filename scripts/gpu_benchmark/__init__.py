@@ -1,5 +1,5 @@
-"""What `scripts/gpu_bench.py` runs, a process a job: each module is one part. A part is a function of its job's settings that reports
-as it goes, so that what it has found survives its end.
+"""What `scripts/gpu_bench.py` runs, a process a job: each module is one part. A part is a function of its job's settings that
+reports as it goes, so that what it has found survives its end.
 
 On a CPU every part runs at toy size; what only CUDA can count is then None.
 """

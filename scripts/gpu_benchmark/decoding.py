@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -39,7 +40,7 @@ class Watched(Graphs):
         super().__init__(step, slots, length)
 
     @classmethod
-    def recorder(cls) -> Callable[[Callable[[], None]], Callable[[], None]]:  # type: ignore[override]
+    def recorder(cls) -> Callable[[Callable[[], None]], Callable[[], None]]:
         record = Recorder() if cls.graphs else lambda step: step
 
         def timed(step: Callable[[], None]) -> Callable[[], None]:
@@ -88,8 +89,7 @@ def products(kernel: str, device: torch.device) -> Iterator[None]:
     if device.type != "cuda" or kernel not in ("fused", "dequantised"):
         yield
         return
-    from bitsandbytes.backends.cuda import ops
-
+    ops = importlib.import_module("bitsandbytes.backends.cuda.ops")  # loads nowhere else
     with patch.object(ops, "_gemm_4bit_use_custom_fn", lambda *_: kernel == "fused"):
         yield
 

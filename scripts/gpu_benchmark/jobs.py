@@ -11,7 +11,7 @@ PARTS = ("device", "checkpoints", "steps", "decoding", "agreement", "peer", "lea
 GB = 10**9
 """Bytes of a card's gigabyte: a 4 GB card has some hundredths more, of which a desktop takes its share."""
 
-CARDS: tuple[tuple[str, int | None], ...] = (
+CARDS = (
     ("1.5B", 4),
     ("3B", 6),
     ("7B", 12),
@@ -78,10 +78,10 @@ def _real(device: str, workdir: Path) -> list[Job]:
         Job("learning", "", ("learning", "train"), {"target": 0.85, "changes": {}}, 30.0),
         decodes("1.5B"),
         Job("agreement", "", ("decoding", "agree"), agree, 15.0),
-        *(fits(shape, card) for shape, card in CARDS[:3] if card),
+        *(fits(shape, card) for shape, card in CARDS[:3]),
         Job("peer", "ours", ("steps", "train"), small | ours, 15.0),
         Job("peer", "trl", ("peer", "train"), small | {"rows": 16, "checkpointing": False}, 45.0),
-        *(fits(shape, card) for shape, card in CARDS[3:] if card),
+        *(fits(shape, card) for shape, card in CARDS[3:]),
         decodes("7B"),
         decodes("3B"),
     ]
@@ -91,9 +91,9 @@ def _real(device: str, workdir: Path) -> list[Job]:
 def _toy(device: str, workdir: Path) -> list[Job]:
     path = str(workdir / "toy")
     work = {"path": path, "prompts": 2, "generations": 2, "prompt_tokens": [12, 12], "new_tokens": 12}
-    step = work | {"steps": 1, "sampling": {}, "model": {"token_budget": 256}}
+    step = work | {"steps": 2, "sampling": {}, "model": {"token_budget": 256}}
     changes = {
-        "max_steps": 1,
+        "max_steps": 3,
         "fixed_eval_steps": 1,
         "sampling": {"num_generations": 2, "max_new_tokens": 12},
         "data": {"prompts_per_step": 2, "eval_num_samples": 1, "num_workers": 0},

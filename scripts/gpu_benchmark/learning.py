@@ -50,7 +50,7 @@ class Curve(Callback):
         self.points.append({"step": latest["step"], "seconds": seconds, "accuracy": accuracy})
         parts = {name: round(value, 3) for name, value in self.seconds.items()}
         self.report(curve=self.points, **parts)
-        if accuracy >= self.target:
+        if latest["step"] and accuracy >= self.target:
             self.report(reached=True, seconds_to_target=seconds, steps_to_target=latest["step"])
             trainer.should_stop = True
 

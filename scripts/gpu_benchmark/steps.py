@@ -21,6 +21,18 @@ LEARNING_RATE = 1e-6
 """So small that the completions of the last step are like those of the first."""
 
 
+_METRICS = (
+    "time/sample",
+    "time/score",
+    "time/train",
+    "time/sampled_tokens_per_second",
+    "time/trained_tokens_per_second",
+    "policy/trained_tokens",
+    "policy/sampler_gap",
+    "policy/grad_norm",
+)
+
+
 class Phases(GRPOModule):
     """Notes the peak of each phase: loading, rollout and update."""
 
@@ -58,7 +70,7 @@ class Stopwatch(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         seconds = now(pl_module.device) - self.began
         sampled = int(outputs["record"].rollout.mask.sum())
-        metrics = {k: round(v, 5) for k, v in pl_module.metrics.items() if k.startswith(("time/", "policy/"))}
+        metrics = {name: round(value, 6) for name, value in pl_module.metrics.items() if name in _METRICS}
         self.steps.append({"seconds": round(seconds, 4), "sampled_tokens": sampled, **metrics})
         self.report(
             steps=self.steps,
