@@ -21,44 +21,45 @@ from rl_lightning.types import PromptBatch, Rollout
 
 
 class Watched(Graphs):
-    """Graphs with a clock at the seams: prompts and set-up, captures, steps.
+    """Graphs with a clock at the seams: prompts, the first two steps of each size, which set up and capture, and the others.
 
     Attributes:
         device: whose work the clock waits for.
-        graphs: whether steps are captured; else each is launched as it is, at the sizes and with the looks of graphs.
+        captured: whether steps are captured; else each is launched as it is, at the sizes and with the looks of graphs.
+        begun: when the prompts were done.
+        settling: seconds of each first or second step of a size.
+        settled: the other steps.
     """
 
     device: ClassVar[torch.device]
-    graphs: ClassVar[bool]
+    captured: ClassVar[bool]
     begun: ClassVar[float]
-    captures: ClassVar[list[float]]
-    steps: ClassVar[int]
+    settling: ClassVar[list[float]]
+    settled: ClassVar[int]
 
     def __init__(self, step: Callable[[int, int], None], slots: int, length: int) -> None:
         cls = type(self)
-        cls.begun, cls.captures, cls.steps = now(cls.device), [], 0
+        cls.begun, cls.settling, cls.settled = now(cls.device), [], 0
         super().__init__(step, slots, length)
 
     @classmethod
     def recorder(cls) -> Callable[[Callable[[], None]], Callable[[], None]]:
-        record = Recorder() if cls.graphs else lambda step: step
-
-        def timed(step: Callable[[], None]) -> Callable[[], None]:
-            began = now(cls.device)
-            replay = record(step)
-            cls.captures.append(now(cls.device) - began)
-            return replay
-
-        return timed
+        return Recorder() if cls.captured else lambda step: step
 
     def run(self, slots: int, span: int) -> None:
-        type(self).steps += 1
-        super().run(slots, span)
+        cls = type(self)
+        if self._graphs.get(self._rounded(slots, span)):
+            cls.settled += 1
+            super().run(slots, span)
+        else:
+            began = now(cls.device)
+            super().run(slots, span)
+            cls.settling.append(now(cls.device) - began)
 
 
 def watched(device: torch.device, graphs: bool) -> type[Watched]:
     """On a CPU there are no graphs: steps are called."""
-    return type("Watched", (Watched,), {"device": device, "graphs": graphs and device.type == "cuda"})
+    return type("Watched", (Watched,), {"device": device, "captured": graphs and device.type == "cuda"})
 
 
 def measure(job: dict[str, Any], report: Report) -> None:
@@ -104,25 +105,26 @@ def _decode(job: dict[str, Any], policy: Policy, graphs: bool) -> dict[str, Any]
     began = now(device)
     rollout = _roll(policy, batch, sampling, torch.Generator().manual_seed(0), launch)
     seconds = now(device) - began
-    steps = seconds - (launch.begun - began) - sum(launch.captures)
+    settled = seconds - (launch.begun - began) - sum(launch.settling)
     tokens = int(rollout.mask.sum())
     rows, kept = len(rollout.texts), policy.rollout_network.kv_shape
     cache = 2 * kept[0] * kept[1] * kept[2] * policy.rollout_network.head.element_size()
     read = weight_bytes(policy.rollout_network)
     lengths = batch.prompt_lengths.float().mean() + rollout.lengths.float().mean() / 2
-    floor = None if job["bandwidth"] is None else read / job["bandwidth"]
+    least = None if job["bandwidth"] is None or read is None else read / job["bandwidth"]
     return {
+        "captured": launch.captured,
         "tokens": tokens,
         "tokens_per_second": round(tokens / seconds, 1),
         "seconds": round(seconds, 4),
         "prefill_seconds": round(launch.begun - began, 4),
-        "captures": len(launch.captures) if launch.graphs else 0,
-        "capture_seconds": round(sum(launch.captures), 4),
-        "step_ms": round(1000 * steps / launch.steps, 4),
+        "settling_steps": len(launch.settling),
+        "settling_seconds": round(sum(launch.settling), 4),
+        "step_ms": round(1000 * settled / launch.settled, 4),
         "weight_bytes_a_step": read,
         "cache_bytes_a_step": round(rows * cache * float(lengths)),
-        "share_of_roofline": floor and round(floor * launch.steps / steps, 4),
-        "share_of_roofline_with_captures_and_prompts": floor and round(floor * launch.steps / seconds, 4),
+        "share_of_roofline": least and round(least * launch.settled / settled, 6),
+        "share_of_roofline_all_in": least and round(least * (launch.settled + len(launch.settling)) / seconds, 6),
         "peak": peak(device),
     }
 

@@ -6,7 +6,6 @@ import tempfile
 import time
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 
 from gpu_benchmark import Report
@@ -59,10 +58,15 @@ class Phases(GRPOModule):
 
 
 class Stopwatch(Callback):
-    """Reports each step when it is done."""
+    """Reports each step when it is done; the last one shows that it fits."""
 
     def __init__(self, report: Report) -> None:
         self.report, self.steps = report, list[dict[str, Any]]()
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        policy = pl_module.policy
+        linear = next(m for name, m in policy.model.named_modules() if name.endswith("down_proj"))
+        self.report(weights=type(linear.get_base_layer()).__name__, rollouts_on=type(policy.rollout_network).__name__)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.began = now(pl_module.device)
@@ -73,6 +77,7 @@ class Stopwatch(Callback):
         metrics = {name: round(value, 6) for name, value in pl_module.metrics.items() if name in _METRICS}
         self.steps.append({"seconds": round(seconds, 4), "sampled_tokens": sampled, **metrics})
         self.report(
+            fits=len(self.steps) == trainer.max_steps,
             steps=self.steps,
             peaks=pl_module.peaks,
             # Where memory ran out on the way, these have been halved.
@@ -120,11 +125,4 @@ def train(job: dict[str, Any], report: Report) -> None:
             callbacks=[Stopwatch(report)],
         )
         trainer.fit(module, data)
-    linear = next(m for n, m in module.policy.model.named_modules() if n.endswith("down_proj"))
-    report(
-        fits=True,
-        weights=type(linear.get_base_layer()).__name__,
-        rollouts_on=type(module.policy.rollout_network).__name__,
-        total_seconds=round(time.perf_counter() - began, 2),
-        gib_reserved_at_end=round(torch.cuda.memory_reserved() / 2**30, 2) if device.type == "cuda" else None,
-    )
+    report(total_seconds=round(time.perf_counter() - began, 2))
