@@ -75,5 +75,7 @@ class Graphs:
         most = self._slots
         while most % 2 == 0 and most // 2 >= slots:
             most //= 2
-        quarter = -(-self._length // 4)
+        quarter = (
+            -(-self._length // 32) * 8
+        )  # fused attention wants its mask in whole eights, or copies it in every layer
         return most, min(self._length, -(-span // quarter) * quarter)

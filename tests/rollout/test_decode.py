@@ -137,10 +137,19 @@ def test_a_size_is_run_as_it_is_before_it_is_captured():
         recorder = staticmethod(lambda: record)
 
     graphs = Recorded(lambda slots, span: done.append((slots, span)), 8, 40)
-    for slots, span in ((8, 3), (7, 9), (8, 10), (4, 10), (3, 11), (3, 20)):
+    for slots, span in ((8, 3), (7, 9), (8, 16), (4, 16), (3, 17), (3, 20)):
         graphs.run(slots, span)
-    again = ["replayed", (8, 10)]
-    assert done == [(8, 10), "captured", *again, *again, (4, 10), (4, 20), "captured", "replayed", (4, 20)]
+    again = ["replayed", (8, 16)]
+    assert done == [(8, 16), "captured", *again, *again, (4, 16), (4, 32), "captured", "replayed", (4, 32)]
+
+
+def test_a_graph_reads_whole_eights_of_the_cache_and_no_more_than_there_is():
+    for length in range(8, 2000, 8):
+        graphs = Rounded(lambda slots, span: None, 8, length)
+        spans = {graphs._rounded(8, span)[1] for span in range(1, length + 1)}
+        assert all(span % 8 == 0 for span in spans)
+        assert len(spans) <= 4
+        assert max(spans) == length
 
 
 @pytest.mark.parametrize("rows", [5, 8, 24])
