@@ -22,10 +22,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "1.5B": {"layers": 28, "width": 1536, "mlp": 8960, "heads": 12, "kv_heads": 2, "vocabulary": 151_936},
     "3B": {"layers": 36, "width": 2048, "mlp": 11_008, "heads": 16, "kv_heads": 2, "vocabulary": 151_936},
     "7B": {"layers": 28, "width": 3584, "mlp": 18_944, "heads": 28, "kv_heads": 4, "vocabulary": 152_064},
-    "small": {"layers": 4, "width": 256, "mlp": 1024, "heads": 4, "kv_heads": 2, "vocabulary": 151_936},
     "toy": {"layers": 2, "width": 64, "mlp": 128, "heads": 4, "kv_heads": 2, "vocabulary": 1000},
 }
-"""Sizes as in the models' config.json on the hub; `small` and `toy` are made up."""
+"""Sizes as in the models' config.json on the hub; `toy` is made up."""
 
 _STD = 0.02
 _SHARD_BYTES = 2e9

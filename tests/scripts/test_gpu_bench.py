@@ -79,6 +79,18 @@ def test_a_checkpoint_of_several_files_loads_in_4_bits_and_a_full_disk_is_said(j
         checkpoints.write({"device": "cpu", "shapes": {"toy": str(tmp_path / "other")}}, Heard())
 
 
+def test_a_head_of_its_own_is_written_and_stays_whole(tmp_path, monkeypatch):
+    """As the 7B has one."""
+    monkeypatch.setitem(checkpoints.SHAPES, "7B", checkpoints.SHAPES["toy"])
+    checkpoints.write({"device": "cpu", "shapes": {"7B": str(tmp_path)}}, Heard())
+    model = Policy(PolicyConfig(str(tmp_path)), CPU).model
+    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    assert head.shape == embedding.shape == (1000, 64)
+    assert head.dtype == torch.float32
+    assert not torch.equal(head, embedding)
+    assert 0.01 < head.std() < 0.03
+
+
 def test_the_device_is_measured(jobs):
     found = do(device.measure, jobs["device"])
     assert found["matmul_tflops"] > 0
