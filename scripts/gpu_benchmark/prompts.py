@@ -42,7 +42,8 @@ class FixedPrompts(LightningDataModule):
 
     def __init__(self, job: dict[str, Any], steps: int) -> None:
         super().__init__()
-        self.mixture, self.cursor, self.max_prompt_tokens = TaskMixture({TASK: TaskSpec()}), 0, job["prompt_tokens"][1]
+        self.mixture, self.cursor = TaskMixture({TASK: TaskSpec()}), 0
+        self.prompts_per_step, self.max_prompt_tokens = job["prompts"], job["prompt_tokens"][1]
         self.batches = [batch_of(questions(job["prompts"], *job["prompt_tokens"]))] * steps
 
     def settings(self) -> dict[str, Any]:

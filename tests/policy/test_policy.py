@@ -171,6 +171,16 @@ def test_a_directory_that_holds_no_model_is_named(tmp_path):
     assert "\n" not in str(error.value)
 
 
+def test_a_model_that_is_larger_than_the_gpu_is_one_line(monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 260.00 MiB.\nGPU 0 has …")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(UserError, match="'tiny' does not fit into the GPU's free memory") as error:
+        Policy(PolicyConfig("tiny"), CPU)
+    assert "\n" not in str(error.value)
+
+
 def test_every_end_token_of_the_model_counts(policy):
     from rl_lightning.policy.policy import _end_token_ids
 
