@@ -39,6 +39,9 @@ from gpu_benchmark.jobs import PARTS, Job, all_jobs  # noqa: E402
 
 _NEEDED = ("device", "checkpoints")
 
+LONGEST = 150
+"""Seconds after which a job is ended, for one that hangs must not take the others' time."""
+
 
 class Worker:
     """A process that has imported all that a job needs and waits for the job, so that imports cost no time of the benchmark's.
@@ -71,7 +74,7 @@ class Worker:
         try:
             self.process.communicate(json.dumps({"function": job.calls[1], "settings": settings}), timeout=seconds)
         except subprocess.TimeoutExpired:
-            error = f"stopped after {seconds:.0f} s, when the time was up"
+            error = f"stopped after {seconds:.0f} s"
         self.close()
         found: dict[str, Any] = {}
         if self.found.exists():
@@ -134,7 +137,7 @@ def run(jobs: list[Job], out: Path, seconds: float, directory: Path, about: dict
                 worker = waiting.pop(number, None) or Worker(job, directory, number)
                 if number + 1 < len(jobs) and number:  # the first one counts what is on the card while it is alone
                     waiting[number + 1] = Worker(jobs[number + 1], directory, number + 1)
-                found = worker.run(job, job.settings | _measured(parts), left)
+                found = worker.run(job, job.settings | _measured(parts), min(left, LONGEST))
                 _put(parts, job, found)
                 print(
                     f"{name}: {found.get('error') or found.get('skipped') or 'done'}, {found['seconds']} s", flush=True

@@ -240,6 +240,14 @@ def test_time_that_is_up_ends_a_job_and_names_the_others(tmp_path):
     assert json.loads(out.read_text())["left_out"] == done["left_out"]
 
 
+def test_a_job_that_hangs_is_ended_for_the_next_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_bench, "LONGEST", 1)
+    job = Job("device", "", ("device", "measure"), {"device": "cpu", "side": 20_000, "copy_bytes": 1})
+    done = gpu_bench.run([job, replace(job, name="again")], tmp_path / "out.json", 60, tmp_path, {})
+    assert "stopped after 1 s" in json.dumps(done["parts"]["device"])
+    assert done["seconds"] < 20
+
+
 def test_a_worker_that_dies_is_said_to(tmp_path):
     job = Job("device", "", ("device", "measure"), {"device": "cpu"})
     worker = gpu_bench.Worker(job, tmp_path, 0)
