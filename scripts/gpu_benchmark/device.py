@@ -69,7 +69,7 @@ def measure(job: dict[str, Any], report: Report) -> None:
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
     seconds = _seconds(device, lambda: torch.mm(a, b, out=out))
-    report(matmul_tflops=round(2 * side**3 / seconds / 1e12, 3), matmul=f"bf16, {side} cubed")
+    report(matmul_tflops=round(2 * side**3 / seconds / 1e12, 6), matmul=f"bf16, {side} cubed")
     source = torch.zeros(job["copy_bytes"], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = _seconds(device, lambda: target.copy_(source))
