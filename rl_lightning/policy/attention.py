@@ -71,6 +71,12 @@ def seam(kernel: str) -> str:
     return name
 
 
+def no_mask(device: torch.device) -> Tensor:
+    """The `attention_mask=` that goes with `attend=` or `rows=`: made by hand and never read. Of packed tokens transformers would
+    otherwise make one of S x S places, after a look at a value that makes the host wait for the GPU."""
+    return torch.empty(1, 1, 1, 1, device=device)
+
+
 def _causal(query: Tensor) -> Tensor:
     width = query.shape[2]
     return torch.full((width, width), -torch.inf, dtype=query.dtype, device=query.device).triu(1)

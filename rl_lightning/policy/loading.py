@@ -142,6 +142,11 @@ def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
     except (OSError, ValueError) as error:
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise UserError(f"policy.model_name_or_path: cannot load {name!r}: {reason}") from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"policy.model_name_or_path: {name!r} does not fit into the GPU's free memory; take a smaller model, or see "
+            "with nvidia-smi what else uses the GPU"
+        ) from error
 
 
 def _attention(wanted: str, device: torch.device) -> str:

@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from torch.nn import functional as F
 
+from rl_lightning.policy.attention import no_mask
 from rl_lightning.rollout.network import Attend, Layer, Network
 
 
@@ -102,7 +103,10 @@ class ThroughTransformers:
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         with self._autocast:
-            out = self._decoder(input_ids=ids, position_ids=positions, use_cache=False, attend=attend)
+            mask = no_mask(ids.device)
+            out = self._decoder(
+                input_ids=ids, position_ids=positions, attention_mask=mask, use_cache=False, attend=attend
+            )
         return out.last_hidden_state.to(self.head.dtype)
 
 

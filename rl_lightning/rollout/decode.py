@@ -160,13 +160,16 @@ class _Decoding:
         row, token, position, prompt = (s[:slots] for s in (self.row, self.token, self.position, self.prompt))
         attend = self.cache.attention(position, span)
         hidden = self.decoder(token[:, None], position[:, None], attend)[:, 0]
-        column = (position + 1 - prompt).clamp(max=self.tokens.shape[1] - 1)
+        # An idle slot may count from anywhere: what it writes goes to the row that nobody reads.
+        column = (position + 1 - prompt).clamp(0, self.tokens.shape[1] - 1)
         uniforms = None if self.uniforms is None else self.uniforms[row, column]
         logits = torch.mm(hidden, self.decoder.head.T, out=self.logits[:slots])
         chosen, logps = choose(logits, self.sampling, uniforms, self.probs[:slots])
         self.tokens[row, column], self.logps[row, column] = chosen, logps
         before = self.ends[row]
-        ends_now = (before == 0) & (column < self.limit) & torch.isin(chosen, self.end_token_ids)
+        # Not torch.isin, which sorts where there are many and then waits for the GPU: a graph must not.
+        is_end = (chosen[:, None] == self.end_token_ids).any(dim=1)
+        ends_now = (before == 0) & (column < self.limit) & is_end
         self.ends[row] = torch.where(ends_now, column + 1, before)
         token.copy_(chosen)
         position.add_(1)

@@ -44,7 +44,8 @@ class Graphs:
     """Runs a step as a CUDA graph: hundreds of kernels for the price of one launch.
 
     A graph has one size, so sizes are rounded up to a few: the slots halved as often as may be, the cache in quarters. Each is
-    captured when it is first needed and lives as long as this object, which is one rollout: what it holds must not be there
+    run as it is the first time, for libraries choose and load their kernels in a size's first call, which a graph must not
+    contain; captured the second time; and lives as long as this object, which is one rollout: what it holds must not be there
     when the update needs the memory.
 
     Attributes:
@@ -58,23 +59,23 @@ class Graphs:
     def __init__(self, step: Step, slots: int, length: int) -> None:
         self._step, self._capture = step, self.recorder()
         self._slots, self._length = slots, length
-        self._graphs: dict[tuple[int, int], Callable[[], None]] = {}
-        self._warm = False
+        self._graphs: dict[tuple[int, int], Callable[[], None] | None] = {}
 
     def run(self, slots: int, span: int) -> None:
         """At least `slots` and `span`."""
         size = self._rounded(slots, span)
-        if not self._warm:  # libraries set themselves up in their first call, which a graph must not contain
-            self._step(*size)
-            self._warm = True
-            return
         if size not in self._graphs:
-            self._graphs[size] = self._capture(partial(self._step, *size))
-        self._graphs[size]()
+            self._graphs[size] = None
+            self._step(*size)
+            return
+        replay = self._graphs[size] = self._graphs[size] or self._capture(partial(self._step, *size))
+        replay()
 
     def _rounded(self, slots: int, span: int) -> tuple[int, int]:
         most = self._slots
         while most % 2 == 0 and most // 2 >= slots:
             most //= 2
-        quarter = -(-self._length // 4)
+        quarter = (
+            -(-self._length // 32) * 8
+        )  # fused attention wants its mask in whole eights, or copies it in every layer
         return most, min(self._length, -(-span // quarter) * quarter)

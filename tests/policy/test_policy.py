@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 from peft import PeftModel
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from rl_lightning.policy import MicroBatch, Policy, PolicyConfig, cut
@@ -58,6 +59,23 @@ def test_the_embedded_tokenizer_survives_the_round_trip():
     for tag in ("<think>", "</think>", "<answer>", "</answer>"):
         assert len(tokenizer(tag)["input_ids"]) == 1
     assert len(tokenizer("1234")["input_ids"]) == 4
+
+
+def test_no_mask_of_all_places_is_made_for_packed_tokens(policy, micro):
+    """Of 8192 tokens it would have 67 million places."""
+    largest = 0
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal largest
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.dtype == torch.bool:
+                largest = max(largest, out.numel())
+            return out
+
+    with Watching():
+        policy.log_probs(micro, 1.0)
+    assert largest < len(micro.input_ids) ** 2
 
 
 def test_a_new_policy_is_its_base_and_what_trains_is_float32():
@@ -150,6 +168,16 @@ def test_a_missing_model_is_named(name):
 def test_a_directory_that_holds_no_model_is_named(tmp_path):
     with pytest.raises(UserError, match="cannot load") as error:
         Policy(PolicyConfig(str(tmp_path)), CPU)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_that_is_larger_than_the_gpu_is_one_line(monkeypatch):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 260.00 MiB.\nGPU 0 has …")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", full)
+    with pytest.raises(UserError, match="'tiny' does not fit into the GPU's free memory") as error:
+        Policy(PolicyConfig("tiny"), CPU)
     assert "\n" not in str(error.value)
 
 

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rl_lightning.policy import Policy, PolicyConfig
@@ -110,6 +111,21 @@ def test_a_model_that_only_looks_the_same_is_found_out(tmp_path, batch, caplog):
             network, batch, Sampling(2, 5), policy.end_token_ids, policy.decode_text, torch.Generator().manual_seed(0)
         )
     assert rollout.completion_ids.shape == (12, 5)
+
+
+@pytest.mark.parametrize("weights", ["merged", "trained"])
+def test_rounding_in_16_bits_is_not_taken_for_another_model(weights, tmp_path):
+    """Norms as trained models have them: weights far from 1, and a last one that scales its input up by 8."""
+    directory = tmp_path / "loud"
+    shutil.copytree(EMBEDDED["tiny"], directory)
+    tensors, generator = load_file(directory / "model.safetensors"), torch.Generator().manual_seed(0)
+    for name in tensors:
+        if name.endswith("norm.weight"):
+            loud = 8 if name == "model.norm.weight" else 1
+            tensors[name] = tensors[name] * loud * (1 + 0.3 * torch.randn(tensors[name].shape, generator=generator))
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    policy = Policy(PolicyConfig(str(directory), dtype="bfloat16", rollout_weights=weights), CPU)
+    assert isinstance(policy.rollout_network, RolloutNetwork)
 
 
 def test_dense_copy_and_4_bits_with_adapters_sample_the_same(batch):

@@ -10,10 +10,13 @@ from typing import ClassVar
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl_lightning.policy import cut
+from rl_lightning.policy.rollout_network import ThroughTransformers
 from rl_lightning.rollout import Sampling, decode, sample_groups
 from rl_lightning.rollout.steps import Eager, Graphs
+from rl_lightning.types import PromptBatch
 
 SAMPLING = Sampling(num_generations=4, max_new_tokens=24)
 
@@ -123,12 +126,85 @@ class Rounded(Graphs):
         super().run(slots, span)
 
 
+def test_a_size_is_run_as_it_is_before_it_is_captured():
+    done = []
+
+    def record(step):
+        done.append("captured")
+        return lambda: done.append("replayed") or step()
+
+    class Recorded(Graphs):
+        recorder = staticmethod(lambda: record)
+
+    graphs = Recorded(lambda slots, span: done.append((slots, span)), 8, 40)
+    for slots, span in ((8, 3), (7, 9), (8, 16), (4, 16), (3, 17), (3, 20)):
+        graphs.run(slots, span)
+    again = ["replayed", (8, 16)]
+    assert done == [(8, 16), "captured", *again, *again, (4, 16), (4, 32), "captured", "replayed", (4, 32)]
+
+
+def test_a_graph_reads_whole_eights_of_the_cache_and_no_more_than_there_is():
+    for length in range(8, 2000, 8):
+        graphs = Rounded(lambda slots, span: None, 8, length)
+        spans = {graphs._rounded(8, span)[1] for span in range(1, length + 1)}
+        assert all(span % 8 == 0 for span in spans)
+        assert len(spans) <= 4
+        assert max(spans) == length
+
+
 @pytest.mark.parametrize("rows", [5, 8, 24])
 def test_rounded_sizes_and_rare_looks_change_nothing(policy, batch, rows):
     sampling, Rounded.sizes[:] = replace(SAMPLING, max_rollout_rows=rows), []
     assert_same(roll(policy, batch, sampling, launch=Rounded), roll(policy, batch))
     assert len(set(Rounded.sizes)) <= 3 * 4
     assert all(slots <= rows and (rows % slots) == 0 for slots, _ in Rounded.sizes)
+
+
+def test_slots_that_idle_while_others_decode_do_no_harm_after_a_long_prompt(policy):
+    """They count from 0 less the length of a prompt that is longer than all that is sampled."""
+    ids = torch.randint(5, 100, (4, 60), generator=torch.Generator().manual_seed(0))
+    batch = PromptBatch((None,) * 4, ids, torch.full((4,), 60), 0)
+    sampling, end = Sampling(2, 20), torch.arange(0, 119, 8)
+    rollout = roll(policy, batch, sampling, end=end, launch=Rounded)
+    assert rollout.lengths.min() + 8 < rollout.lengths.max()  # some did idle
+    assert_same(rollout, roll(policy, batch, sampling, end=end))
+
+
+def test_a_step_asks_nothing_of_the_host(policy, batch, monkeypatch):
+    """What a CUDA graph cannot hold: to read a value, or to make a tensor whose size depends on one."""
+    asked = []
+
+    class Listening(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if "index" in func.overloadpacket.__name__:
+                waits = any(isinstance(i, torch.Tensor) and i.dtype == torch.bool for i in args[1])
+            else:
+                waits = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & set(func.tags)
+            if waits or func.overloadpacket.__name__ == "isin":
+                asked.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    class Listened(Rounded):
+        recorder = staticmethod(lambda: listened)
+
+    def listened(step):
+        def run():
+            with Listening():
+                step()
+
+        return run
+
+    for network in (policy.rollout_network, ThroughTransformers(policy.model, policy.autocast())):
+        monkeypatch.setattr(policy, "rollout_network", network)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "transformers.masking_utils.is_tracing", lambda *_: True
+            )  # as it says while a graph is captured
+            roll(policy, batch, launch=Listened)
+        filtered = replace(SAMPLING, top_p=0.9, top_k=5, min_p=0.1, temperature=0.7)
+        roll(policy, batch, filtered, launch=Listened)
+        roll(policy, batch, seed=None, launch=Listened)
+    assert not asked
 
 
 def test_a_greedy_rollout_by_graphs_twin(policy, batch):
