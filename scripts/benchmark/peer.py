@@ -1,0 +1,159 @@
+"""TRL's side of a workload: its GRPOTrainer, set to be as fast as it can be on this work without changing the work.
+
+Against its defaults: no gradient checkpointing (a third more work), float32 instead of bfloat16 autocast, no shuffling, no
+logging; an update's completions go through the model `peer_rows` at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from benchmark.record import Report, Step, resident, settle
+from benchmark.work import LEARNING_RATE, WORKLOADS, Workload, alternating, problems, quickstart_tasks
+from datasets import Dataset
+from peft import LoraConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from rl_lightning.tasks.prompts import PromptTemplate
+
+
+class TimedTrainer(GRPOTrainer):
+    """GRPOTrainer with a clock at its own seams."""
+
+    generated = 0.0
+    """Seconds in `generate`, texts included, in this step."""
+    prepared = 0.0
+    """Seconds in `generate`, rewards and advantages, in this step."""
+    tokens = 0
+    longest = 0
+
+    def _generate(self, *args: Any) -> Any:
+        began = time.perf_counter()
+        result = super()._generate(*args)
+        self.generated = time.perf_counter() - began
+        return result
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        began = time.perf_counter()
+        result = super()._generate_and_score_completions(inputs)
+        self.prepared = time.perf_counter() - began
+        lengths = result["completion_mask"].sum(dim=1)
+        self.tokens, self.longest = int(lengths.sum()), int(lengths.max())
+        return result
+
+
+class Stopwatch(TrainerCallback):
+    """Times steps from end to end and notes memory."""
+
+    trainer: TimedTrainer
+
+    def __init__(self, report: Report) -> None:
+        self.report, self.last, self.began, self.updated = report, 0.0, 0.0, 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.report.model_is_loaded(sum(p.nbytes for p in kwargs["model"].parameters()))
+        self.last = time.perf_counter()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.began = time.perf_counter()
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.updated = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now, trainer = time.perf_counter(), self.trainer
+        self.report.steps.append(
+            Step(
+                seconds=now - self.last,
+                sample=trainer.generated,
+                train=self.updated - self.began - trainer.prepared,
+                sampled_tokens=trainer.tokens,
+                trained_tokens=trainer.tokens,
+                longest=trainer.longest,
+            )
+        )
+        self.last = now
+
+
+def settings(workload: Workload, directory: str, steps: int, seed: int, **changes: Any) -> GRPOConfig:
+    """TRL's configuration of a workload."""
+    rows = workload.peer_rows or workload.rows
+    values: dict[str, Any] = dict(
+        output_dir=directory,
+        use_cpu=True,
+        bf16=False,
+        seed=seed,
+        max_steps=steps,
+        per_device_train_batch_size=rows,
+        gradient_accumulation_steps=workload.rows // rows,
+        num_generations=workload.generations,
+        max_completion_length=workload.new_tokens,
+        temperature=1.0,
+        beta=0.0,
+        num_iterations=1,
+        loss_type="dapo",
+        epsilon_high=0.28,
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        gradient_checkpointing=False,
+        shuffle_dataset=False,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=False,
+    )
+    return GRPOConfig(**{**values, **changes})
+
+
+def reward(prompts: list[Any], completions: list[Any], **kwargs: Any) -> list[float]:
+    """See `alternating`."""
+    return alternating(len(completions))
+
+
+def run(workload: Workload, model: str, steps: int, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    """Train for some steps; returns the report."""
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    made = problems(workload, quickstart_tasks(), PromptTemplate(tokenizer, system_prompt=""), steps)
+    prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": p.question.strip()}]} for p in made])
+    settle()
+    report = Report("peer", before_load=resident())
+    stopwatch = Stopwatch(report)
+    with tempfile.TemporaryDirectory() as directory:
+        stopwatch.trainer = TimedTrainer(
+            model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa"),
+            reward_funcs=reward,
+            args=settings(workload, directory, steps, seed, **changes),
+            train_dataset=prompts,
+            processing_class=tokenizer,
+            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
+            callbacks=[stopwatch],
+        )
+        stopwatch.trainer.train()
+    return report.ended()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("workload", choices=list(WORKLOADS))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", type=json.loads, default={}, help="GRPOConfig settings to try, as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.out.write_text(json.dumps(run(WORKLOADS[args.workload], args.model, args.steps, args.seed, **args.set)))
+
+
+if __name__ == "__main__":
+    main()
