@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark.record import Report, Step, resident, settle
-from benchmark.work import LEARNING_RATE, WORKLOADS, Alternating, Workload, batches_of, problems, quickstart_tasks
+from benchmark.record import Report, Step, main
+from benchmark.work import LEARNING_RATE, Alternating, Workload, problems, quickstart_tasks
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
@@ -34,10 +31,8 @@ class FixedPrompts(LightningDataModule):
         self.mixture, self.cursor = quickstart_tasks(), 0
         template = PromptTemplate(load_tokenizer(model), system_prompt="")
         made = problems(workload, self.mixture, template, steps)
-        self.batches = [
-            collate([Prompt(p, template.token_ids(p.question), {}) for p in batch])
-            for batch in batches_of(made, workload.prompts)
-        ]
+        prompts = [Prompt(problem, template.token_ids(problem.question), {}) for problem in made]
+        self.batches = [collate(prompts[i : i + workload.prompts]) for i in range(0, len(prompts), workload.prompts)]
 
     def settings(self) -> dict[str, Any]:
         return {}
@@ -56,9 +51,12 @@ class Stopwatch(Callback):
         self.report.model_is_loaded(sum(p.nbytes for p in pl_module.policy.model.parameters()))
         self.last = time.perf_counter()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        self.report.begin_step()
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         now, metrics, rollout = time.perf_counter(), pl_module.metrics, outputs["record"].rollout
-        self.report.steps.append(
+        self.report.end_step(
             Step(
                 seconds=now - self.last,
                 sample=metrics["time/sample"],
@@ -66,12 +64,15 @@ class Stopwatch(Callback):
                 sampled_tokens=int(rollout.mask.sum()),
                 trained_tokens=int(metrics["policy/trained_tokens"]),
                 longest=int(rollout.lengths.max()),
+                prompt_tokens=int(batch.prompt_lengths.sum()),
             )
         )
-        self.last = now
+        self.last = time.perf_counter()
 
 
-def run(workload: Workload, model: str, steps: int, seed: int = 0) -> dict[str, Any]:
+def run(
+    workload: Workload, model: str, steps: int, seed: int = 0, account_step: int = -1, **changes: Any
+) -> dict[str, Any]:
     """Train for some steps; returns the report."""
     quiet()
     data = FixedPrompts(workload, model, steps)
@@ -81,9 +82,9 @@ def run(workload: Workload, model: str, steps: int, seed: int = 0) -> dict[str, 
         reward=Alternating(),
         learning_rate=LEARNING_RATE,
         seed=seed,
+        **changes,
     )
-    settle()
-    report = Report("ours", before_load=resident())
+    report = Report("ours", account_step)
     with tempfile.TemporaryDirectory() as directory:
         Trainer(
             default_root_dir=directory,
@@ -99,18 +100,5 @@ def run(workload: Workload, model: str, steps: int, seed: int = 0) -> dict[str, 
     return report.ended()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", choices=list(WORKLOADS))
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    args.out.write_text(json.dumps(run(WORKLOADS[args.workload], args.model, args.steps, args.seed)))
-
-
 if __name__ == "__main__":
-    main()
+    main(run)

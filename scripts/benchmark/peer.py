@@ -6,16 +6,13 @@ logging; an update's completions go through the model `peer_rows` at a time.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark.record import Report, Step, resident, settle
-from benchmark.work import LEARNING_RATE, WORKLOADS, Workload, alternating, problems, quickstart_tasks
+from benchmark.record import Report, Step, main
+from benchmark.work import LEARNING_RATE, Workload, alternating, problems, quickstart_tasks
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
@@ -33,6 +30,7 @@ class TimedTrainer(GRPOTrainer):
     """Seconds in `generate`, rewards and advantages, in this step."""
     tokens = 0
     longest = 0
+    prompt_tokens = 0
 
     def _generate(self, *args: Any) -> Any:
         began = time.perf_counter()
@@ -46,6 +44,7 @@ class TimedTrainer(GRPOTrainer):
         self.prepared = time.perf_counter() - began
         lengths = result["completion_mask"].sum(dim=1)
         self.tokens, self.longest = int(lengths.sum()), int(lengths.max())
+        self.prompt_tokens = int(result["prompt_mask"].sum()) // self.num_generations
         return result
 
 
@@ -62,6 +61,7 @@ class Stopwatch(TrainerCallback):
         self.last = time.perf_counter()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.report.begin_step()
         self.began = time.perf_counter()
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -69,7 +69,7 @@ class Stopwatch(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         now, trainer = time.perf_counter(), self.trainer
-        self.report.steps.append(
+        self.report.end_step(
             Step(
                 seconds=now - self.last,
                 sample=trainer.generated,
@@ -77,9 +77,10 @@ class Stopwatch(TrainerCallback):
                 sampled_tokens=trainer.tokens,
                 trained_tokens=trainer.tokens,
                 longest=trainer.longest,
+                prompt_tokens=trainer.prompt_tokens,
             )
         )
-        self.last = now
+        self.last = time.perf_counter()
 
 
 def settings(workload: Workload, directory: str, steps: int, seed: int, **changes: Any) -> GRPOConfig:
@@ -119,13 +120,14 @@ def reward(prompts: list[Any], completions: list[Any], **kwargs: Any) -> list[fl
     return alternating(len(completions))
 
 
-def run(workload: Workload, model: str, steps: int, seed: int = 0, **changes: Any) -> dict[str, Any]:
+def run(
+    workload: Workload, model: str, steps: int, seed: int = 0, account_step: int = -1, **changes: Any
+) -> dict[str, Any]:
     """Train for some steps; returns the report."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     made = problems(workload, quickstart_tasks(), PromptTemplate(tokenizer, system_prompt=""), steps)
     prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": p.question.strip()}]} for p in made])
-    settle()
-    report = Report("peer", before_load=resident())
+    report = Report("peer", account_step)
     stopwatch = Stopwatch(report)
     with tempfile.TemporaryDirectory() as directory:
         stopwatch.trainer = TimedTrainer(
@@ -141,19 +143,5 @@ def run(workload: Workload, model: str, steps: int, seed: int = 0, **changes: An
     return report.ended()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("workload", choices=list(WORKLOADS))
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--set", type=json.loads, default={}, help="GRPOConfig settings to try, as JSON")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    args.out.write_text(json.dumps(run(WORKLOADS[args.workload], args.model, args.steps, args.seed, **args.set)))
-
-
 if __name__ == "__main__":
-    main()
+    main(run)

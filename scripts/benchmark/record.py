@@ -1,12 +1,26 @@
-"""What one side reports of its steps and its memory."""
+"""What one side reports of its steps and its memory.
+
+Memory is what is resident beyond the weights themselves. The program's own part is what is resident with every import made and
+nothing loaded; weights are counted by their size, since one side maps them from the file and touches them later while the other
+copies them. So a second copy of the model, optimizer state, caches, activations, logits and what the allocator keeps all count.
+The kernel's peak (VmHWM) is set back when the model is loaded. `tensors` is the finer figure, torch's own account of CPU
+tensors in one step, above what lived at its start: the CPU's twin of torch.cuda.max_memory_allocated.
+"""
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import gc
+import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import torch
+from benchmark.work import Workload
+from torch.profiler import ProfilerActivity, profile
 
 
 @dataclass
@@ -20,6 +34,7 @@ class Step:
         sampled_tokens: completion tokens, end tokens included.
         trained_tokens: completion tokens that took part in the update.
         longest: tokens of the longest completion.
+        prompt_tokens: of the B prompts together.
     """
 
     seconds: float
@@ -28,6 +43,7 @@ class Step:
     sampled_tokens: int
     trained_tokens: int
     longest: int
+    prompt_tokens: int
 
 
 @dataclass
@@ -35,18 +51,30 @@ class Report:
     """One process's measurements; bytes.
 
     Attributes:
+        side: ours or peer.
+        account_step: the step whose tensors are accounted for, which slows it down; none where it is negative.
         before_load: resident with every import made and no model.
         loaded: resident with model, adapters and optimizer, before the first step.
         parameters: bytes of the model's and the adapters' weights, each counted once.
         peak: the most that was resident from there to the end.
+        tensors: the most that tensors took above the step's start; 0 where there was no account.
+        workers: resident in this process's children at the end, shared pages divided among them.
     """
 
     side: str
+    account_step: int = -1
     steps: list[Step] = field(default_factory=list)
     before_load: int = 0
     loaded: int = 0
     parameters: int = 0
     peak: int = 0
+    tensors: int = 0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        settle()
+        self.before_load = resident()
+        self._account: profile | None = None
 
     def model_is_loaded(self, parameters: int) -> None:
         """Note what is resident and start the peak anew, so that what loading took for a moment does not count."""
@@ -54,10 +82,35 @@ class Report:
         self.loaded, self.parameters = resident(), parameters
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
 
+    def begin_step(self) -> None:
+        """To be called before each step."""
+        if len(self.steps) == self.account_step:
+            self.peak = resident("VmHWM")  # before the account takes memory of its own
+            self._account = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+            self._account.start()
+
+    def end_step(self, step: Step) -> None:
+        """To be called after each step."""
+        self.steps.append(step)
+        self.workers = _workers()
+        if self._account is not None:
+            self._account.stop()
+            self.tensors, self._account = _peak_of(self._account), None
+
     def ended(self) -> dict[str, Any]:
         """For JSON."""
-        self.peak = resident("VmHWM")
+        self.peak = self.peak or resident("VmHWM")
         return asdict(self)
+
+
+def _peak_of(account: profile) -> int:
+    events = account.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    live = most = 0
+    for _, change in changes:
+        live += change
+        most = max(most, live)
+    return most
 
 
 def settle() -> None:
@@ -70,3 +123,31 @@ def resident(name: str = "VmRSS") -> int:
     """Bytes of this process in memory now (VmRSS) or at most (VmHWM)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def _workers(pid: str = "self") -> int:
+    """Bytes of all processes below this one."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            rollup = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) * 1024 for line in rollup if line.startswith("Pss:")) + _workers(child)
+    return total
+
+
+def main(run: Callable[..., dict[str, Any]]) -> None:
+    """The command line of a side's process."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workload", type=json.loads, required=True, help="its fields as JSON")
+    parser.add_argument("--model", required=True, help="directory")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--account_step", type=int, default=-1)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--set", type=json.loads, default={}, help="settings of the trainer to try, as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    workload = Workload.of(args.workload)
+    result = run(workload, args.model, args.steps, args.seed, args.account_step, **args.set)
+    args.out.write_text(json.dumps(result), encoding="utf-8")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,13 @@ class Shape:
     heads: int = 4
     kv_heads: int = 2
 
+    @classmethod
+    def of(cls, model: str | Path) -> Shape:
+        """That of a model in a directory."""
+        config = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
+        names = ("vocab_size", "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads")
+        return cls(*(config[name] for name in (*names, "num_key_value_heads")))
+
 
 @dataclass(frozen=True)
 class Workload:
@@ -53,6 +59,7 @@ class Workload:
         mean_tokens: of a random model's completions, whose lengths are geometric and cut off at the limit; infinity lets all
             of them run to it.
         peer_rows: completions in one forward of the peer's update; 0 is all of them.
+        steps: counted steps a process.
     """
 
     name: str
@@ -63,6 +70,13 @@ class Workload:
     prompt_tokens: int = 0
     mean_tokens: float = math.inf
     peer_rows: int = 0
+    steps: int = 2
+
+    @classmethod
+    def of(cls, fields: dict[str, Any]) -> Workload:
+        """From `dataclasses.asdict`."""
+        shape = fields["shape"]
+        return cls(**{**fields, "shape": shape and Shape(**shape)})
 
     @property
     def rows(self) -> int:
@@ -73,10 +87,10 @@ class Workload:
 WORKLOADS = {
     w.name: w
     for w in (
-        Workload("tiny", 8, 8, 32),
+        Workload("tiny", 8, 8, 32, steps=20),
         Workload("vocabulary", 4, 8, 128, Shape()),
         Workload("prefix", 4, 16, 128, Shape(), prompt_tokens=512),
-        Workload("unequal", 4, 16, 256, Shape(), mean_tokens=64),
+        Workload("unequal", 4, 16, 256, Shape(32_768), mean_tokens=64),
     )
 }
 
@@ -174,8 +188,3 @@ class Alternating(Reward):
     def __call__(self, problem: Problem, completion: str, score: Score) -> float:
         self.asked += 1
         return float(self.asked % 2 == 0)
-
-
-def batches_of(items: Sequence[Problem], size: int) -> list[Sequence[Problem]]:
-    """Consecutive pieces."""
-    return [items[first : first + size] for first in range(0, len(items), size)]
