@@ -33,6 +33,7 @@ class FixedPrompts(LightningDataModule):
         made = problems(workload, self.mixture, template, steps)
         prompts = [Prompt(problem, template.token_ids(problem.question), {}) for problem in made]
         self.batches = [collate(prompts[i : i + workload.prompts]) for i in range(0, len(prompts), workload.prompts)]
+        self.max_prompt_tokens = max(len(prompt.token_ids) for prompt in prompts)
 
     def settings(self) -> dict[str, Any]:
         return {}
