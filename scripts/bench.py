@@ -1,83 +1,111 @@
 """Ours against TRL's GRPOTrainer on the same work, and both against what the machine could do.
 
     pip install -c constraints.txt -e .[bench]
-    python scripts/bench.py --out docs/results/cpu.json --page docs/performance.md    # everything
-    python scripts/bench.py --workload tiny --rounds 1                                # one workload, once
+    python scripts/bench.py --workload tiny      # one workload; again for several
+    python scripts/bench.py --learn              # time to a held-out accuracy on the quickstart, three seeds
+    python scripts/bench.py --table              # all results at hand into docs/performance.md
 
-Every round runs ours and the peer as two processes, one after the other, with the same model directory, prompts, group size,
-lengths and adapters; figures are medians over all rounds. Results are added to the file as they come.
+Ours and the peer run as separate processes, in turn, with the same model, prompts, group size, lengths and adapters. Each
+workload leaves one JSON file; nothing that is there is written over. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
-import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmark.table import WARM_UP_STEPS, markdown, put_into, summary
-from benchmark.work import WORKLOADS, Shape, Workload, make_model
+from benchmark.rounds import compare, race, require_the_peer, scale
+from benchmark.table import learning_table, put_into, scaling_table, workload_table
+from benchmark.work import WORKLOADS
 
-HERE = Path(__file__).parent
+from rl_lightning.types import UserError
+from rl_lightning.whole_files import write_json
+
+ROOT = Path(__file__).parents[1]
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> int:
+    """The command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workload", choices=list(WORKLOADS), action="append", help="again for several; default: all")
-    parser.add_argument("--rounds", type=int, default=3, help="processes a side")
+    names = [*WORKLOADS, "scaling"]
+    parser.add_argument("--workload", choices=names, action="append", default=[], help="scaling is ours only")
+    parser.add_argument("--learn", action="store_true", help="time to a held-out accuracy on the quickstart")
+    parser.add_argument("--table", action="store_true", help="write the tables of --page from all results")
+    parser.add_argument("--rounds", type=int, default=2, help="processes a side; scaling always takes as many a point")
     parser.add_argument("--steps", type=int, default=0, help="counted steps a process; 0: the workload's own number")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of --learn")
+    parser.add_argument("--every", type=int, default=2, help="steps between two evaluations of --learn")
+    parser.add_argument("--target", type=float, default=0.85, help="held-out accuracy at which --learn ends")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, help="JSON file; results of other workloads in it are kept")
-    parser.add_argument("--page", type=Path, help="page whose section `bench` gets the table")
-    args = parser.parse_args()
-    results: dict[str, Any] = json.loads(args.out.read_text()) if args.out and args.out.is_file() else {}
-    for name in args.workload or WORKLOADS:
-        results[name] = measure(WORKLOADS[name], args.rounds, args.steps or WORKLOADS[name].steps, args.threads)
-        print(markdown({name: results[name]}), flush=True)
-        if args.out:
-            args.out.parent.mkdir(parents=True, exist_ok=True)
-            args.out.write_text(json.dumps(results, indent=1), encoding="utf-8")
-    if args.page:
-        put_into(args.page, "bench", markdown(results))
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", help="folder of the JSON files")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
+    args = parser.parse_args(words)
+    if not (args.workload or args.learn or args.table):
+        parser.error("nothing to do: --workload, --learn or --table")
+    try:
+        work(args)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
-def measure(
-    workload: Workload, rounds: int, steps: int, threads: int, sides: tuple[str, ...] = ("ours", "peer")
-) -> dict[str, Any]:
-    """All rounds of one workload; the first one of each side makes one step more, whose tensors are accounted for."""
-    reports: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
-    with tempfile.TemporaryDirectory() as directory:
-        model = make_model(workload, Path(directory) / "model")
-        rates = run("limits", threads, model=model)
-        for number in range(rounds):
-            for side in sides:
-                last = WARM_UP_STEPS + steps
-                account = {"account_step": last} if number == 0 else {}
-                work = {"workload": json.dumps(asdict(workload)), "model": model, "seed": number}
-                reports[side].append(run(side, threads, **work, steps=last + (number == 0), **account))
-        return summary(workload, Shape.of(model), reports, rates)
+def work(args: argparse.Namespace) -> None:
+    """Measure what was asked for, then write the tables if they were."""
+    names = [*dict.fromkeys(args.workload), *(["learn"] if args.learn else [])]
+    if any(name != "scaling" for name in names):
+        require_the_peer()
+    for name in names:  # before hours of work
+        if result_file(args.results, name).exists():
+            raise UserError(f"{result_file(args.results, name)}: exists already; move it away, or choose another --results")
+    for name in names:
+        if name == "learn":
+            result = race(args.seeds, args.every, args.target, args.threads)
+        elif name == "scaling":
+            result = scale(args.rounds, args.steps, args.threads)
+        else:
+            workload = WORKLOADS[name]
+            result = compare(workload, args.rounds, args.steps or workload.steps, args.threads)
+        write_json(result_file(args.results, name), result)
+        print(table(name, {name: result}), flush=True)
+    if args.table:
+        write_tables(args.results, args.page)
 
 
-def run(module: str, threads: int, **options: Any) -> dict[str, Any]:
-    """Run a module of `benchmark` as a process of its own; what it wrote to its --out file."""
-    with tempfile.TemporaryDirectory() as directory:
-        out = Path(directory) / "out.json"
-        words = [sys.executable, "-m", f"benchmark.{module}", "--threads", str(threads), "--out", str(out)]
-        for name, value in options.items():
-            words += [f"--{name}", str(value)]
-        path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
-        done = subprocess.run(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        if done.returncode:
-            raise SystemExit(f"{module} failed:\n{done.stderr}")
-        result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-        return result
+def result_file(results: Path, name: str) -> Path:
+    """Where a workload's results go."""
+    return results / f"bench_{name}.json"
+
+
+def table(section: str, results: dict[str, dict[str, Any]]) -> str:
+    """The Markdown of a section of the page: scaling, learn, or the workloads that both sides run."""
+    if section == "learn":
+        return learning_table(results["learn"])
+    return scaling_table(results["scaling"]) if section == "scaling" else workload_table(results)
+
+
+def write_tables(results: Path, page: Path) -> None:
+    """Put every result that is at hand between its marks in the page.
+
+    Raises:
+        UserError: there is no result.
+    """
+    names = [*WORKLOADS, "scaling", "learn"]
+    found = {
+        name: json.loads(result_file(results, name).read_text(encoding="utf-8"))
+        for name in names
+        if result_file(results, name).is_file()
+    }
+    if not found:
+        raise UserError(f"{results}: no results of the benchmark; measure first: --workload {names[0]}")
+    both = {name: result for name, result in found.items() if name in WORKLOADS}
+    sections = ({"workloads": both} if both else {}) | {k: {k: v} for k, v in found.items() if k not in WORKLOADS}
+    for section, of in sections.items():
+        put_into(page, section, table(section, of))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

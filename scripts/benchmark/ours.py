@@ -72,7 +72,7 @@ class Stopwatch(Callback):
 
 
 def run(
-    workload: Workload, model: str, steps: int, seed: int = 0, account_step: int = -1, **changes: Any
+    workload: Workload, model: str, steps: int, seed: int = 0, account: bool = False, **changes: Any
 ) -> dict[str, Any]:
     """Train for some steps; returns the report."""
     quiet()
@@ -85,7 +85,7 @@ def run(
         seed=seed,
         **changes,
     )
-    report = Report("ours", account_step)
+    report = Report("ours", account)
     with tempfile.TemporaryDirectory() as directory:
         Trainer(
             default_root_dir=directory,

@@ -121,13 +121,13 @@ def reward(prompts: list[Any], completions: list[Any], **kwargs: Any) -> list[fl
 
 
 def run(
-    workload: Workload, model: str, steps: int, seed: int = 0, account_step: int = -1, **changes: Any
+    workload: Workload, model: str, steps: int, seed: int = 0, account: bool = False, **changes: Any
 ) -> dict[str, Any]:
     """Train for some steps; returns the report."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     made = problems(workload, quickstart_tasks(), PromptTemplate(tokenizer, system_prompt=""), steps)
     prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": p.question.strip()}]} for p in made])
-    report = Report("peer", account_step)
+    report = Report("peer", account)
     stopwatch = Stopwatch(report)
     with tempfile.TemporaryDirectory() as directory:
         stopwatch.trainer = TimedTrainer(

@@ -52,17 +52,17 @@ class Report:
 
     Attributes:
         side: ours or peer.
-        account_step: the step whose tensors are accounted for, which slows it down; none where it is negative.
+        account: whether the tensors of the first step are accounted for, which slows it down and takes memory of its own.
         before_load: resident with every import made and no model.
         loaded: resident with model, adapters and optimizer, before the first step.
         parameters: bytes of the model's and the adapters' weights, each counted once.
-        peak: the most that was resident from there to the end.
-        tensors: the most that tensors took above the step's start; 0 where there was no account.
+        peak: the most that was resident from there to the end; 0 where there was an account.
+        tensors: the most that tensors took above the first step's start; 0 where there was no account.
         workers: resident in this process's children at the end, shared pages divided among them.
     """
 
     side: str
-    account_step: int = -1
+    account: bool = False
     steps: list[Step] = field(default_factory=list)
     before_load: int = 0
     loaded: int = 0
@@ -74,7 +74,7 @@ class Report:
     def __post_init__(self) -> None:
         settle()
         self.before_load = resident()
-        self._account: profile | None = None
+        self._profile: profile | None = None
 
     def model_is_loaded(self, parameters: int) -> None:
         """Note what is resident and start the peak anew, so that what loading took for a moment does not count."""
@@ -84,22 +84,21 @@ class Report:
 
     def begin_step(self) -> None:
         """To be called before each step."""
-        if len(self.steps) == self.account_step:
-            self.peak = resident("VmHWM")  # before the account takes memory of its own
-            self._account = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-            self._account.start()
+        if self.account and not self.steps:
+            self._profile = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+            self._profile.start()
 
     def end_step(self, step: Step) -> None:
         """To be called after each step."""
         self.steps.append(step)
         self.workers = _workers()
-        if self._account is not None:
-            self._account.stop()
-            self.tensors, self._account = _peak_of(self._account), None
+        if self._profile is not None:
+            self._profile.stop()
+            self.tensors, self._profile = _peak_of(self._profile), None
 
     def ended(self) -> dict[str, Any]:
         """For JSON."""
-        self.peak = self.peak or resident("VmHWM")
+        self.peak = 0 if self.account else resident("VmHWM")
         return asdict(self)
 
 
@@ -141,7 +140,7 @@ def main(run: Callable[..., dict[str, Any]]) -> None:
     parser.add_argument("--workload", type=json.loads, required=True, help="its fields as JSON")
     parser.add_argument("--model", required=True, help="directory")
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--account_step", type=int, default=-1)
+    parser.add_argument("--account", type=int, choices=(0, 1), default=0, help="account for the first step's tensors")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
@@ -149,5 +148,5 @@ def main(run: Callable[..., dict[str, Any]]) -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     workload = Workload.of(args.workload)
-    result = run(workload, args.model, args.steps, args.seed, args.account_step, **args.set)
+    result = run(workload, args.model, args.steps, args.seed, bool(args.account), **args.set)
     args.out.write_text(json.dumps(result), encoding="utf-8")

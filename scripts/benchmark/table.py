@@ -11,6 +11,9 @@ from typing import Any
 from benchmark.limits import Machine, Tokens, least_seconds
 from benchmark.work import Shape, Workload
 
+from rl_lightning.types import UserError
+from rl_lightning.whole_files import write_whole
+
 WARM_UP_STEPS = 1
 """Of each process: workers start, caches and the allocator fill."""
 
@@ -18,25 +21,21 @@ Reports = Sequence[dict[str, Any]]
 
 
 def counted(reports: Reports) -> list[dict[str, Any]]:
-    """The steps that count: not the warm-up, nor the one whose tensors were accounted for."""
-    return [
-        step
-        for report in reports
-        for number, step in enumerate(report["steps"])
-        if number >= WARM_UP_STEPS and number != report["account_step"]
-    ]
+    """The steps that count: all but the warm-up, in which the tensors may have been accounted for."""
+    return [step for report in reports for step in report["steps"][WARM_UP_STEPS:]]
 
 
 def figures(reports: Reports) -> dict[str, float]:
     """Medians of one side over all counted steps of all rounds, and of memory over the rounds; seconds, tokens, bytes."""
     steps = counted(reports)
-    above = [report["peak"] - report["before_load"] - report["parameters"] for report in reports]
+    above = [r["peak"] - r["before_load"] - r["parameters"] for r in reports if not r["account"]]
     return {
         "step_seconds": median(s["seconds"] for s in steps),
         "sample_seconds": median(s["sample"] for s in steps),
         "train_seconds": median(s["train"] for s in steps),
         "rollout_tokens_per_second": median(s["sampled_tokens"] / s["sample"] for s in steps),
         "training_tokens_per_second": median(s["trained_tokens"] / s["train"] for s in steps),
+        "seconds_per_token": sum(s["seconds"] for s in steps) / sum(s["trained_tokens"] for s in steps),
         "peak_above_model": median(above),
         "tensors_above_step_start": max(report["tensors"] for report in reports),
         "workers": median(report["workers"] for report in reports),
@@ -58,42 +57,60 @@ def ratios(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
     }
 
 
-def summary(workload: Workload, shape: Shape, sides: dict[str, Reports], rates: dict[str, Any]) -> dict[str, Any]:
+def summary(
+    workload: Workload, shape: Shape, sides: dict[str, Reports], rates: dict[str, Any] | None
+) -> dict[str, Any]:
     """One workload's results, as written to the JSON file."""
     by_side = {side: figures(reports) for side, reports in sides.items()}
-    machine = Machine(max(rates["flops"].values()), max(rates["bandwidth"].values()))
-    steps = counted(sides["ours"])
+    steps, ours = counted(sides["ours"]), by_side["ours"]
     prompt_tokens = sum(s["prompt_tokens"] for s in steps) / len(steps)
-    ours = by_side["ours"]
     work = Tokens(workload.prompts, prompt_tokens, workload.rows, ours["mean_tokens"], ours["longest"])
-    return {
+    result = {
         "workload": asdict(workload) | {"mean_tokens": min(workload.mean_tokens, workload.new_tokens)},
+        "parameters": sides["ours"][0]["parameters"],
         "prompt_tokens": prompt_tokens / workload.prompts,
-        "machine": rates,
-        "least_seconds": least_seconds(shape, work, machine),
         **by_side,
-        "ratios": ratios(ours, by_side["peer"]) if "peer" in by_side else None,
         "reports": {side: list(reports) for side, reports in sides.items()},
     }
+    if rates:
+        machine = Machine(max(rates["flops"].values()), max(rates["bandwidth"].values()))
+        result |= {"rates": rates, "least_seconds": least_seconds(shape, work, machine)}
+    if "peer" in by_side:
+        result["ratios"] = ratios(ours, by_side["peer"])
+    return result
 
 
-def markdown(results: dict[str, Any]) -> str:
-    """The tables of docs/performance.md."""
+def learnt(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The race's results: each side's median over the seeds, none where a seed did not get there, and ours as a share."""
+    medians: dict[str, Any] = {}
+    for side, of in runs.items():
+        reached = all(course["reached"] for course in of)
+        names = ("training_seconds", "evaluation_seconds", "process_seconds")
+        medians[side] = {name: median(course[name] for course in of) for name in names} if reached else None
+    both = all(medians.values())
+    names = ("training_seconds", "process_seconds")
+    shares = {name: medians["ours"][name] / medians["peer"][name] for name in names} if both else None
+    return {"medians": medians, "ours_to_peer": shares, "runs": runs}
+
+
+_NAMES = {"ours": "ours", "peer": "TRL"}
+
+
+def workload_table(results: dict[str, dict[str, Any]]) -> str:
+    """The workloads that both sides run."""
     lines = [
         "| workload | | step, s | rollout, tokens/s | training, tokens/s | peak above the model, GB | tensors, GB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
         for side in ("ours", "peer"):
-            if side in result:
-                lines.append(_row(f"`{name}`", {"ours": "ours", "peer": "TRL"}[side], result[side]))
+            lines.append(_row(f"`{name}`", _NAMES[side], result[side]))
         least, tokens = result["least_seconds"], result["ours"]["mean_tokens"]
         cells = (sum(least.values()), tokens / least["sample"], tokens / least["train"])
         lines.append(f"| | limit | {cells[0]:.3g} | {cells[1]:,.0f} | {cells[2]:,.0f} | | |")
-        if result["ratios"]:
-            times = [f"**{result['ratios'][key]:.1f}×**" for key in ("step", "rollout", "training", "memory")]
-            lines.append(f"| | TRL to ours | {' | '.join(times)} | |")
-    return "\n".join(lines)
+        times = [f"**{result['ratios'][key]:.1f}×**" for key in ("step", "rollout", "training", "memory")]
+        lines.append(f"| | TRL to ours | {' | '.join(times)} | |")
+    return "\n".join([*lines, "", *sorted({_where(result) for result in results.values()})])
 
 
 def _row(name: str, side: str, of: dict[str, float]) -> str:
@@ -105,14 +122,67 @@ def _row(name: str, side: str, of: dict[str, float]) -> str:
     )
 
 
+def scaling_table(result: dict[str, Any]) -> str:
+    """Ours as the work grows; times against the limit, for a token of a larger vocabulary is more work."""
+    lines = [
+        "| | prompts × group | length | vocabulary | step, s | ms a useful token | times the limit | tensors, GB | "
+        "peak above the model, GB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, point in result["points"].items():
+        work, ours = point["workload"], point["ours"]
+        cells = (
+            name,
+            f"{work['prompts']} × {work['generations']}",
+            str(work["new_tokens"]),
+            f"{work['shape']['vocabulary']:,}",
+            f"{ours['step_seconds']:.3g}",
+            f"{1000 * ours['seconds_per_token']:.3g}",
+            f"{ours['step_seconds'] / sum(point['least_seconds'].values()):.2f}",
+            f"{ours['tensors_above_step_start'] / 1e9:.3f}",
+            f"{ours['peak_above_model'] / 1e9:.3f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _where(result)])
+
+
+def learning_table(result: dict[str, Any]) -> str:
+    """How long each side trained, seed by seed, until it got there."""
+    lines = [
+        "| seed | | steps | accuracy, before and after | training, s | evaluations, s | the whole process, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for pair in zip(*result["runs"].values(), strict=True):
+        for course in pair:
+            first, last = course["evaluations"][0], course["evaluations"][-1]
+            after = f"{last['accuracy']:.3f}" + ("" if course["reached"] else f", short of {result['target']}")
+            lines.append(
+                f"| {course['seed']} | {_NAMES[course['side']]} | {last['step']} | {first['accuracy']:.3f} to {after} | "
+                f"{course['training_seconds']:.1f} | {course['evaluation_seconds']:.1f} | {course['process_seconds']:.1f} |"
+            )
+    if result["ours_to_peer"]:
+        share = result["ours_to_peer"]
+        lines.append(
+            f"| medians | ours to TRL | | | **{share['training_seconds']:.2f}** | | **{share['process_seconds']:.2f}** |"
+        )
+    return "\n".join([*lines, "", _where(result)])
+
+
+def _where(result: dict[str, Any]) -> str:
+    """What a result was measured on and with."""
+    at = result["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in at["packages"].items() if number)
+    return f"{at['cpu']}, {at['threads']} of {at['cores']} cores; Python {at['python']}, {packages}."
+
+
 def put_into(page: Path, section: str, text: str) -> None:
     """Replace what stands between `<!-- section -->` and `<!-- /section -->`.
 
     Raises:
-        ValueError: the page has no such section.
+        UserError: the page has no such section.
     """
     before, start, rest = page.read_text(encoding="utf-8").partition(f"<!-- {section} -->\n")
     _, end, after = rest.partition(f"<!-- /{section} -->")
     if not (start and end):
-        raise ValueError(f"{page} has no section {section}")
-    page.write_text(f"{before}{start}{text}\n{end}{after}", encoding="utf-8")
+        raise UserError(f"{page}: no lines `<!-- {section} -->` and `<!-- /{section} -->` to put the table between")
+    write_whole(page, f"{before}{start}{text}\n{end}{after}")

@@ -88,11 +88,27 @@ WORKLOADS = {
     w.name: w
     for w in (
         Workload("tiny", 8, 8, 32, steps=20),
-        Workload("vocabulary", 4, 8, 128, Shape()),
-        Workload("prefix", 4, 16, 128, Shape(), prompt_tokens=512),
-        Workload("unequal", 4, 16, 256, Shape(32_768), mean_tokens=64),
+        Workload("vocabulary", 4, 8, 128, Shape(), steps=1),
+        Workload("prefix", 4, 16, 128, Shape(), prompt_tokens=512, steps=1),
+        Workload("unequal", 4, 16, 256, Shape(32_768), mean_tokens=64, steps=2),
     )
 }
+
+SCALING = (
+    Workload("base", 4, 16, 64, Shape(32_768)),
+    Workload("group 4", 16, 4, 64, Shape(32_768)),
+    Workload("group 64", 1, 64, 64, Shape(32_768)),
+    Workload("length 128", 4, 16, 128, Shape(32_768)),
+    Workload("length 256", 4, 16, 256, Shape(32_768)),
+    Workload("length 512", 4, 16, 512, Shape(32_768)),
+    Workload("vocabulary 65,536", 4, 16, 64, Shape(65_536)),
+    Workload("vocabulary 151,936", 4, 16, 64, Shape()),
+    Workload("all at their most", 1, 64, 512, Shape(), steps=1),
+)
+"""64 completions a step; from the base, one of group size, length and vocabulary grows at a time, and at last all of them.
+
+With the number of completions fixed, a group's size changes nothing but how many of them share a prompt.
+"""
 
 
 def make_model(workload: Workload, directory: Path) -> str:
