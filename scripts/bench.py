@@ -60,7 +60,9 @@ def work(args: argparse.Namespace) -> None:
         require_the_peer()
     for name in names:  # before hours of work
         if result_file(args.results, name).exists():
-            raise UserError(f"{result_file(args.results, name)}: exists already; move it away, or choose another --results")
+            raise UserError(
+                f"{result_file(args.results, name)}: exists already; move it away, or choose another --results"
+            )
     for name in names:
         if name == "learn":
             result = race(args.seeds, args.every, args.target, args.threads)

@@ -6,9 +6,9 @@ import tempfile
 from statistics import fmean
 from typing import Any
 
-from benchmark.learning import Course, main, quickstart
 from lightning.pytorch import Callback, Trainer
 
+from benchmark.learning import Course, main, quickstart
 from rl_lightning.cli import quiet
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.module import GRPOModule

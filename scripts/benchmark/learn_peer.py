@@ -8,14 +8,14 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from benchmark.learning import Course, main, quickstart
-from benchmark.peer import settings
-from benchmark.work import Workload, quickstart_tasks
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 from trl import GRPOTrainer
 
+from benchmark.learning import Course, main, quickstart
+from benchmark.peer import settings
+from benchmark.work import Workload, quickstart_tasks
 from rl_lightning.policy.loading import resolve_name
 from rl_lightning.scoring import Scorer, WeightedReward
 from rl_lightning.tasks.prompts import PromptTemplate
@@ -63,10 +63,9 @@ class Referee(TrainerCallback):
     @torch.no_grad()
     def accuracy(self, model: Any, new_tokens: int) -> float:
         """Of greedy answers to the held-out problems."""
-        messages = [_messages(problem) for problem in self.problems]
-        asked = self.judge.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, padding=True, padding_side="left", return_tensors="pt", return_dict=True
-        )
+        template = PromptTemplate(self.judge.tokenizer, system_prompt="")
+        ids = [list(template.token_ids(problem.question)) for problem in self.problems]
+        asked = self.judge.tokenizer.pad({"input_ids": ids}, padding_side="left", return_tensors="pt")
         model.eval()
         out = model.generate(**asked, do_sample=False, max_new_tokens=new_tokens)[:, asked["input_ids"].shape[1] :]
         model.train()

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import yaml
+
 from benchmark.work import QUICKSTART
 
 
@@ -49,6 +50,9 @@ class Course:
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     evaluations: list[dict[str, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._since = 0.0
 
     def begin(self, evaluate: Callable[[], float]) -> None:
         """Before the first step."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from benchmark.work import Shape
 
 FLOAT = 4

@@ -6,12 +6,11 @@ import tempfile
 import time
 from typing import Any
 
-import torch
-from benchmark.record import Report, Step, main
-from benchmark.work import LEARNING_RATE, Alternating, Workload, problems, quickstart_tasks
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
+from benchmark.record import Report, Step, main
+from benchmark.work import LEARNING_RATE, Alternating, Workload, problems, quickstart_tasks
 from rl_lightning.cli import quiet
 from rl_lightning.data import collate
 from rl_lightning.module import GRPOModule
@@ -72,25 +71,24 @@ class Stopwatch(Callback):
 
 
 def run(
-    workload: Workload, model: str, steps: int, seed: int = 0, account: bool = False, **changes: Any
+    workload: Workload, model: str, steps: int, seed: int = 0, warm_up: int = 0, account: bool = False
 ) -> dict[str, Any]:
-    """Train for some steps; returns the report."""
+    """Train for `warm_up` and then `steps` steps; returns the report."""
     quiet()
-    data = FixedPrompts(workload, model, steps)
+    data = FixedPrompts(workload, model, warm_up + steps)
     module = GRPOModule(
         policy=PolicyConfig(model, quantization="none"),
         sampling=Sampling(workload.generations, workload.new_tokens),
         reward=Alternating(),
         learning_rate=LEARNING_RATE,
         seed=seed,
-        **changes,
     )
-    report = Report("ours", account)
+    report = Report("ours", warm_up, account)
     with tempfile.TemporaryDirectory() as directory:
         Trainer(
             default_root_dir=directory,
             accelerator="cpu",
-            max_steps=steps,
+            max_steps=warm_up + steps,
             max_epochs=-1,
             logger=False,
             enable_progress_bar=False,

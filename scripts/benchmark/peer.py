@@ -11,13 +11,13 @@ import time
 from typing import Any
 
 import torch
-from benchmark.record import Report, Step, main
-from benchmark.work import LEARNING_RATE, Workload, alternating, problems, quickstart_tasks
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from benchmark.record import Report, Step, main
+from benchmark.work import LEARNING_RATE, Workload, alternating, problems, quickstart_tasks
 from rl_lightning.tasks.prompts import PromptTemplate
 
 
@@ -85,33 +85,33 @@ class Stopwatch(TrainerCallback):
 
 def settings(workload: Workload, directory: str, steps: int, seed: int, **changes: Any) -> GRPOConfig:
     """TRL's configuration of a workload."""
-    rows = workload.peer_rows or workload.rows
-    values: dict[str, Any] = dict(
-        output_dir=directory,
-        use_cpu=True,
-        bf16=False,
-        seed=seed,
-        max_steps=steps,
-        per_device_train_batch_size=rows,
-        gradient_accumulation_steps=workload.rows // rows,
-        num_generations=workload.generations,
-        max_completion_length=workload.new_tokens,
-        temperature=1.0,
-        beta=0.0,
-        num_iterations=1,
-        loss_type="dapo",
-        epsilon_high=0.28,
-        learning_rate=LEARNING_RATE,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        gradient_checkpointing=False,
-        shuffle_dataset=False,
-        save_strategy="no",
-        logging_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
+    rows = workload.peer_rows
+    values: dict[str, Any] = {
+        "output_dir": directory,
+        "use_cpu": True,
+        "bf16": False,
+        "seed": seed,
+        "max_steps": steps,
+        "per_device_train_batch_size": rows,
+        "gradient_accumulation_steps": workload.rows // rows,
+        "num_generations": workload.generations,
+        "max_completion_length": workload.new_tokens,
+        "temperature": 1.0,
+        "beta": 0.0,
+        "num_iterations": 1,
+        "loss_type": "dapo",
+        "epsilon_high": 0.28,
+        "learning_rate": LEARNING_RATE,
+        "lr_scheduler_type": "constant",
+        "weight_decay": 0.0,
+        "gradient_checkpointing": False,
+        "shuffle_dataset": False,
+        "save_strategy": "no",
+        "logging_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+    }
     return GRPOConfig(**{**values, **changes})
 
 
@@ -121,19 +121,19 @@ def reward(prompts: list[Any], completions: list[Any], **kwargs: Any) -> list[fl
 
 
 def run(
-    workload: Workload, model: str, steps: int, seed: int = 0, account: bool = False, **changes: Any
+    workload: Workload, model: str, steps: int, seed: int = 0, warm_up: int = 0, account: bool = False
 ) -> dict[str, Any]:
-    """Train for some steps; returns the report."""
+    """Train for `warm_up` and then `steps` steps; returns the report."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    made = problems(workload, quickstart_tasks(), PromptTemplate(tokenizer, system_prompt=""), steps)
+    made = problems(workload, quickstart_tasks(), PromptTemplate(tokenizer, system_prompt=""), warm_up + steps)
     prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": p.question.strip()}]} for p in made])
-    report = Report("peer", account)
+    report = Report("peer", warm_up, account)
     stopwatch = Stopwatch(report)
     with tempfile.TemporaryDirectory() as directory:
         stopwatch.trainer = TimedTrainer(
             model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa"),
             reward_funcs=reward,
-            args=settings(workload, directory, steps, seed, **changes),
+            args=settings(workload, directory, warm_up + steps, seed),
             train_dataset=prompts,
             processing_class=tokenizer,
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmark.work import Workload
 from torch.profiler import ProfilerActivity, profile
+
+from benchmark.work import Workload
 
 
 @dataclass
@@ -52,6 +53,7 @@ class Report:
 
     Attributes:
         side: ours or peer.
+        warm_up: steps at first that do not count.
         account: whether the tensors of the first step are accounted for, which slows it down and takes memory of its own.
         before_load: resident with every import made and no model.
         loaded: resident with model, adapters and optimizer, before the first step.
@@ -62,6 +64,7 @@ class Report:
     """
 
     side: str
+    warm_up: int = 0
     account: bool = False
     steps: list[Step] = field(default_factory=list)
     before_load: int = 0
@@ -104,7 +107,7 @@ class Report:
 
 def _peak_of(account: profile) -> int:
     events = account.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
+    changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")  # type: ignore[union-attr]
     live = most = 0
     for _, change in changes:
         live += change
@@ -139,14 +142,14 @@ def main(run: Callable[..., dict[str, Any]]) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--workload", type=json.loads, required=True, help="its fields as JSON")
     parser.add_argument("--model", required=True, help="directory")
-    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--steps", type=int, required=True, help="counted ones")
+    parser.add_argument("--warm_up", type=int, required=True)
     parser.add_argument("--account", type=int, choices=(0, 1), default=0, help="account for the first step's tensors")
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--set", type=json.loads, default={}, help="settings of the trainer to try, as JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     workload = Workload.of(args.workload)
-    result = run(workload, args.model, args.steps, args.seed, bool(args.account), **args.set)
+    result = run(workload, args.model, args.steps, args.seed, args.warm_up, bool(args.account))
     args.out.write_text(json.dumps(result), encoding="utf-8")

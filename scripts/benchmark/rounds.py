@@ -14,12 +14,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmark.table import WARM_UP_STEPS, learnt, summary
+from benchmark.table import learnt, summary
 from benchmark.work import SCALING, Shape, Workload, make_model
-
 from rl_lightning.types import UserError
 
 SIDES = ("ours", "peer")
+WARM_UP_STEPS = 1
+"""Of each of our processes: workers start, caches and the allocator fill."""
+
 _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "trl", "rl_lightning")
 
 
@@ -30,8 +32,8 @@ def compare(
 
     Args:
         workload: what to do.
-        rounds: processes a side. With more than one the first accounts for its tensors in the warm-up step, and the others
-            show what is resident.
+        rounds: processes a side. With more than one the first accounts for its tensors in its warm-up step, if it has one,
+            and the others show what is resident.
         steps: counted steps a process.
         threads: that torch computes on.
         sides: who takes part.
@@ -43,9 +45,10 @@ def compare(
         rates = run("limits", threads, model=model) if limits else None
         for number in range(rounds):
             for side in sides:
-                options = {"workload": json.dumps(asdict(workload)), "model": model, "seed": number}
-                account = int(number == 0 and rounds > 1)
-                reports[side].append(run(side, threads, **options, steps=WARM_UP_STEPS + steps, account=account))
+                warm_up = workload.peer_warm_up if side == "peer" else WARM_UP_STEPS
+                options = {"workload": json.dumps(asdict(workload)), "model": model, "seed": number, "steps": steps}
+                account = int(number == 0 and rounds > 1 and warm_up > 0)
+                reports[side].append(run(side, threads, **options, warm_up=warm_up, account=account))
         return {"machine": machine(threads), **summary(workload, Shape.of(model), reports, rates)}
 
 

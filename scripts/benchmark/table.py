@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -10,19 +10,15 @@ from typing import Any
 
 from benchmark.limits import Machine, Tokens, least_seconds
 from benchmark.work import Shape, Workload
-
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import write_whole
-
-WARM_UP_STEPS = 1
-"""Of each process: workers start, caches and the allocator fill."""
 
 Reports = Sequence[dict[str, Any]]
 
 
 def counted(reports: Reports) -> list[dict[str, Any]]:
     """The steps that count: all but the warm-up, in which the tensors may have been accounted for."""
-    return [step for report in reports for step in report["steps"][WARM_UP_STEPS:]]
+    return [step for report in reports for step in report["steps"][report["warm_up"] :]]
 
 
 def figures(reports: Reports) -> dict[str, float]:
@@ -58,7 +54,7 @@ def ratios(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
 
 
 def summary(
-    workload: Workload, shape: Shape, sides: dict[str, Reports], rates: dict[str, Any] | None
+    workload: Workload, shape: Shape, sides: Mapping[str, Reports], rates: dict[str, Any] | None
 ) -> dict[str, Any]:
     """One workload's results, as written to the JSON file."""
     by_side = {side: figures(reports) for side, reports in sides.items()}
@@ -85,14 +81,13 @@ def learnt(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     medians: dict[str, Any] = {}
     for side, of in runs.items():
         reached = all(course["reached"] for course in of)
-        names = ("training_seconds", "evaluation_seconds", "process_seconds")
-        medians[side] = {name: median(course[name] for course in of) for name in names} if reached else None
+        medians[side] = {name: median(course[name] for course in of) for name in _SECONDS} if reached else None
     both = all(medians.values())
-    names = ("training_seconds", "process_seconds")
-    shares = {name: medians["ours"][name] / medians["peer"][name] for name in names} if both else None
+    shares = {name: medians["ours"][name] / medians["peer"][name] for name in _SECONDS} if both else None
     return {"medians": medians, "ours_to_peer": shares, "runs": runs}
 
 
+_SECONDS = ("training_seconds", "evaluation_seconds", "process_seconds")
 _NAMES = {"ours": "ours", "peer": "TRL"}
 
 
