@@ -26,7 +26,12 @@ _PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "trl"
 
 
 def compare(
-    workload: Workload, rounds: int, steps: int, threads: int, sides: tuple[str, ...] = SIDES, limits: bool = True
+    workload: Workload,
+    rounds: int,
+    steps: int,
+    threads: int,
+    sides: tuple[str, ...] = SIDES,
+    rates: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One workload's results.
 
@@ -37,12 +42,12 @@ def compare(
         steps: counted steps a process.
         threads: that torch computes on.
         sides: who takes part.
-        limits: whether to measure the machine's rates too.
+        rates: the machine's, from `benchmark.limits`; None measures them.
     """
     reports: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as directory:
         model = make_model(workload, Path(directory) / "model")
-        rates = run("limits", threads, model=model) if limits else None
+        rates = rates or run("limits", threads, model=model)
         for number in range(rounds):
             for side in sides:
                 warm_up = workload.peer_warm_up if side == "peer" else WARM_UP_STEPS
@@ -54,7 +59,11 @@ def compare(
 
 def scale(rounds: int, steps: int, threads: int) -> dict[str, Any]:
     """How ours behaves as the work grows: one `compare` a point, without the peer."""
-    points = {w.name: compare(w, rounds, steps or w.steps, threads, sides=("ours",)) for w in SCALING}
+    points: dict[str, dict[str, Any]] = {}
+    rates = None
+    for work in SCALING:
+        points[work.name] = compare(work, rounds, steps or work.steps, threads, sides=("ours",), rates=rates)
+        rates = points[work.name]["rates"]
     return {"machine": machine(threads), "points": points}
 
 

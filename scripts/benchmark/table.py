@@ -53,24 +53,22 @@ def ratios(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
     }
 
 
-def summary(
-    workload: Workload, shape: Shape, sides: Mapping[str, Reports], rates: dict[str, Any] | None
-) -> dict[str, Any]:
+def summary(workload: Workload, shape: Shape, sides: Mapping[str, Reports], rates: dict[str, Any]) -> dict[str, Any]:
     """One workload's results, as written to the JSON file."""
     by_side = {side: figures(reports) for side, reports in sides.items()}
     steps, ours = counted(sides["ours"]), by_side["ours"]
     prompt_tokens = sum(s["prompt_tokens"] for s in steps) / len(steps)
     work = Tokens(workload.prompts, prompt_tokens, workload.rows, ours["mean_tokens"], ours["longest"])
+    machine = Machine(max(rates["flops"].values()), max(rates["bandwidth"].values()))
     result = {
         "workload": asdict(workload) | {"mean_tokens": min(workload.mean_tokens, workload.new_tokens)},
         "parameters": sides["ours"][0]["parameters"],
         "prompt_tokens": prompt_tokens / workload.prompts,
         **by_side,
+        "rates": rates,
+        "least_seconds": least_seconds(shape, work, machine),
         "reports": {side: list(reports) for side, reports in sides.items()},
     }
-    if rates:
-        machine = Machine(max(rates["flops"].values()), max(rates["bandwidth"].values()))
-        result |= {"rates": rates, "least_seconds": least_seconds(shape, work, machine)}
     if "peer" in by_side:
         result["ratios"] = ratios(ours, by_side["peer"])
     return result
