@@ -16,6 +16,8 @@ from benchmark.learning import Course, quickstart
 from benchmark.limits import Tokens
 from benchmark.table import learnt, put_into, summary
 from benchmark.work import SCALING, WORKLOADS, Shape, Workload, make_model, problems, quickstart_tasks
+from peft import LoraConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl_lightning.policy.loading import resolve_name
@@ -66,6 +68,18 @@ def test_each_token_looks_at_itself_and_all_before_it():
     prompt, completion, group = 5, 3, 2
     by_hand = sum(range(1, prompt + 1)) + group * sum(range(prompt + 1, prompt + completion + 1))
     assert limits.attended(1, prompt, group, group * completion) == by_hand
+
+
+def test_the_updates_operations_are_those_that_torch_counts(toy_model):
+    tokens, predicted = 12, 5
+    model = AutoModelForCausalLM.from_pretrained(toy_model, attn_implementation="eager").requires_grad_(False)
+    model = get_peft_model(model, LoraConfig(r=limits.RANK, target_modules="all-linear", task_type="CAUSAL_LM"))
+    with FlopCounterMode(display=False) as counter:
+        model(input_ids=torch.arange(tokens)[None], logits_to_keep=predicted).logits.sum().backward()
+    by_us = limits.update_flops(
+        SHAPE, tokens, predicted, looked_at=tokens**2
+    )  # eager attention looks at all, masked or not
+    assert counter.get_total_flops() == pytest.approx(by_us, rel=1e-3)  # rotary positions are a product too
 
 
 def test_the_limit_is_the_slower_of_operations_and_bytes():
