@@ -107,12 +107,16 @@ def workload_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def _row(name: str, side: str, of: dict[str, float]) -> str:
-    tensors = f"{of['tensors_above_step_start'] / 1e9:.2f}" if of["tensors_above_step_start"] else ""
     return (
         f"| {name} | {side} | {of['step_seconds']:.3g} ({of['shortest_step']:.3g} to {of['longest_step']:.3g}) | "
         f"{of['rollout_tokens_per_second']:,.0f} | {of['training_tokens_per_second']:,.0f} | "
-        f"{of['peak_above_model'] / 1e9:.2f} | {tensors} |"
+        f"{of['peak_above_model'] / 1e9:.2f} | {_tensors(of)} |"
     )
+
+
+def _tensors(of: dict[str, float]) -> str:
+    """GB, or nothing where there was no account."""
+    return f"{of['tensors_above_step_start'] / 1e9:.3f}" if of["tensors_above_step_start"] else ""
 
 
 def scaling_table(result: dict[str, Any]) -> str:
@@ -132,7 +136,7 @@ def scaling_table(result: dict[str, Any]) -> str:
             f"{ours['step_seconds']:.3g}",
             f"{1000 * ours['seconds_per_token']:.3g}",
             f"{ours['step_seconds'] / sum(point['least_seconds'].values()):.2f}",
-            f"{ours['tensors_above_step_start'] / 1e9:.3f}",
+            _tensors(ours),
             f"{ours['peak_above_model'] / 1e9:.3f}",
         )
         lines.append(f"| {' | '.join(cells)} |")

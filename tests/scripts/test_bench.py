@@ -129,6 +129,13 @@ def test_ratios_are_of_the_medians_without_warm_up():
     assert found["ratios"] == {"step": 4, "rollout": 4, "training": 4, "memory": 4}
 
 
+def test_a_side_without_warm_up_counts_every_step_and_leaves_the_account_blank():
+    peer = [{**report, "warm_up": 0, "account": False, "tensors": 0} for report in side("peer", 1.0)]
+    found = {"machine": rounds.machine(1), **summary(TOY, SHAPE, {"ours": side("ours", 2.0), "peer": peer}, RATES)}
+    assert (found["peer"]["steps"], found["peer"]["longest_step"]) == (4, 99)
+    assert "| `prefix` | TRL | 50 (1 to 99) | 80 | 120 | 0.00 |  |" in bench.table("prefix", {"prefix": found})
+
+
 def course(name: str, seed: int, seconds: float, reached: bool = True) -> dict:
     evaluations = [{"step": 0, "training_seconds": 0.0, "accuracy": 0.2}]
     evaluations += [{"step": 4, "training_seconds": seconds, "accuracy": 0.9 if reached else 0.5}]
