@@ -1,0 +1,113 @@
+"""Ours against TRL's GRPOTrainer on the same work, and both against what the machine could do.
+
+    pip install -c constraints.txt -e .[bench]
+    python scripts/bench.py --workload tiny      # one workload; again for several
+    python scripts/bench.py --learn              # time to a held-out accuracy on the quickstart, three seeds
+    python scripts/bench.py --table              # all results at hand into docs/performance.md
+
+Ours and the peer run as separate processes, in turn, with the same model, prompts, group size, lengths and adapters. Each
+workload leaves one JSON file; nothing that is there is written over. Linux only: memory is read from /proc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmark.rounds import compare, race, require_the_peer, scale
+from benchmark.table import learning_table, put_into, scaling_table, workload_table
+from benchmark.work import WORKLOADS
+
+from rl_lightning.types import UserError
+from rl_lightning.whole_files import write_json
+
+ROOT = Path(__file__).parents[1]
+
+
+def main(words: list[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [*WORKLOADS, "scaling"]
+    parser.add_argument("--workload", choices=names, action="append", default=[], help="scaling is ours only")
+    parser.add_argument("--learn", action="store_true", help="time to a held-out accuracy on the quickstart")
+    parser.add_argument("--table", action="store_true", help="write the tables of --page from all results")
+    parser.add_argument("--rounds", type=int, default=2, help="processes a side; scaling always takes as many a point")
+    parser.add_argument("--steps", type=int, default=0, help="counted steps a process; 0: the workload's own number")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of --learn")
+    parser.add_argument("--every", type=int, default=2, help="steps between two evaluations of --learn")
+    parser.add_argument("--target", type=float, default=0.85, help="held-out accuracy at which --learn ends")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", help="folder of the JSON files")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
+    args = parser.parse_args(words)
+    if not (args.workload or args.learn or args.table):
+        parser.error("nothing to do: --workload, --learn or --table")
+    try:
+        work(args)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def work(args: argparse.Namespace) -> None:
+    """Measure what was asked for, then write the tables if they were."""
+    names = [*dict.fromkeys(args.workload), *(["learn"] if args.learn else [])]
+    if any(name != "scaling" for name in names):
+        require_the_peer()
+    for name in names:  # before hours of work
+        if result_file(args.results, name).exists():
+            raise UserError(
+                f"{result_file(args.results, name)}: exists already; move it away, or choose another --results"
+            )
+    for name in names:
+        if name == "learn":
+            result = race(args.seeds, args.every, args.target, args.threads)
+        elif name == "scaling":
+            result = scale(args.rounds, args.steps, args.threads)
+        else:
+            workload = WORKLOADS[name]
+            result = compare(workload, args.rounds, args.steps or workload.steps, args.threads)
+        write_json(result_file(args.results, name), result)
+        print(table(name, {name: result}), flush=True)
+    if args.table:
+        write_tables(args.results, args.page)
+
+
+def result_file(results: Path, name: str) -> Path:
+    """Where a workload's results go."""
+    return results / f"bench_{name}.json"
+
+
+def table(section: str, results: dict[str, dict[str, Any]]) -> str:
+    """The Markdown of a section of the page: scaling, learn, or the workloads that both sides run."""
+    if section == "learn":
+        return learning_table(results["learn"])
+    return scaling_table(results["scaling"]) if section == "scaling" else workload_table(results)
+
+
+def write_tables(results: Path, page: Path) -> None:
+    """Put every result that is at hand between its marks in the page.
+
+    Raises:
+        UserError: there is no result.
+    """
+    names = [*WORKLOADS, "scaling", "learn"]
+    found = {
+        name: json.loads(result_file(results, name).read_text(encoding="utf-8"))
+        for name in names
+        if result_file(results, name).is_file()
+    }
+    if not found:
+        raise UserError(f"{results}: no results of the benchmark; measure first: --workload {names[0]}")
+    both = {name: result for name, result in found.items() if name in WORKLOADS}
+    sections = ({"workloads": both} if both else {}) | {k: {k: v} for k, v in found.items() if k not in WORKLOADS}
+    for section, of in sections.items():
+        put_into(page, section, table(section, of))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What `scripts/bench.py` runs: the workloads, one process a side, the machine's limits, and the tables."""

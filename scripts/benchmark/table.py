@@ -1,0 +1,185 @@
+"""From the sides' reports to medians, ratios and the tables of docs/performance.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmark.limits import Machine, Tokens, least_seconds
+from benchmark.work import Shape, Workload
+from rl_lightning.types import UserError
+from rl_lightning.whole_files import write_whole
+
+Reports = Sequence[dict[str, Any]]
+
+
+def counted(reports: Reports) -> list[dict[str, Any]]:
+    """The steps that count: all but the warm-up, in which the tensors may have been accounted for."""
+    return [step for report in reports for step in report["steps"][report["warm_up"] :]]
+
+
+def figures(reports: Reports) -> dict[str, float]:
+    """Medians of one side over all counted steps of all rounds, and of memory over the rounds; seconds, tokens, bytes."""
+    steps = counted(reports)
+    above = [r["peak"] - r["before_load"] - r["parameters"] for r in reports if not r["account"]]
+    return {
+        "step_seconds": median(s["seconds"] for s in steps),
+        "sample_seconds": median(s["sample"] for s in steps),
+        "train_seconds": median(s["train"] for s in steps),
+        "rollout_tokens_per_second": median(s["sampled_tokens"] / s["sample"] for s in steps),
+        "training_tokens_per_second": median(s["trained_tokens"] / s["train"] for s in steps),
+        "seconds_per_token": sum(s["seconds"] for s in steps) / sum(s["trained_tokens"] for s in steps),
+        "peak_above_model": median(above),
+        "tensors_above_step_start": max(report["tensors"] for report in reports),
+        "workers": median(report["workers"] for report in reports),
+        "mean_tokens": sum(s["sampled_tokens"] for s in steps) / len(steps),
+        "longest": median(s["longest"] for s in steps),
+        "shortest_step": min(s["seconds"] for s in steps),
+        "longest_step": max(s["seconds"] for s in steps),
+        "steps": len(steps),
+    }
+
+
+def ratios(ours: dict[str, float], peer: dict[str, float]) -> dict[str, float]:
+    """How many times as good ours is: above 1 is faster, or smaller."""
+    return {
+        "step": peer["step_seconds"] / ours["step_seconds"],
+        "rollout": ours["rollout_tokens_per_second"] / peer["rollout_tokens_per_second"],
+        "training": ours["training_tokens_per_second"] / peer["training_tokens_per_second"],
+        "memory": peer["peak_above_model"] / ours["peak_above_model"],
+    }
+
+
+def summary(workload: Workload, shape: Shape, sides: Mapping[str, Reports], rates: dict[str, Any]) -> dict[str, Any]:
+    """One workload's results, as written to the JSON file."""
+    by_side = {side: figures(reports) for side, reports in sides.items()}
+    steps, ours = counted(sides["ours"]), by_side["ours"]
+    prompt_tokens = sum(s["prompt_tokens"] for s in steps) / len(steps)
+    work = Tokens(workload.prompts, prompt_tokens, workload.rows, ours["mean_tokens"], ours["longest"])
+    machine = Machine(max(rates["flops"].values()), max(rates["bandwidth"].values()))
+    result = {
+        "workload": asdict(workload) | {"mean_tokens": min(workload.mean_tokens, workload.new_tokens)},
+        "parameters": sides["ours"][0]["parameters"],
+        "prompt_tokens": prompt_tokens / workload.prompts,
+        **by_side,
+        "rates": rates,
+        "least_seconds": least_seconds(shape, work, machine),
+        "reports": {side: list(reports) for side, reports in sides.items()},
+    }
+    if "peer" in by_side:
+        result["ratios"] = ratios(ours, by_side["peer"])
+    return result
+
+
+def learnt(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """The race's results: each side's median over the seeds, none where a seed did not get there, and ours as a share."""
+    medians: dict[str, Any] = {}
+    for side, of in runs.items():
+        reached = all(course["reached"] for course in of)
+        medians[side] = {name: median(course[name] for course in of) for name in _SECONDS} if reached else None
+    both = all(medians.values())
+    shares = {name: medians["ours"][name] / medians["peer"][name] for name in _SECONDS} if both else None
+    return {"medians": medians, "ours_to_peer": shares, "runs": runs}
+
+
+_SECONDS = ("training_seconds", "evaluation_seconds", "process_seconds")
+_NAMES = {"ours": "ours", "peer": "TRL"}
+
+
+def workload_table(results: dict[str, dict[str, Any]]) -> str:
+    """The workloads that both sides run."""
+    lines = [
+        "| workload | | step, s | rollout, tokens/s | training, tokens/s | peak above the model, GB | tensors, GB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, result in results.items():
+        for side in ("ours", "peer"):
+            lines.append(_row(f"`{name}`", _NAMES[side], result[side]))
+        least, tokens = result["least_seconds"], result["ours"]["mean_tokens"]
+        cells = (sum(least.values()), tokens / least["sample"], tokens / least["train"])
+        lines.append(f"| | limit | {cells[0]:.3g} | {cells[1]:,.0f} | {cells[2]:,.0f} | | |")
+        times = [f"**{result['ratios'][key]:.1f}×**" for key in ("step", "rollout", "training", "memory")]
+        lines.append(f"| | TRL to ours | {' | '.join(times)} | |")
+    return "\n".join([*lines, "", *sorted({_where(result) for result in results.values()})])
+
+
+def _row(name: str, side: str, of: dict[str, float]) -> str:
+    return (
+        f"| {name} | {side} | {of['step_seconds']:.3g} ({of['shortest_step']:.3g} to {of['longest_step']:.3g}) | "
+        f"{of['rollout_tokens_per_second']:,.0f} | {of['training_tokens_per_second']:,.0f} | "
+        f"{of['peak_above_model'] / 1e9:.2f} | {_tensors(of)} |"
+    )
+
+
+def _tensors(of: dict[str, float]) -> str:
+    """GB, or nothing where there was no account."""
+    return f"{of['tensors_above_step_start'] / 1e9:.3f}" if of["tensors_above_step_start"] else ""
+
+
+def scaling_table(result: dict[str, Any]) -> str:
+    """Ours as the work grows; times against the limit, for a token of a larger vocabulary is more work."""
+    lines = [
+        "| | prompts × group | length | vocabulary | step, s | ms a useful token | times the limit | tensors, GB | "
+        "peak above the model, GB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, point in result["points"].items():
+        work, ours = point["workload"], point["ours"]
+        cells = (
+            name,
+            f"{work['prompts']} × {work['generations']}",
+            str(work["new_tokens"]),
+            f"{work['shape']['vocabulary']:,}",
+            f"{ours['step_seconds']:.3g}",
+            f"{1000 * ours['seconds_per_token']:.3g}",
+            f"{ours['step_seconds'] / sum(point['least_seconds'].values()):.2f}",
+            _tensors(ours),
+            f"{ours['peak_above_model'] / 1e9:.3f}",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", _where(result)])
+
+
+def learning_table(result: dict[str, Any]) -> str:
+    """How long each side trained, seed by seed, until it got there."""
+    lines = [
+        "| seed | | steps | accuracy, before and after | training, s | evaluations, s | the whole process, s |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for pair in zip(*result["runs"].values(), strict=True):
+        for course in pair:
+            first, last = course["evaluations"][0], course["evaluations"][-1]
+            after = f"{last['accuracy']:.3f}" + ("" if course["reached"] else f", short of {result['target']}")
+            lines.append(
+                f"| {course['seed']} | {_NAMES[course['side']]} | {last['step']} | {first['accuracy']:.3f} to {after} | "
+                f"{course['training_seconds']:.1f} | {course['evaluation_seconds']:.1f} | {course['process_seconds']:.1f} |"
+            )
+    if result["ours_to_peer"]:
+        share = result["ours_to_peer"]
+        lines.append(
+            f"| medians | ours to TRL | | | **{share['training_seconds']:.2f}** | | **{share['process_seconds']:.2f}** |"
+        )
+    return "\n".join([*lines, "", _where(result)])
+
+
+def _where(result: dict[str, Any]) -> str:
+    """What a result was measured on and with."""
+    at = result["machine"]
+    packages = ", ".join(f"{name} {number}" for name, number in at["packages"].items() if number)
+    return f"{at['cpu']}, {at['threads']} of {at['cores']} cores; Python {at['python']}, {packages}."
+
+
+def put_into(page: Path, section: str, text: str) -> None:
+    """Replace what stands between `<!-- section -->` and `<!-- /section -->`.
+
+    Raises:
+        UserError: the page has no such section.
+    """
+    before, start, rest = page.read_text(encoding="utf-8").partition(f"<!-- {section} -->\n")
+    _, end, after = rest.partition(f"<!-- /{section} -->")
+    if not (start and end):
+        raise UserError(f"{page}: no lines `<!-- {section} -->` and `<!-- /{section} -->` to put the table between")
+    write_whole(page, f"{before}{start}{text}\n{end}{after}")
