@@ -170,7 +170,8 @@ def _write(out: Path, results: dict[str, Any]) -> None:
 
 def summary(parts: dict[str, Any]) -> dict[str, Any]:
     """The figures that one looks for first, as far as there are any."""
-    fits = {name: found.get("fits", False) for name, found in parts.get("steps", {}).items()}
+    steps = parts.get("steps", {})
+    fits = {name: found.get("fits", False) for name, found in steps.items()}
     roofline = {
         f"{shape}, {weights}": found["graphs"]["share_of_roofline"]
         for shape, kinds in parts.get("decoding", {}).items()
@@ -182,10 +183,17 @@ def summary(parts: dict[str, Any]) -> dict[str, Any]:
     learning = parts.get("learning", {})
     return {
         "fits": fits,
+        "predicted_by_measured": {name: _plan_held(found) for name, found in steps.items() if "peaks" in found},
         "share_of_roofline": roofline,
         "times_as_fast_as_trl": times and round(times, 2),
         "seconds_to_target": learning.get("seconds_to_target"),
     }
+
+
+def _plan_held(found: dict[str, Any]) -> dict[str, float]:
+    """The plan's tensors over those that there were, by phase; on a GPU only, which counts them."""
+    seen = {phase: peak["allocated"] for phase, peak in found["peaks"].items() if peak["allocated"]}
+    return {phase: round(found["predicted"]["tensors"][phase] / size, 3) for phase, size in seen.items()}
 
 
 def main() -> int:

@@ -24,9 +24,6 @@ CARDS = (
 )
 """Model and card, in GB."""
 
-_SHIPPED = {"0.5B": 8192, "1.5B": 8192, "3B": 8192, "7B": 6144}
-"""The token budgets of configs/qwen2.5-*.yaml."""
-
 
 @dataclass(frozen=True)
 class Job:
@@ -55,14 +52,12 @@ def all_jobs(device: str, toy: bool, workdir: Path) -> list[Job]:
 def _real(device: str, workdir: Path) -> list[Job]:
     paths = {shape: str(workdir / shape) for shape in ("0.5B", "1.5B", "3B", "7B")}
     step = {"prompts": 8, "generations": 8, "prompt_tokens": [512, 512], "new_tokens": 512, "steps": 2}
+    auto: dict[str, Any] = {"policy": {}, "sampling": {}, "model": {}}
     least = {"0.5B": 15.0, "1.5B": 20.0, "3B": 25.0, "7B": 45.0}
 
     def fits(shape: str, card: int) -> Job:
-        settings = {"path": paths[shape], "card_bytes": card * GB, "policy": {}, "sampling": {"max_rollout_rows": 64}}
-        model = {"token_budget": _SHIPPED[shape]}
-        return Job(
-            "steps", f"{shape} on {card} GB", ("steps", "train"), step | settings | {"model": model}, least[shape]
-        )
+        settings = auto | {"path": paths[shape], "card_bytes": card * GB}
+        return Job("steps", f"{shape} on {card} GB", ("steps", "train"), step | settings, least[shape])
 
     def decodes(shape: str) -> Job:
         settings = {"path": paths[shape], "prompts": 8, "generations": 8, "prompt_tokens": [64, 64], "new_tokens": 128}
@@ -70,7 +65,6 @@ def _real(device: str, workdir: Path) -> list[Job]:
 
     small = {"path": paths["1.5B"], "prompts": 8, "generations": 8, "prompt_tokens": [256, 256], "new_tokens": 256}
     small |= {"steps": 2, "card_bytes": None}
-    ours = {"policy": {"gradient_checkpointing": "off"}, "sampling": {}, "model": {"token_budget": 8192}}
     agree = {"path": paths["1.5B"], "rows": 64, "prompt_tokens": [32, 64], "new_tokens": 128}
     jobs = [
         Job("device", "", ("device", "measure"), {"side": 8192, "copy_bytes": 4 * 2**30}),
@@ -79,7 +73,7 @@ def _real(device: str, workdir: Path) -> list[Job]:
         decodes("1.5B"),
         Job("agreement", "", ("decoding", "agree"), agree, 15.0),
         *(fits(shape, card) for shape, card in CARDS[:3]),
-        Job("peer", "ours", ("steps", "train"), small | ours, 15.0),
+        Job("peer", "ours", ("steps", "train"), small | auto, 15.0),
         Job("peer", "trl", ("peer", "train"), small | {"rows": 16, "checkpointing": False}, 45.0),
         *(fits(shape, card) for shape, card in CARDS[3:]),
         decodes("7B"),

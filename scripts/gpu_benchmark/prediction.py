@@ -1,10 +1,23 @@
-"""What the program's own plan says of a job, to stand beside what was measured."""
+"""What the program's own plan says, to stand beside what was measured."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
+from rl_lightning.policy.plan import Plan
 
-def prediction(job: dict[str, Any]) -> dict[str, Any]:
-    """The plan of the job's settings on the job's card, in bytes."""
-    return {"absent": "this version has no plan"}
+
+def prediction(plan: Plan) -> dict[str, Any]:
+    """Bytes by phase and part, CUDA's own share included; whether that fits; and the settings that it has chosen.
+
+    `tensors` is each phase's sum without CUDA's share: what torch's own count of a phase is to be held against.
+    """
+    sums = {phase: sum(parts.values()) for phase, parts in plan.phases.items()}
+    return {
+        "card_bytes": plan.card.bytes,
+        "fits": plan.fits,
+        "settings": asdict(plan.settings),
+        "tensors": {phase: round(total - plan.phases[phase]["context"]) for phase, total in sums.items()},
+        "parts": {phase: {part: round(size) for part, size in parts.items()} for phase, parts in plan.phases.items()},
+    }

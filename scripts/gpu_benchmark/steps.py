@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -14,6 +15,7 @@ from gpu_benchmark.prediction import prediction
 from gpu_benchmark.prompts import Alternating, FixedPrompts
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
+from rl_lightning.policy.plan import Card, Plan
 from rl_lightning.rollout import Sampling
 
 LEARNING_RATE = 1e-6
@@ -33,13 +35,22 @@ _METRICS = (
 
 
 class Phases(GRPOModule):
-    """Notes the peak of each phase: loading, rollout and update."""
+    """Notes the peak of each phase: loading, rollout and update.
+
+    Attributes:
+        card_bytes: of the card that is imitated, which the plan is made for; None is the card as it is.
+    """
 
     peaks: dict[str, dict[str, int | None]]
+    card_bytes: float | None = None
 
     def configure_model(self) -> None:
         super().configure_model()
         self.peaks = {"load": self._peak()}
+
+    def _planned(self, card: Card) -> Plan:
+        # Torch is held to what the card has without CUDA's own share; the plan counts that in.
+        return super()._planned(card if self.card_bytes is None else replace(card, bytes=self.card_bytes))
 
     def sample(self, *args: Any) -> Any:
         rollout = super().sample(*args)
@@ -66,7 +77,11 @@ class Stopwatch(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         policy = pl_module.policy
         linear = next(m for name, m in policy.model.named_modules() if name.endswith("down_proj"))
-        self.report(weights=type(linear.get_base_layer()).__name__, rollouts_on=type(policy.rollout_network).__name__)
+        self.report(
+            predicted=prediction(pl_module.plan),
+            weights=type(linear.get_base_layer()).__name__,
+            rollouts_on=type(policy.rollout_network).__name__,
+        )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self.began = now(pl_module.device)
@@ -101,7 +116,7 @@ def train(job: dict[str, Any], report: Report) -> None:
     if job["card_bytes"] is not None:
         cap(device, job["card_bytes"] - job["context_bytes"])
         report(allowed_bytes=job["card_bytes"] - job["context_bytes"])
-    report(fits=False, predicted=prediction(job))
+    report(fits=False)
     began = time.perf_counter()
     data = FixedPrompts(job, job["steps"])
     module = Phases(
@@ -111,6 +126,7 @@ def train(job: dict[str, Any], report: Report) -> None:
         learning_rate=LEARNING_RATE,
         **job["model"],
     )
+    module.card_bytes = job["card_bytes"]
     with tempfile.TemporaryDirectory() as directory:
         trainer = Trainer(
             default_root_dir=directory,

@@ -103,6 +103,13 @@ def test_steps_report_time_and_tokens(jobs):
     assert found["fits"]
     assert found["weights"] == "Linear4bit"
     assert found["rollouts_on"] == "RolloutNetwork"
+    predicted = found["predicted"]
+    assert predicted["fits"]
+    assert predicted["card_bytes"] == 4e9
+    assert predicted["settings"]["token_budget"] == found["token_budget"] == 256
+    for phase, parts in predicted["parts"].items():
+        total = sum(size for part, size in parts.items() if part != "context")
+        assert predicted["tensors"][phase] == pytest.approx(total, abs=10)
     assert len(found["steps"]) == 2
     assert set(found["peaks"]) == {"load", "rollout", "update"}
     for step in found["steps"]:
@@ -272,12 +279,22 @@ def test_every_part_has_a_job_of_both_sizes_and_mistakes_are_one_line(tmp_path, 
         assert ended.value.code == 2
 
 
-def test_the_summary_compares_last_steps():
+def test_the_summary_compares_last_steps_and_plan_with_peak():
     def side(seconds: float) -> dict:
         return {"steps": [{"seconds": 99.0}, {"seconds": seconds}]}
 
     parts = {"peer": {"ours": side(2.0), "trl": side(11.0)}, "learning": {"seconds_to_target": 40.0}}
+    parts["steps"] = {
+        "one": {
+            "fits": True,
+            "predicted": {"tensors": {"load": 5, "rollout": 30}},
+            "peaks": {"load": {"allocated": None}, "rollout": {"allocated": 20}},
+        },
+        "other": {"error": "it did not even load"},
+    }
     found = gpu_bench.summary(parts)
+    assert found["fits"] == {"one": True, "other": False}
+    assert found["predicted_by_measured"] == {"one": {"rollout": 1.5}}
     assert found["times_as_fast_as_trl"] == 5.5
     assert found["seconds_to_target"] == 40.0
     assert gpu_bench.summary({})["times_as_fast_as_trl"] is None
