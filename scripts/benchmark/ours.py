@@ -16,10 +16,14 @@ from rl_lightning.data import collate
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.loading import load_tokenizer
+from rl_lightning.policy.phases import Part
+from rl_lightning.policy.plan import Plan
 from rl_lightning.rollout import Sampling
 from rl_lightning.tasks.prompts import PromptTemplate
 from rl_lightning.tasks.stream import Prompt
 from rl_lightning.types import PromptBatch
+
+_PASSING: tuple[Part, ...] = ("cache", "activations", "logits", "workspace")
 
 
 class FixedPrompts(LightningDataModule):
@@ -32,6 +36,7 @@ class FixedPrompts(LightningDataModule):
         made = problems(workload, self.mixture, template, steps)
         prompts = [Prompt(problem, template.token_ids(problem.question), {}) for problem in made]
         self.batches = [collate(prompts[i : i + workload.prompts]) for i in range(0, len(prompts), workload.prompts)]
+        self.prompts_per_step = workload.prompts
         self.max_prompt_tokens = max(len(prompt.token_ids) for prompt in prompts)
 
     def settings(self) -> dict[str, Any]:
@@ -49,6 +54,7 @@ class Stopwatch(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self.report.model_is_loaded(sum(p.nbytes for p in pl_module.policy.model.parameters()))
+        self.report.predicted = round(comes_and_goes(pl_module.plan))
         self.last = time.perf_counter()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -68,6 +74,13 @@ class Stopwatch(Callback):
             )
         )
         self.last = time.perf_counter()
+
+
+def comes_and_goes(plan: Plan) -> float:
+    """Bytes that the plan says a step takes and gives back, at most: what the account of tensors should find."""
+    need = {phase: sum(parts.get(part, 0) for part in _PASSING) for phase, parts in plan.phases.items()}
+    gradient = plan.phases["update"]["optimizer"] - plan.phases["rollout"]["optimizer"]
+    return max(need["rollout"], need["update"] + gradient)
 
 
 def run(

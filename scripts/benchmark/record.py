@@ -60,6 +60,7 @@ class Report:
         parameters: bytes of the model's and the adapters' weights, each counted once.
         peak: the most that was resident from there to the end; 0 where there was an account.
         tensors: the most that tensors took above the first step's start; 0 where there was no account.
+        predicted: the same by the memory plan; 0 where there is none.
         workers: resident in this process's children at the end, shared pages divided among them.
     """
 
@@ -72,6 +73,7 @@ class Report:
     parameters: int = 0
     peak: int = 0
     tensors: int = 0
+    predicted: int = 0
     workers: int = 0
 
     def __post_init__(self) -> None:

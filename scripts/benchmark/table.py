@@ -34,6 +34,7 @@ def figures(reports: Reports) -> dict[str, float]:
         "seconds_per_token": sum(s["seconds"] for s in steps) / sum(s["trained_tokens"] for s in steps),
         "peak_above_model": median(above),
         "tensors_above_step_start": max(report["tensors"] for report in reports),
+        "predicted": max(report["predicted"] for report in reports),
         "workers": median(report["workers"] for report in reports),
         "mean_tokens": sum(s["sampled_tokens"] for s in steps) / len(steps),
         "longest": median(s["longest"] for s in steps),
@@ -123,8 +124,8 @@ def scaling_table(result: dict[str, Any]) -> str:
     """Ours as the work grows; times against the limit, for a token of a larger vocabulary is more work."""
     lines = [
         "| | prompts × group | length | vocabulary | step, s | ms a useful token | times the limit | tensors, GB | "
-        "peak above the model, GB |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "predicted, GB | peak above the model, GB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, point in result["points"].items():
         work, ours = point["workload"], point["ours"]
@@ -137,6 +138,7 @@ def scaling_table(result: dict[str, Any]) -> str:
             f"{1000 * ours['seconds_per_token']:.3g}",
             f"{ours['step_seconds'] / sum(point['least_seconds'].values()):.2f}",
             _tensors(ours),
+            f"{ours['predicted'] / 1e9:.3f}",
             f"{ours['peak_above_model'] / 1e9:.3f}",
         )
         lines.append(f"| {' | '.join(cells)} |")

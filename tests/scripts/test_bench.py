@@ -107,7 +107,15 @@ def side(name: str, seconds: float, peaks: tuple[int, ...] = (900, 500)) -> list
     """Two rounds' reports of a side: the first with an account, a warm-up step each."""
     step = {"sample": seconds / 2, "train": seconds / 4, "sampled_tokens": 40, "trained_tokens": 30, "longest": 10}
     steps = [{**step, "seconds": s, "prompt_tokens": 20} for s in (99.0, seconds)]
-    fields = {"side": name, "warm_up": 1, "before_load": 100, "loaded": 300, "parameters": 200, "workers": 7}
+    fields = {
+        "side": name,
+        "warm_up": 1,
+        "before_load": 100,
+        "loaded": 300,
+        "parameters": 200,
+        "predicted": 65,
+        "workers": 7,
+    }
     accounts = ((True, 60), (False, 0))
     return [
         {**fields, "account": account, "tensors": tensors, "peak": peak, "steps": steps}
