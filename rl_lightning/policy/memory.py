@@ -113,10 +113,10 @@ def kept_for_backward(saved: float, shape: ModelShape, unit: int, tokens: int, c
 def backward_of_a_layer(
     saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool, recast: bool
 ) -> float:
-    """On top of that, while gradients pass a layer: with checkpointing that layer, computed again; the gradient of the MLP's
-    product along two ways, base and LoRA, `recast` in float32 once more; the last hidden states, their gradient, and the last
-    norm's float32 input."""
-    again = saved if checkpointing else 0
+    """On top of that, while gradients pass a layer: with checkpointing that layer, computed again but for its last product; the
+    gradient of the MLP's product along two ways, base and LoRA, `recast` in float32 once more; the last hidden states, their
+    gradient, and the last norm's float32 input."""
+    again = saved - tokens * unit * shape.mlp_width if checkpointing else 0
     return again + tokens * ((2 * unit + 4 * recast) * shape.mlp_width + (2 * unit + 4) * shape.width)
 
 
