@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "rl_lightning"
 FLOORS = [
     {"types", "whole_files", "isolation", "statistics"},
     {"objective"},
-    {"tasks", "scoring", "rollout"},
+    {"tasks", "scoring", "rollout", "evaluation"},
     {"policy", "data", "metrics", "resume", "recovery", "checkpoints"},
     {"trainable_policy"},
     {"module"},
