@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def run(
     evaluate: bool = True,
     callbacks=(),
     tasks=SUMS,
+    samples=None,
     **model,
 ):
     seed_everything(0)
@@ -61,7 +63,7 @@ def run(
             GroupVariance(),
             MemoryPlan(),
             RolloutLog(),
-            *([FixedEval(2)] if evaluate else []),
+            *([FixedEval(2, samples)] if evaluate else []),
             RunDirectory(),
             AdapterCheckpoint(save_steps=2),
             *callbacks,
@@ -82,7 +84,10 @@ def test_a_run_leaves_what_the_readme_says(five_steps):
     assert trainer.global_step == 5
     assert data.cursor == 10
     assert [p.name for p in checkpoints(root)] == ["checkpoint-4", "checkpoint-5"]  # save_total_limit 2
-    assert sorted(p.name for p in (root / "eval_results").iterdir()) == [f"eval_step_{n}.json" for n in (0, 2, 4, 5)]
+    assert sorted(p.name for p in (root / "eval_results").iterdir()) == [
+        *(f"eval_step_{n}.json" for n in (0, 2, 4, 5)),
+        "suite.json",
+    ]
     assert sorted(p.name for p in (root / "rollouts").iterdir()) == [f"step_{n}.jsonl" for n in range(1, 6)]
     lines = [json.loads(line) for line in (root / "rollouts" / "step_1.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 4
@@ -134,12 +139,23 @@ def test_the_evaluation_file_holds_what_the_design_promises(five_steps):
     first, last = (json.loads((root / "eval_results" / f"eval_step_{n}.json").read_text()) for n in (0, 5))
     assert first["suite"] == last["suite"]
     assert "gain" not in first["overall"]
-    assert set(last["overall"]["gain"]) == {"mean", "low", "high"}
+    assert set(last["overall"]["gain"]) == {"mean", "low", "high", "p"}
+    assert last["best"]["step"] in (0, 2, 4)
+    assert last["share_of_run"] < first["share_of_run"] <= 1
     for report in (first, last):
         assert report["overall"]["n"] == 5 == len(report["rows"])
         assert set(report["tasks"]) == {"chain_sum"}
         assert report["overall"]["accuracy"] == sum(row["exact"] for row in report["rows"]) / 5
-        assert set(report["rows"][0]) == {"task", "index", "exact", "partial", "tokens", "truncated", "completion"}
+        assert set(report["rows"][0]) == {
+            "task",
+            "index",
+            "exact",
+            "partial",
+            "tokens",
+            "truncated",
+            "answer",
+            "completion",
+        }
 
 
 def test_weights_moved_and_only_the_adapters_are_saved(five_steps):
@@ -149,6 +165,12 @@ def test_weights_moved_and_only_the_adapters_are_saved(five_steps):
     assert any(tensor.abs().max() > 0 for name, tensor in saved.items() if "lora_B" in name)
     state = torch.load(root / "checkpoint-5" / "trainer.ckpt", weights_only=True)
     assert set(state["state_dict"]) == {n for n, p in module.named_parameters() if p.requires_grad}
+
+
+def evaluated(root: Path, name: str = "eval_step_5") -> dict[str, object]:
+    """An evaluation but for what it cost."""
+    found = json.loads((root / "eval_results" / f"{name}.json").read_text())
+    return {key: value for key, value in found.items() if key not in ("seconds", "share_of_run")}
 
 
 def adapters(root: Path, step: int) -> dict[str, torch.Tensor]:
@@ -166,17 +188,71 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(five_steps, tmp_path, worker
         assert (tmp_path / name).read_text() == (root / name).read_text()
     ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    name = "eval_results/eval_step_5.json"
-    assert (tmp_path / name).read_text() == (root / name).read_text()
+    assert evaluated(tmp_path) == evaluated(root)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [int(float(row["step"])) for row in rows if row["reward/mean"]] == [1, 2, 3, 4, 5]
 
 
-def test_evaluation_leaves_no_trace(five_steps, tmp_path):
+@pytest.mark.parametrize("samples", [None, 3])
+def test_evaluation_changes_not_one_bit_of_the_run(five_steps, tmp_path, samples):
+    """Weights, optimizer, random states and completions: without any evaluation, and with sampled ones, as with greedy ones."""
     root, *_ = five_steps
-    run(tmp_path, 5, evaluate=False)
+    run(tmp_path, 5, evaluate=samples is not None, samples=samples)
     ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    name = "rollouts/step_5.jsonl"
+    assert (tmp_path / name).read_text() == (root / name).read_text()
+    states = [torch.load(path / "checkpoint-5" / "trainer.ckpt", weights_only=True) for path in (tmp_path, root)]
+    for part in ("sampler", "random_states", "optimizer_states", "ReasoningGymDataModule"):
+        ours, theirs = (list(leaves(state[part])) for state in states)
+        assert len(ours) == len(theirs)
+        assert all(
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(ours, theirs, strict=True)
+        )
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from leaves(each)
+    else:
+        yield value
+
+
+def test_samples_of_a_problem(tmp_path):
+    """Three a problem: the row has their means, and another suite beside it would draw the same."""
+    run(tmp_path, 2, samples=3)
+    report = json.loads((tmp_path / "eval_results" / "eval_step_2.json").read_text())
+    assert report["samples"] == {"samples": 3, "temperature": 1.0}
+    assert set(report["overall"]["pass_at_k"]) == {"1", "2", "3"}
+    assert report["overall"]["pass_at_k"]["1"] == pytest.approx(report["overall"]["accuracy"])
+    assert report["overall"]["pass_at_k"]["3"] >= report["overall"]["pass_at_k"]["2"]
+    for row in report["rows"]:
+        assert len(row["samples"]) == 3
+        assert row["exact"] == sum(sample["exact"] for sample in row["samples"]) / 3
+    assert len({sample["completion"] for row in report["rows"] for sample in row["samples"]}) > 1
+
+
+def test_a_changed_suite_is_named_and_not_compared(five_steps, tmp_path, caplog):
+    """The last checkpoint is evaluated with shorter answers and fewer problems, in the run's own directory."""
+    root, *_ = five_steps
+    shutil.copytree(root, tmp_path / "run")
+    root = tmp_path / "run"
+    seed_everything(0)
+    module = GRPOModule(reward=LengthReward(), learning_rate=1e-3, sampling=Sampling(4, 9))
+    data = ReasoningGymDataModule(SUMS, prompts_per_step=2, system_prompt="", num_workers=0, eval_num_samples=4)
+    trainer = Trainer(default_root_dir=root, accelerator="cpu", logger=False, callbacks=[FixedEval()])
+    trainer.validate(module, data, ckpt_path=root / "checkpoint-5" / "trainer.ckpt", weights_only=True)
+    result = json.loads((root / "eval_results" / "validate_step_5.json").read_text())
+    assert "gain" not in result["overall"]
+    what = ["max_new_tokens was 12 and is 9", "chain_sum had 5 problems and has 4"]
+    assert result["suite_change"] == {"step": 4, "what": what}
+    assert "; ".join(what) in caplog.text
+    suites = [json.loads((root / "eval_results" / name).read_text()) for name in ("suite.json", "suite_2.json")]
+    assert [len(suite["problems"]) for suite in suites] == [5, 4]
+    assert suites[1]["hash"] == result["suite"]
 
 
 def test_dead_steps_leave_the_weights_and_advance_the_clock(tmp_path):
@@ -223,8 +299,8 @@ def test_validate_gives_the_figures_of_the_run_and_leaves_it_alone(five_steps, m
     metrics = (root / "metrics.csv").read_text()
     words = ["validate", "--config", str(config), "--ckpt_path", str(root / "checkpoint-5")]
     assert main([*words, f"--trainer.default_root_dir={root}", "--trainer.enable_progress_bar=false"]) == 0
-    ours, theirs = (json.loads((root / "eval_results" / f"{n}_step_5.json").read_text()) for n in ("validate", "eval"))
-    assert ours == theirs
+    assert evaluated(root, "validate_step_5") == evaluated(root)
+    assert len(list((root / "eval_results").glob("suite*.json"))) == 1
     assert (root / "metrics.csv").read_text() == metrics
 
 
