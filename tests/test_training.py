@@ -170,7 +170,7 @@ def test_weights_moved_and_only_the_adapters_are_saved(five_steps):
 def evaluated(root: Path, name: str = "eval_step_5") -> dict[str, object]:
     """An evaluation but for what it cost."""
     found = json.loads((root / "eval_results" / f"{name}.json").read_text())
-    return {key: value for key, value in found.items() if key not in ("seconds", "share_of_run")}
+    return {key: value for key, value in found.items() if key not in ("seconds", "share_of_run", "of")}
 
 
 def adapters(root: Path, step: int) -> dict[str, torch.Tensor]:
@@ -287,21 +287,37 @@ def test_an_older_checkpoint_does_not_write_over_a_newer(five_steps):
         run(root, 6, ckpt_path=str(root / "checkpoint-4" / "trainer.ckpt"))
 
 
-def test_validate_gives_the_figures_of_the_run_and_leaves_it_alone(five_steps, monkeypatch):
-    """Through the command line, on a checkpoint directory."""
-    root, *_ = five_steps
+def validate(root: Path, checkpoint: Path) -> int:
+    """Through the command line, with the settings of `run`."""
+    root.mkdir(exist_ok=True)
     config = root / "config_for_validate.yaml"
     specs = {name: {"config": spec.config} for name, spec in SUMS.items()}
     data = {"datasets": specs, "system_prompt": "", "num_workers": 0, "eval_num_samples": 5}
     sampling = {"num_generations": 4, "max_new_tokens": 12}
     settings = {"trainer": {"accelerator": "cpu"}, "model": {"sampling": sampling}, "data": data}
     config.write_text(json.dumps(settings))
+    words = ["validate", "--config", str(config), "--ckpt_path", str(checkpoint)]
+    return main([*words, f"--trainer.default_root_dir={root}", "--trainer.enable_progress_bar=false"])
+
+
+def test_validate_gives_the_figures_of_the_run_and_leaves_it_alone(five_steps):
+    root, *_ = five_steps
     metrics = (root / "metrics.csv").read_text()
-    words = ["validate", "--config", str(config), "--ckpt_path", str(root / "checkpoint-5")]
-    assert main([*words, f"--trainer.default_root_dir={root}", "--trainer.enable_progress_bar=false"]) == 0
+    assert validate(root, root / "checkpoint-5") == 0
     assert evaluated(root, "validate_step_5") == evaluated(root)
     assert len(list((root / "eval_results").glob("suite*.json"))) == 1
     assert (root / "metrics.csv").read_text() == metrics
+
+
+def test_validate_takes_an_adapter_that_comes_alone(five_steps, tmp_path):
+    root, *_ = five_steps
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        shutil.copy(root / "checkpoint-5" / name, tmp_path / "mine" / name)
+    assert validate(tmp_path / "out", tmp_path / "mine") == 0
+    ours, theirs = evaluated(tmp_path / "out", "validate_step_0"), evaluated(root)
+    assert ours["rows"] == theirs["rows"]
+    assert ours["suite"] == theirs["suite"]
 
 
 def test_an_adapter_of_another_shape_is_refused(five_steps):

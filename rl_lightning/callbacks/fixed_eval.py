@@ -138,7 +138,11 @@ class FixedEval(Callback):
                 f"the evaluation is not that of step {change[0]} and is not compared with it: {'; '.join(change[1])}"
             )
         result["seconds"] = time.monotonic() - began
-        if not validating:
+        if validating:
+            checkpoint = trainer.ckpt_path or pl_module.adapter
+            model = pl_module.policy_config.model_name_or_path
+            result["of"] = {"model": model, "checkpoint": None if checkpoint is None else str(checkpoint)}
+        else:
             self._seconds += result["seconds"]
             result["share_of_run"] = self._seconds / (time.monotonic() - self._began)
         self.latest = result
