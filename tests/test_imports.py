@@ -17,7 +17,7 @@ FLOORS = [
     {"trainable_policy"},
     {"module"},
     {"callbacks", "loggers"},
-    {"lightning_cli"},
+    {"lightning_cli", "comparison"},
     {"cli"},
     {"__main__"},
 ]
@@ -27,7 +27,7 @@ LIBRARIES = {
     "peft": {"policy"},
     "bitsandbytes": {"policy"},
     "lightning": {"trainable_policy", "module", "data", "callbacks", "loggers", "lightning_cli"},
-    "matplotlib": {"report"},
+    "matplotlib": {"report", "comparison"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -318,6 +319,32 @@ def test_validate_takes_an_adapter_that_comes_alone(five_steps, tmp_path):
     ours, theirs = evaluated(tmp_path / "out", "validate_step_0"), evaluated(root)
     assert ours["rows"] == theirs["rows"]
     assert ours["suite"] == theirs["suite"]
+
+
+def test_compare_evaluates_each_on_the_same_suite(five_steps, tmp_path, monkeypatch, capsys):
+    """The checkpoint and the base, by a config that asks three problems; each in a process of its own, which is this one here."""
+    root, *_ = five_steps
+    data = {"datasets": {"chain_sum": {}}, "system_prompt": "", "num_workers": 0, "eval_num_samples": 3}
+    settings = {"trainer": {"accelerator": "cpu"}, "model": {"sampling": {"max_new_tokens": 8}}, "data": data}
+    (tmp_path / "config.yaml").write_text(json.dumps(settings))
+    done = []
+
+    def here(command, check):
+        done.append(command)
+        return SimpleNamespace(returncode=main(command[3:]))
+
+    monkeypatch.setattr("rl_lightning.comparison.evaluating.subprocess.run", here)
+    config = ["--config", str(tmp_path / "config.yaml"), "--trainer.enable_progress_bar=false"]
+    assert main(["compare", "base", str(root), "--out", str(tmp_path / "out"), "--evaluate", *config]) == 0
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [subject["label"] for subject in found["subjects"]] == ["base", str(root)]
+    assert [subject["step"] for subject in found["subjects"]] == [0, 5]
+    assert found["subjects"][1]["groups"]["all problems"]["n"] == 3
+    assert "--ckpt_path" not in done[0]
+    assert done[1][-2] == str(root / "checkpoint-5")
+    assert "could not be evaluated" not in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), "base", "--out", str(tmp_path / "out"), "--evaluate", *config]) == 2
+    assert f"{tmp_path} could not be evaluated" in capsys.readouterr().err
 
 
 def test_an_adapter_of_another_shape_is_refused(five_steps):
