@@ -25,7 +25,7 @@ from rl_lightning.policy import Policy
 from rl_lightning.scoring import Reward
 from rl_lightning.tasks.stream import TaskMixture, TaskSpec
 from rl_lightning.types import UserError
-from tests.test_training import SUMS, LengthReward, adapters, run
+from tests.test_training import SUMS, LengthReward, adapters, evaluated, run
 
 
 class RandomReward(Reward):
@@ -42,7 +42,7 @@ def same(ours: Path, theirs: Path, steps: int) -> None:
         if (theirs / name).exists():
             assert (ours / name).read_text() == (theirs / name).read_text(), name
     for name in (theirs / "eval_results").iterdir() if (theirs / "eval_results").exists() else []:
-        assert (ours / "eval_results" / name.name).read_text() == name.read_text()
+        assert evaluated(ours, name.stem) == evaluated(theirs, name.stem)
     a, b = adapters(ours, steps), adapters(theirs, steps)
     assert all(torch.equal(a[name], b[name]) for name in b)
 

@@ -171,7 +171,9 @@ def _metrics(result: dict[str, Any]) -> dict[str, float]:
         metrics |= {f"{group}/pass_at_{k}": value for k, value in found.get("pass_at_k", {}).items()}
         if "majority_at_k" in found:
             metrics[f"{group}/majority_at_k"] = found["majority_at_k"]
-    metrics |= {f"eval/{name}": result[name] for name in ("seconds", "share_of_run") if name in result}
+    metrics["time/evaluate"] = result["seconds"]
+    if "share_of_run" in result:
+        metrics["time/evaluate_share"] = result["share_of_run"]
     for name in ("gain", "gain_best"):
         if name in result["overall"]:
             metrics[f"eval/{name}"] = result["overall"][name]["mean"]
