@@ -253,11 +253,11 @@ def test_too_little_memory_for_the_rollout_halves_its_rows_and_samples_the_same(
     run(tmp_path / "roomy", 2, evaluate=False)
     sample_groups = grpo.sample_groups
 
-    def scarce(model, batch, sampling, *args):
+    def scarce(model, batch, sampling, *args, **kwargs):
         if sampling.max_rollout_rows > 3:
-            sample_groups(model, batch, sampling, *args)  # the generator has moved on when memory is out
+            sample_groups(model, batch, sampling, *args, **kwargs)  # the generator has moved on when memory is out
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return sample_groups(model, batch, sampling, *args)
+        return sample_groups(model, batch, sampling, *args, **kwargs)
 
     monkeypatch.setattr(grpo, "sample_groups", scarce)
     _, module, _ = run(tmp_path / "scarce", 2, evaluate=False)

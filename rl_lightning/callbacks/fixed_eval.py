@@ -187,4 +187,6 @@ def _sentence(result: dict[str, Any]) -> str:
     if "gain" in overall:
         gain = overall["gain"]
         text += f"; since step 0 {gain['mean']:+.3f} (95% interval {gain['low']:+.3f} to {gain['high']:+.3f})"
+    if result["step"] and "share_of_run" in result:
+        text += f"; evaluations took {result['share_of_run']:.0%} of the run so far"
     return text
