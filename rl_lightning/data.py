@@ -112,13 +112,11 @@ class ReasoningGymDataModule(LightningDataModule):
     def val_dataloader(self) -> Any:
         """The evaluation set for `validate`; in `fit`, FixedEval evaluates when it is due, and Lightning's own loop rests."""
         assert self.trainer is not None
-        if self.trainer.state.fn == "fit":
-            return []
-        module: Any = self.trainer.lightning_module
-        return DataLoader(self.eval_batches(module.plan.eval_rows), batch_size=None)  # type: ignore[arg-type]
+        return [] if self.trainer.state.fn == "fit" else DataLoader(self.eval_batches(), batch_size=None)  # type: ignore[arg-type]
 
-    def eval_batches(self, rows: int) -> list[PromptBatch]:
-        """The evaluation set in batches of at most `rows` prompts; none is left out for its length."""
+    def eval_batches(self, rows: int = 1024) -> list[PromptBatch]:
+        """The evaluation set in batches of at most `rows` prompts; none is left out for its length. What a batch takes of the
+        memory beside the rollout's own caches is its token ids and draws."""
         prompts = [Prompt(p, self.template.token_ids(p.question), {}) for p in self.eval_problems]
         return [collate(prompts[i : i + rows]) for i in range(0, len(prompts), rows)]
 

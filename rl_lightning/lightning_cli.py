@@ -22,11 +22,12 @@ from rl_lightning.callbacks import (
     StopAtSignal,
 )
 from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
-from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
+from rl_lightning.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
+from rl_lightning.policy.adapters import adapter_shape, is_adapter
 from rl_lightning.policy.plan import card_of, card_of_size, make_plan, step_work
 from rl_lightning.rollout import Sampling
 from rl_lightning.types import UserError
@@ -106,6 +107,8 @@ class RLCommandLine(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
+    _adapter: Path | None = None
+
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint, or refuse, before anything is loaded. Lightning's own version would let hyperparameters in the
         checkpoint override the config."""
@@ -116,6 +119,9 @@ class RLCommandLine(LightningCLI):
             print(f"no checkpoint in {root} yet: starting from the beginning")
             config.ckpt_path, config.run_directory.start_again = None, True
             return
+        if not fitting and config.ckpt_path is not None and _is_bare(path := Path(config.ckpt_path).expanduser()):
+            self._adapter, config.ckpt_path = path, None  # of any shape that the policy can have
+            config.model.policy.lora_r, config.model.policy.lora_alpha = adapter_shape(path)
         if config.ckpt_path is not None:
             file = resolve_checkpoint(config.ckpt_path, root)
             config.ckpt_path = str(file)
@@ -143,6 +149,7 @@ class RLCommandLine(LightningCLI):
             if cause is None:
                 raise
             raise UserError(f"a package is missing: {' '.join(str(cause).split())}") from error
+        self.model.adapter = self._adapter
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
@@ -189,3 +196,8 @@ class PlanCommandLine(RLCommandLine):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run."""
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether it is an adapter alone, with nothing to resume from."""
+    return is_adapter(path) and not (path / STATE_FILE).exists()

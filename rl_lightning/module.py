@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rl_lightning.evaluation import Draws, draws_of
 from rl_lightning.metrics import Meter, step_metrics
 from rl_lightning.objective import Objective, group_advantages, policy_loss, token_weights
 from rl_lightning.policy import PolicyConfig, Schedule, cut
@@ -100,6 +101,8 @@ class GRPOModule(TrainablePolicy):
         self.score_workers, self.score_seconds = score_workers, score_seconds
         self.generator = torch.Generator().manual_seed(seed)
         self.not_finite_in_a_row = 0
+        self.eval_draws: Draws | None = None
+        """How evaluations draw, None for greedily; `FixedEval` sets it."""
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """One trip: prompts, group sampling, scoring, advantages, and `num_iterations` updates."""
@@ -128,19 +131,52 @@ class GRPOModule(TrainablePolicy):
     @again_with_half("sampling.max_rollout_rows")
     def sample(self, batch: PromptBatch, generator: torch.Generator | None) -> Rollout:
         """A group of completions a prompt, or one greedy completion where there is no generator."""
-        policy, draws = self.policy, generator and generator.clone_state()
-        group = self.sampling.num_generations if generator else 1
+        draws = generator and generator.clone_state()
+        rollout = self._roll(batch, self.sampling, draws)
+        if generator is not None and draws is not None:
+            generator.set_state(draws.get_state())
+        return rollout
+
+    @again_with_half("sampling.max_rollout_rows")
+    def answer(self, batch: PromptBatch, draws: Draws | None) -> Rollout:
+        """Completions for an evaluation, greedy or drawn, in no more memory than training needs: so many rows decode at once
+        as the plan allows, and no more prompts are kept than of a training step."""
+        rows = self.plan.eval_rows
+        if self.sampling.max_rollout_rows != "auto":
+            rows = min(rows, self.sampling.max_rollout_rows)
+        prompts = min(rows, self.plan.work.prompts)
+        length = self.sampling.max_new_tokens
+        if draws is None:
+            return self._roll(batch, replace(self.sampling, max_rollout_rows=rows), None, prompts)
+        uniforms = draws_of(batch.problems, draws.samples, length)
+        return self._roll(
+            batch, Sampling(draws.samples, length, draws.temperature, max_rollout_rows=rows), uniforms, prompts
+        )
+
+    def _roll(
+        self,
+        batch: PromptBatch,
+        sampling: Sampling,
+        draws: torch.Generator | Tensor | None,
+        prompts_at_once: int | None = None,
+    ) -> Rollout:
+        policy, group = self.policy, 1 if draws is None else sampling.num_generations
 
         def ended(row: int, text: str) -> None:  # is scored while the others are being written
             self.scorer.begin(batch.problems[row // group], text)
 
         with policy.sampling() as model:
-            rollout = sample_groups(
-                model, batch, self.sampling, policy.end_token_ids, policy.decode_text, draws, policy.pad_token_id, ended
+            return sample_groups(
+                model,
+                batch,
+                sampling,
+                policy.end_token_ids,
+                policy.decode_text,
+                draws,
+                policy.pad_token_id,
+                ended,
+                prompts_at_once=prompts_at_once,
             )
-        if generator is not None and draws is not None:
-            generator.set_state(draws.get_state())
-        return rollout
 
     def judge(self, batch: PromptBatch, rollout: Rollout) -> tuple[list[Score], Tensor]:
         """N scores and (B, G) rewards."""
@@ -212,9 +248,10 @@ class GRPOModule(TrainablePolicy):
         self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """Greedy completions and their scores; random states stay as they are."""
-        rollout = self.sample(batch, generator=None)
-        return {"rollout": rollout, "scores": self.scorer(batch.problems, rollout.texts)}
+        """An evaluation's completions and their scores; random states stay as they are."""
+        rollout = self.answer(batch, self.eval_draws)
+        problems = [problem for problem in batch.problems for _ in range(rollout.group_size)]
+        return {"rollout": rollout, "scores": self.scorer(problems, rollout.texts)}
 
     def setup(self, stage: str) -> None:
         """Scorers for the data module's tasks."""

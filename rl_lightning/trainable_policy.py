@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from lightning.pytorch import LightningModule
 
 from rl_lightning.objective import Objective
 from rl_lightning.policy import Policy, PolicyConfig, Schedule, learning_rate_share
+from rl_lightning.policy.adapters import load_adapter
 from rl_lightning.policy.plan import Card, Plan, card_of, make_plan, step_work
 from rl_lightning.resume import random_states, refuse_other_settings, restore_random_states, settings
 from rl_lightning.rollout import Sampling
@@ -26,6 +28,7 @@ class TrainablePolicy(LightningModule):
             `validate`.
         plan: what the model needs on this device, and the settings that fit; from `configure_model` on.
         interrupted: whether a signal ended the run before its time.
+        adapter: a PEFT adapter's directory to begin with, None for fresh adapters; see `validate --ckpt_path`.
         metrics: of the step that has just been made; callbacks may add theirs in `on_train_batch_end`.
     """
 
@@ -48,6 +51,7 @@ class TrainablePolicy(LightningModule):
         self.strict_loading = False  # checkpoints hold the adapter only; on_load_checkpoint checks that it is whole
         self.loaded_step = 0
         self.interrupted = False
+        self.adapter: Path | None = None
         self.metrics: dict[str, float] = {}
         self._random_states: dict[str, Any] = {}
 
@@ -63,6 +67,8 @@ class TrainablePolicy(LightningModule):
             self.sampling.max_rollout_rows = self.plan.settings.max_rollout_rows
             self.policy = Policy(self.plan.apply(self.policy_config), device, self.seed)
             self.policy.refuse_longer(self.plan.work.prompt_tokens + self.sampling.max_new_tokens)
+            if self.adapter is not None:
+                load_adapter(self.policy.model, self.adapter)
             self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)
 
     def _planned(self, card: Card) -> Plan:

@@ -93,13 +93,21 @@ def fit(directory: Path, words: list[str], kill: tuple[str, int, float] | None =
     return done.returncode
 
 
+def _content(file: Path) -> bytes:
+    """Without what an evaluation cost."""
+    if file.parent.name != "eval_results":
+        return file.read_bytes()
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return json.dumps({k: v for k, v in found.items() if k not in ("seconds", "share_of_run")}).encode()
+
+
 def differences(ours: Path, theirs: Path) -> list[str]:
     """Relative names of what is not the same in two finished runs."""
     pairs = {}
     for run in (ours, theirs):
         last = max(run.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
         files = [*run.glob("rollouts/*"), *run.glob("eval_results/*"), last / "adapter_model.safetensors"]
-        pairs[run] = {str(f.relative_to(run)): f.read_bytes() for f in files}
+        pairs[run] = {str(f.relative_to(run)): _content(f) for f in files}
         with (run / "metrics.csv").open(newline="") as file:
             rows = [
                 {k: v for k, v in row.items() if v and not k.startswith(("time/", "memory/"))}

@@ -47,6 +47,7 @@ def refused(capfd, args: list[str]) -> str:
         (["--trainer.max_steps=-1", "--model.lr_schedule=linear"], ["lr_schedule", "needs trainer.max_steps"]),
         (["--trainer.precision=16-mixed"], ["trainer.precision", "32-true", "model.policy.dtype"]),
         (["--trainer.gradient_clip_val=1"], ["gradient"]),
+        (["--fixed_eval.samples=1"], ["FixedEval.samples", "at least 2, or null for greedy"]),
     ],
     ids=lambda value: value[0][:40] if isinstance(value, list) else None,
 )

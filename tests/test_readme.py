@@ -33,6 +33,11 @@ def test_a_command_line_is_understood(command, monkeypatch, tmp_path, capsys):
         assert main(words) == 0
         assert capsys.readouterr().out
         return
+    if words[0] == "compare":
+        monkeypatch.chdir(tmp_path)  # where there is nothing to compare
+        assert main(words) == 2
+        assert f"{words[1]!r} is neither a run directory" in capsys.readouterr().err
+        return
     configs = [word for word in words if word.startswith("configs/")]
     assert configs
     assert all((ROOT / config).is_file() for config in configs)

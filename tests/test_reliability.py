@@ -25,7 +25,7 @@ from rl_lightning.policy import Policy
 from rl_lightning.scoring import Reward
 from rl_lightning.tasks.stream import TaskMixture, TaskSpec
 from rl_lightning.types import UserError
-from tests.test_training import SUMS, LengthReward, adapters, run
+from tests.test_training import SUMS, LengthReward, adapters, evaluated, run
 
 
 class RandomReward(Reward):
@@ -42,7 +42,7 @@ def same(ours: Path, theirs: Path, steps: int) -> None:
         if (theirs / name).exists():
             assert (ours / name).read_text() == (theirs / name).read_text(), name
     for name in (theirs / "eval_results").iterdir() if (theirs / "eval_results").exists() else []:
-        assert (ours / "eval_results" / name.name).read_text() == name.read_text()
+        assert evaluated(ours, name.stem) == evaluated(theirs, name.stem)
     a, b = adapters(ours, steps), adapters(theirs, steps)
     assert all(torch.equal(a[name], b[name]) for name in b)
 
@@ -253,11 +253,11 @@ def test_too_little_memory_for_the_rollout_halves_its_rows_and_samples_the_same(
     run(tmp_path / "roomy", 2, evaluate=False)
     sample_groups = grpo.sample_groups
 
-    def scarce(model, batch, sampling, *args):
+    def scarce(model, batch, sampling, *args, **kwargs):
         if sampling.max_rollout_rows > 3:
-            sample_groups(model, batch, sampling, *args)  # the generator has moved on when memory is out
+            sample_groups(model, batch, sampling, *args, **kwargs)  # the generator has moved on when memory is out
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return sample_groups(model, batch, sampling, *args)
+        return sample_groups(model, batch, sampling, *args, **kwargs)
 
     monkeypatch.setattr(grpo, "sample_groups", scarce)
     _, module, _ = run(tmp_path / "scarce", 2, evaluate=False)

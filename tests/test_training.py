@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,6 +44,7 @@ def run(
     evaluate: bool = True,
     callbacks=(),
     tasks=SUMS,
+    samples=None,
     **model,
 ):
     seed_everything(0)
@@ -61,7 +64,7 @@ def run(
             GroupVariance(),
             MemoryPlan(),
             RolloutLog(),
-            *([FixedEval(2)] if evaluate else []),
+            *([FixedEval(2, samples)] if evaluate else []),
             RunDirectory(),
             AdapterCheckpoint(save_steps=2),
             *callbacks,
@@ -82,7 +85,10 @@ def test_a_run_leaves_what_the_readme_says(five_steps):
     assert trainer.global_step == 5
     assert data.cursor == 10
     assert [p.name for p in checkpoints(root)] == ["checkpoint-4", "checkpoint-5"]  # save_total_limit 2
-    assert sorted(p.name for p in (root / "eval_results").iterdir()) == [f"eval_step_{n}.json" for n in (0, 2, 4, 5)]
+    assert sorted(p.name for p in (root / "eval_results").iterdir()) == [
+        *(f"eval_step_{n}.json" for n in (0, 2, 4, 5)),
+        "suite.json",
+    ]
     assert sorted(p.name for p in (root / "rollouts").iterdir()) == [f"step_{n}.jsonl" for n in range(1, 6)]
     lines = [json.loads(line) for line in (root / "rollouts" / "step_1.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 4
@@ -134,12 +140,23 @@ def test_the_evaluation_file_holds_what_the_design_promises(five_steps):
     first, last = (json.loads((root / "eval_results" / f"eval_step_{n}.json").read_text()) for n in (0, 5))
     assert first["suite"] == last["suite"]
     assert "gain" not in first["overall"]
-    assert set(last["overall"]["gain"]) == {"mean", "low", "high"}
+    assert set(last["overall"]["gain"]) == {"mean", "low", "high", "p"}
+    assert last["best"]["step"] in (0, 2, 4)
+    assert last["share_of_run"] < first["share_of_run"] <= 1
     for report in (first, last):
         assert report["overall"]["n"] == 5 == len(report["rows"])
         assert set(report["tasks"]) == {"chain_sum"}
         assert report["overall"]["accuracy"] == sum(row["exact"] for row in report["rows"]) / 5
-        assert set(report["rows"][0]) == {"task", "index", "exact", "partial", "tokens", "truncated", "completion"}
+        assert set(report["rows"][0]) == {
+            "task",
+            "index",
+            "exact",
+            "partial",
+            "tokens",
+            "truncated",
+            "answer",
+            "completion",
+        }
 
 
 def test_weights_moved_and_only_the_adapters_are_saved(five_steps):
@@ -149,6 +166,12 @@ def test_weights_moved_and_only_the_adapters_are_saved(five_steps):
     assert any(tensor.abs().max() > 0 for name, tensor in saved.items() if "lora_B" in name)
     state = torch.load(root / "checkpoint-5" / "trainer.ckpt", weights_only=True)
     assert set(state["state_dict"]) == {n for n, p in module.named_parameters() if p.requires_grad}
+
+
+def evaluated(root: Path, name: str = "eval_step_5") -> dict[str, object]:
+    """An evaluation but for what it cost."""
+    found = json.loads((root / "eval_results" / f"{name}.json").read_text())
+    return {key: value for key, value in found.items() if key not in ("seconds", "share_of_run", "of")}
 
 
 def adapters(root: Path, step: int) -> dict[str, torch.Tensor]:
@@ -166,17 +189,71 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(five_steps, tmp_path, worker
         assert (tmp_path / name).read_text() == (root / name).read_text()
     ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    name = "eval_results/eval_step_5.json"
-    assert (tmp_path / name).read_text() == (root / name).read_text()
+    assert evaluated(tmp_path) == evaluated(root)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     assert [int(float(row["step"])) for row in rows if row["reward/mean"]] == [1, 2, 3, 4, 5]
 
 
-def test_evaluation_leaves_no_trace(five_steps, tmp_path):
+@pytest.mark.parametrize("samples", [None, 3])
+def test_evaluation_changes_not_one_bit_of_the_run(five_steps, tmp_path, samples):
+    """Weights, optimizer, random states and completions: without any evaluation, and with sampled ones, as with greedy ones."""
     root, *_ = five_steps
-    run(tmp_path, 5, evaluate=False)
+    run(tmp_path, 5, evaluate=samples is not None, samples=samples)
     ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    name = "rollouts/step_5.jsonl"
+    assert (tmp_path / name).read_text() == (root / name).read_text()
+    states = [torch.load(path / "checkpoint-5" / "trainer.ckpt", weights_only=True) for path in (tmp_path, root)]
+    for part in ("sampler", "random_states", "optimizer_states", "ReasoningGymDataModule"):
+        ours, theirs = (list(leaves(state[part])) for state in states)
+        assert len(ours) == len(theirs)
+        assert all(
+            torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b for a, b in zip(ours, theirs, strict=True)
+        )
+
+
+def leaves(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from leaves(each)
+    else:
+        yield value
+
+
+def test_samples_of_a_problem(tmp_path):
+    """Three a problem: the row has their means, and another suite beside it would draw the same."""
+    run(tmp_path, 2, samples=3)
+    report = json.loads((tmp_path / "eval_results" / "eval_step_2.json").read_text())
+    assert report["samples"] == {"samples": 3, "temperature": 1.0}
+    assert set(report["overall"]["pass_at_k"]) == {"1", "2", "3"}
+    assert report["overall"]["pass_at_k"]["1"] == pytest.approx(report["overall"]["accuracy"])
+    assert report["overall"]["pass_at_k"]["3"] >= report["overall"]["pass_at_k"]["2"]
+    for row in report["rows"]:
+        assert len(row["samples"]) == 3
+        assert row["exact"] == sum(sample["exact"] for sample in row["samples"]) / 3
+    assert len({sample["completion"] for row in report["rows"] for sample in row["samples"]}) > 1
+
+
+def test_a_changed_suite_is_named_and_not_compared(five_steps, tmp_path, caplog):
+    """The last checkpoint is evaluated with shorter answers and fewer problems, in the run's own directory."""
+    root, *_ = five_steps
+    shutil.copytree(root, tmp_path / "run")
+    root = tmp_path / "run"
+    seed_everything(0)
+    module = GRPOModule(reward=LengthReward(), learning_rate=1e-3, sampling=Sampling(4, 9))
+    data = ReasoningGymDataModule(SUMS, prompts_per_step=2, system_prompt="", num_workers=0, eval_num_samples=4)
+    trainer = Trainer(default_root_dir=root, accelerator="cpu", logger=False, callbacks=[FixedEval()])
+    trainer.validate(module, data, ckpt_path=root / "checkpoint-5" / "trainer.ckpt", weights_only=True)
+    result = json.loads((root / "eval_results" / "validate_step_5.json").read_text())
+    assert "gain" not in result["overall"]
+    what = ["max_new_tokens was 12 and is 9", "chain_sum had 5 problems and has 4"]
+    assert result["suite_change"] == {"step": 4, "what": what}
+    assert "; ".join(what) in caplog.text
+    suites = [json.loads((root / "eval_results" / name).read_text()) for name in ("suite.json", "suite_2.json")]
+    assert [len(suite["problems"]) for suite in suites] == [5, 4]
+    assert suites[1]["hash"] == result["suite"]
 
 
 def test_dead_steps_leave_the_weights_and_advance_the_clock(tmp_path):
@@ -211,21 +288,63 @@ def test_an_older_checkpoint_does_not_write_over_a_newer(five_steps):
         run(root, 6, ckpt_path=str(root / "checkpoint-4" / "trainer.ckpt"))
 
 
-def test_validate_gives_the_figures_of_the_run_and_leaves_it_alone(five_steps, monkeypatch):
-    """Through the command line, on a checkpoint directory."""
-    root, *_ = five_steps
+def validate(root: Path, checkpoint: Path) -> int:
+    """Through the command line, with the settings of `run`."""
+    root.mkdir(exist_ok=True)
     config = root / "config_for_validate.yaml"
     specs = {name: {"config": spec.config} for name, spec in SUMS.items()}
     data = {"datasets": specs, "system_prompt": "", "num_workers": 0, "eval_num_samples": 5}
     sampling = {"num_generations": 4, "max_new_tokens": 12}
     settings = {"trainer": {"accelerator": "cpu"}, "model": {"sampling": sampling}, "data": data}
     config.write_text(json.dumps(settings))
+    words = ["validate", "--config", str(config), "--ckpt_path", str(checkpoint)]
+    return main([*words, f"--trainer.default_root_dir={root}", "--trainer.enable_progress_bar=false"])
+
+
+def test_validate_gives_the_figures_of_the_run_and_leaves_it_alone(five_steps):
+    root, *_ = five_steps
     metrics = (root / "metrics.csv").read_text()
-    words = ["validate", "--config", str(config), "--ckpt_path", str(root / "checkpoint-5")]
-    assert main([*words, f"--trainer.default_root_dir={root}", "--trainer.enable_progress_bar=false"]) == 0
-    ours, theirs = (json.loads((root / "eval_results" / f"{n}_step_5.json").read_text()) for n in ("validate", "eval"))
-    assert ours == theirs
+    assert validate(root, root / "checkpoint-5") == 0
+    assert evaluated(root, "validate_step_5") == evaluated(root)
+    assert len(list((root / "eval_results").glob("suite*.json"))) == 1
     assert (root / "metrics.csv").read_text() == metrics
+
+
+def test_validate_takes_an_adapter_that_comes_alone(five_steps, tmp_path):
+    root, *_ = five_steps
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "mine").mkdir(exist_ok=True)
+        shutil.copy(root / "checkpoint-5" / name, tmp_path / "mine" / name)
+    assert validate(tmp_path / "out", tmp_path / "mine") == 0
+    ours, theirs = evaluated(tmp_path / "out", "validate_step_0"), evaluated(root)
+    assert ours["rows"] == theirs["rows"]
+    assert ours["suite"] == theirs["suite"]
+
+
+def test_compare_evaluates_each_on_the_same_suite(five_steps, tmp_path, monkeypatch, capsys):
+    """The checkpoint and the base, by a config that asks three problems; each in a process of its own, which is this one here."""
+    root, *_ = five_steps
+    data = {"datasets": {"chain_sum": {}}, "system_prompt": "", "num_workers": 0, "eval_num_samples": 3}
+    settings = {"trainer": {"accelerator": "cpu"}, "model": {"sampling": {"max_new_tokens": 8}}, "data": data}
+    (tmp_path / "config.yaml").write_text(json.dumps(settings))
+    done = []
+
+    def here(command, check):
+        done.append(command)
+        return SimpleNamespace(returncode=main(command[3:]))
+
+    monkeypatch.setattr("rl_lightning.comparison.evaluating.subprocess.run", here)
+    config = ["--config", str(tmp_path / "config.yaml"), "--trainer.enable_progress_bar=false"]
+    assert main(["compare", "base", str(root), "--out", str(tmp_path / "out"), "--evaluate", *config]) == 0
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [subject["label"] for subject in found["subjects"]] == ["base", str(root)]
+    assert [subject["step"] for subject in found["subjects"]] == [0, 5]
+    assert found["subjects"][1]["groups"]["all problems"]["n"] == 3
+    assert "--ckpt_path" not in done[0]
+    assert done[1][-2] == str(root / "checkpoint-5")
+    assert "could not be evaluated" not in capsys.readouterr().err
+    assert main(["compare", str(tmp_path), "base", "--out", str(tmp_path / "out"), "--evaluate", *config]) == 2
+    assert f"{tmp_path} could not be evaluated" in capsys.readouterr().err
 
 
 def test_an_adapter_of_another_shape_is_refused(five_steps):

@@ -1,19 +1,29 @@
-"""The same problems every time, greedily: did the model get better?"""
+"""The same problems every time: did the model get better, by more than luck?"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
-from collections.abc import Sequence
+import logging
+import time
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from rl_lightning.types import Problem, Rollout, Score, UserError, require
+from rl_lightning.evaluation import (
+    Draws,
+    PastEvaluations,
+    Suite,
+    constant_answers,
+    evaluation_result,
+    make_suite,
+    result_rows,
+    store_suite,
+    suite_change,
+)
+from rl_lightning.types import require
 from rl_lightning.whole_files import unused, write_json
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
@@ -22,34 +32,51 @@ class FixedEval(Callback):
     """Evaluate on the data module's fixed problems at step 0, every `fixed_eval_steps` and at the end, and in `validate`.
 
     Writes `eval_results/eval_step_N.json` (in `validate`: `validate_step_N.json`, N the checkpoint's step) in the trainer's
-    `default_root_dir` and logs `eval/accuracy`, `eval/<task>/accuracy` and more. Completions are greedy and draw no random
-    number, and the training stream is not touched, so a run with evaluation is the same run as one without.
+    `default_root_dir`, and once `suite.json`, the problems themselves; logs `eval/accuracy`, `eval/<task>/accuracy` and more.
+    Neither the run's random states nor its stream are touched, so a run with evaluation is the same run as one without.
 
     Args:
         fixed_eval_steps: optimizer steps between evaluations; at least 1.
+        samples: completions drawn a problem, for mean@k, pass@k and maj@k; at least 2. null: one greedy completion.
+        temperature: of these samples; > 0.
 
     Example:
         Trainer(callbacks=[FixedEval(50)]).fit(GRPOModule(), ReasoningGymDataModule({"chain_sum": TaskSpec()}))
     """
 
-    def __init__(self, fixed_eval_steps: int = 50) -> None:
+    def __init__(self, fixed_eval_steps: int = 50, samples: int | None = None, temperature: float = 1.0) -> None:
         require("FixedEval.fixed_eval_steps", fixed_eval_steps, fixed_eval_steps >= 1, "at least 1")
+        require("FixedEval.samples", samples, samples is None or samples >= 2, "at least 2, or null for greedy")
+        require("FixedEval.temperature", temperature, temperature > 0, "above 0 (samples: null is greedy)")
         self.fixed_eval_steps = fixed_eval_steps
+        self.draws = None if samples is None else Draws(samples, temperature)
         self.latest: dict[str, Any] | None = None
         """The newest evaluation, as written, without its rows."""
         self._rows: list[Row] = []
+        self._seconds, self._run_seconds = (
+            0.0,
+            0.0,
+        )  # of evaluations, and of the run up to the checkpoint that it came from
+        self._began = time.monotonic()
+        self._constants: dict[str, dict[str, Any]] | None = None
+        self._past: PastEvaluations | None = None
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        pl_module.eval_draws = self.draws
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = time.monotonic() - self._run_seconds
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The newest evaluation."""
-        return {"latest": self.latest}
+        """The newest evaluation, and what evaluations and the run have cost so far."""
+        return {"latest": self.latest, "seconds": self._seconds, "run_seconds": time.monotonic() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it over."""
         self.latest = state_dict["latest"]
+        self._seconds, self._run_seconds = state_dict["seconds"], state_dict["run_seconds"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._step_before = trainer.global_step
@@ -68,7 +95,7 @@ class FixedEval(Callback):
             self._evaluate(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._rows = []
+        self._rows, self._validation_began = [], time.monotonic()
 
     def on_validation_batch_end(
         self,
@@ -79,33 +106,48 @@ class FixedEval(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._rows += _rows(batch.problems, outputs["rollout"], outputs["scores"])
+        self._rows += result_rows(batch.problems, outputs["rollout"], outputs["scores"])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
-            self._report(trainer, pl_module, self._rows)
+            self._report(trainer, pl_module, self._rows, self._validation_began)
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows: list[Row] = []
         module: Any = pl_module
-        for index, batch in enumerate(trainer.datamodule.eval_batches(module.plan.eval_rows)):  # type: ignore[attr-defined]
+        began = time.monotonic()
+        for index, batch in enumerate(trainer.datamodule.eval_batches()):  # type: ignore[attr-defined]
             outputs = module.validation_step(batch.to(module.device), index)
-            rows += _rows(batch.problems, outputs["rollout"], outputs["scores"])
-        self._report(trainer, pl_module, rows)
+            rows += result_rows(batch.problems, outputs["rollout"], outputs["scores"])
+        self._report(trainer, pl_module, rows, began)
 
-    def _report(self, trainer: Trainer, pl_module: Any, rows: list[Row]) -> None:
-        """Write the file, log the figures, tell the user."""
+    def _report(self, trainer: Trainer, pl_module: Any, rows: list[Row], began: float) -> None:
+        """Work the figures out, write the file, log, tell the user."""
         validating = trainer.state.fn == "validate"
         step = pl_module.loaded_step if validating else trainer.global_step
         directory = Path(trainer.default_root_dir) / "eval_results"
-        suite = _suite(trainer.datamodule.eval_problems, pl_module)  # type: ignore[attr-defined]
-        result: dict[str, Any] = {"step": step, "suite": suite}
-        baseline = _baseline(directory / "eval_step_0.json", result["suite"]) if step else None
-        tasks = sorted({row["task"] for row in rows})
-        result["overall"] = _summary(rows, baseline)
-        result["tasks"] = {task: _summary([row for row in rows if row["task"] == task], baseline) for task in tasks}
-        self.latest = dict(result)
+        rows.sort(key=lambda row: (row["task"], row["index"]))
+        if self._constants is None:
+            self._constants = constant_answers(trainer.datamodule.eval_problems, pl_module.scorer)  # type: ignore[attr-defined]
+        self._past = self._past or PastEvaluations(directory)
+        suite = self._suite(trainer, pl_module)
+        result = evaluation_result(step, rows, suite, self._past, self._constants)
+        if (change := suite_change(suite, self._past, step, directory)) is not None:
+            result["suite_change"] = {"step": change[0], "what": change[1]}
+            log.warning(
+                f"the evaluation is not that of step {change[0]} and is not compared with it: {'; '.join(change[1])}"
+            )
+        result["seconds"] = time.monotonic() - began
+        if validating:
+            checkpoint = trainer.ckpt_path or pl_module.adapter
+            model = pl_module.policy_config.model_name_or_path
+            result["of"] = {"model": model, "checkpoint": None if checkpoint is None else str(checkpoint)}
+        else:
+            self._seconds += result["seconds"]
+            result["share_of_run"] = self._seconds / (time.monotonic() - self._began)
+        self.latest = result
         if trainer.is_global_zero:
+            store_suite(suite, directory)
             path = directory / f"{'validate' if validating else 'eval'}_step_{step}.json"
             write_json(unused(path) if validating else path, {**result, "rows": rows})
         for logger in trainer.loggers:
@@ -114,69 +156,27 @@ class FixedEval(Callback):
         if bar is not None:
             bar.print(_sentence(result))
 
-
-def _rows(problems: Sequence[Problem], rollout: Rollout, scores: Sequence[Score]) -> list[Row]:
-    """One row a problem, as in the JSON file."""
-    return [
-        {
-            "task": problem.task,
-            "index": problem.index,
-            "exact": score.exact,
-            "partial": score.partial,
-            "tokens": tokens,
-            "truncated": not finished,
-            "completion": text,
-        }
-        for problem, score, tokens, finished, text in zip(
-            problems, scores, rollout.lengths.tolist(), rollout.finished.tolist(), rollout.texts, strict=True
-        )
-    ]
-
-
-def _suite(problems: Sequence[Problem], pl_module: Any) -> str:
-    """A hash of all that makes two evaluations comparable: the questions and the length limit."""
-    parts = [str(pl_module.sampling.max_new_tokens), *(f"{p.task}\0{p.question}" for p in problems)]
-    return hashlib.blake2b("\1".join(parts).encode(), digest_size=8).hexdigest()
-
-
-def _baseline(path: Path, suite: str) -> dict[tuple[str, int], float] | None:
-    """Exact scores at step 0 by (task, index), where they are at hand and of the same suite."""
-    if not path.is_file():
-        return None
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-        return {(r["task"], r["index"]): r["exact"] for r in report["rows"]} if report["suite"] == suite else None
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: not an evaluation of rl_lightning ({error}); move it away") from error
-
-
-def _summary(rows: list[Row], baseline: dict[tuple[str, int], float] | None) -> dict[str, Any]:
-    """The figures of some rows; shares and scores in [0, 1], tokens in tokens."""
-    exact = [row["exact"] for row in rows]
-    accuracy = fmean(exact)
-    summary: dict[str, Any] = {
-        "n": len(rows),
-        "accuracy": accuracy,
-        "mean_score": fmean(row["partial"] for row in rows),
-        "standard_error": math.sqrt(accuracy * (1 - accuracy) / len(rows)),
-        "mean_tokens": fmean(row["tokens"] for row in rows),
-        "truncated": fmean(row["truncated"] for row in rows),
-    }
-    if baseline is not None:
-        gains = [row["exact"] - baseline[row["task"], row["index"]] for row in rows]
-        half = 1.96 * stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-        if math.isfinite(half):
-            mean = fmean(gains)
-            summary["gain"] = {"mean": mean, "low": mean - half, "high": mean + half}
-    return summary
+    def _suite(self, trainer: Trainer, pl_module: Any) -> Suite:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        configs = {name: task.config for name, task in data.mixture.tasks.items()}
+        length = pl_module.sampling.max_new_tokens
+        return make_suite(data.eval_problems, length, data.system_prompt, self.draws, data.eval_seed, configs)
 
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:
-    names = ("accuracy", "mean_score", "mean_tokens", "truncated")
-    metrics = {f"eval/{name}": result["overall"][name] for name in names}
-    metrics |= {f"eval/{task}/{name}": figures[name] for task, figures in result["tasks"].items() for name in names}
-    if "gain" in result["overall"]:
-        metrics["eval/gain"] = result["overall"]["gain"]["mean"]
+    names = ("accuracy", "standard_error", "mean_score", "mean_tokens", "truncated")
+    groups = {"eval": result["overall"], **{f"eval/{task}": found for task, found in result["tasks"].items()}}
+    metrics = {f"{group}/{name}": found[name] for group, found in groups.items() for name in names}
+    for group, found in groups.items():
+        metrics |= {f"{group}/pass_at_{k}": value for k, value in found.get("pass_at_k", {}).items()}
+        if "majority_at_k" in found:
+            metrics[f"{group}/majority_at_k"] = found["majority_at_k"]
+    metrics["time/evaluate"] = result["seconds"]
+    if "share_of_run" in result:
+        metrics["time/evaluate_share"] = result["share_of_run"]
+    for name in ("gain", "gain_best"):
+        if name in result["overall"]:
+            metrics[f"eval/{name}"] = result["overall"][name]["mean"]
     return metrics
 
 
@@ -187,4 +187,6 @@ def _sentence(result: dict[str, Any]) -> str:
     if "gain" in overall:
         gain = overall["gain"]
         text += f"; since step 0 {gain['mean']:+.3f} (95% interval {gain['low']:+.3f} to {gain['high']:+.3f})"
+    if result["step"] and "share_of_run" in result:
+        text += f"; evaluations took {result['share_of_run']:.0%} of the run so far"
     return text

@@ -13,26 +13,43 @@ PREFILL_TOKENS = 4096
 
 
 class Prompts:
-    """Keys and values of B prompts.
+    """Keys and values of the next few of B prompts, which are read in their order.
 
     Args:
         decoder: what they are run through.
         ids: (B, P) int64, right-padded.
+        lengths: (B,) int64, tokens of each.
+        at_once: this many are kept; those that come after take their place.
+
+    Attributes:
+        first: number of the first that is kept.
+        end: one more than that of the last.
     """
 
-    def __init__(self, decoder: Decoder, ids: Tensor) -> None:
+    def __init__(self, decoder: Decoder, ids: Tensor, lengths: Tensor, at_once: int) -> None:
+        self._decoder, self._ids, self._lengths = decoder, ids, lengths
         layers, heads, width = decoder.kv_shape
-        shape = (2, layers, len(ids), heads, ids.shape[1], width)
-        self.keys, self.values = torch.empty(shape, dtype=decoder.head.dtype, device=ids.device)
-        at_once = max(1, PREFILL_TOKENS // ids.shape[1])
-        for first in range(0, len(ids), at_once):
-            part = ids[first : first + at_once]
-            positions = torch.arange(ids.shape[1], device=ids.device).expand_as(part)
-            decoder(part, positions, self._keep(slice(first, first + at_once)))
+        self._at_once = min(at_once, len(ids))
+        shape = (2, layers, self._at_once, heads, ids.shape[1], width)
+        self.keys, self.values = torch.zeros(shape, dtype=decoder.head.dtype, device=ids.device)  # see SlotCache
+        self.first = self.end = 0
+        self.read_on()
 
-    def _keep(self, prompts: slice) -> Attend:
+    def read_on(self) -> None:
+        """Run the next ones through the network, in place of those kept."""
+        self.first, self.end = self.end, min(self.end + self._at_once, len(self._ids))
+        widest = int(self._lengths[self.first : self.end].max())
+        at_once = max(1, PREFILL_TOKENS // widest)
+        for first in range(self.first, self.end, at_once):
+            part = self._ids[first : min(first + at_once, self.end), :widest]
+            positions = torch.arange(widest, device=part.device).expand_as(part)
+            self._decoder(part, positions, self._keep(first - self.first, part))
+
+    def _keep(self, first: int, part: Tensor) -> Attend:
+        rows, width = slice(first, first + len(part)), part.shape[1]
+
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-            self.keys[layer, prompts], self.values[layer, prompts] = key, value
+            self.keys[layer, rows, :, :width], self.values[layer, rows, :, :width] = key, value
             return causal_attention(layer, query, key, value, scale)
 
         return attend
@@ -55,11 +72,11 @@ class SlotCache:
         self._all = torch.arange(slots, device=decoder.head.device)
 
     def fill(self, slots: Tensor, prompts: Prompts, owners: Tensor) -> None:
-        """Begin sequences in (K,) slots with the prompts (K,) that they answer."""
+        """Begin sequences in (K,) slots with the prompts (K,) that they answer, by their numbers."""
         width = prompts.keys.shape[3]
         for mine, theirs in ((self.keys, prompts.keys), (self.values, prompts.values)):
             for layer, prompt in zip(mine, theirs, strict=True):  # by layer: the copy in between stays small
-                layer[slots, :, :width] = prompt[owners]
+                layer[slots, :, :width] = prompt[owners - prompts.first]
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Move the first `length` tokens of (K,) slots to (K,) others."""

@@ -23,10 +23,11 @@ def sample_groups(
     sampling: Sampling,
     end_token_ids: Tensor,
     decode_text: Callable[[Tensor], str],
-    generator: torch.Generator | None,
+    generator: torch.Generator | Tensor | None,
     pad_token_id: int = 0,
     ended: Callable[[int, str], None] | None = None,
     launch: type[Eager | Graphs] | None = None,
+    prompts_at_once: int | None = None,
 ) -> Rollout:
     """Sample a group of completions for every prompt.
 
@@ -36,21 +37,23 @@ def sample_groups(
         sampling: how to draw.
         end_token_ids: (E,) int64, the tokens that end a completion.
         decode_text: token ids of one completion, without its end token, to text.
-        generator: a CPU generator, which advances by exactly N x max_new_tokens draws; None decodes one completion a prompt
-            greedily (N = B).
+        generator: a CPU generator, which advances by exactly N x max_new_tokens draws; or the draws themselves, (N,
+            max_new_tokens) float64 in [0, 1) on the CPU; None decodes one completion a prompt greedily (N = B).
         pad_token_id: fills rows after their end.
         ended: is given a row's number and its text while other rows are still being sampled.
         launch: how steps are run; None: as CUDA graphs on a GPU.
+        prompts_at_once: the cache holds this many prompts, and reads on as slots come free; None: all B. Fewer need less
+            memory, and change nothing else.
 
     Returns:
         the rollout; row n answers prompt n // G.
     """
-    uniforms = None
-    if generator is not None:
+    uniforms = generator if isinstance(generator, Tensor) else None
+    if isinstance(generator, torch.Generator):
         shape = (len(batch.problems) * sampling.num_generations, sampling.max_new_tokens)
         uniforms = torch.rand(shape, generator=generator, dtype=torch.float64)
     launch = launch or (Graphs if batch.prompt_ids.is_cuda else Eager)
-    decoding = _Decoding(decoder, batch, sampling, end_token_ids, uniforms, launch)
+    decoding = _Decoding(decoder, batch, sampling, end_token_ids, uniforms, launch, prompts_at_once)
     texts = [""] * decoding.rows
     for row, length in decoding.run():
         texts[row] = decode_text(decoding.tokens[row, :length].cpu())
@@ -81,6 +84,7 @@ class _Decoding:
         end_token_ids: Tensor,
         uniforms: Tensor | None,
         launch: type[Eager | Graphs],
+        prompts_at_once: int | None,
     ) -> None:
         self.decoder, self.batch, self.sampling, self.end_token_ids = decoder, batch, sampling, end_token_ids
         (prompts, prompt_width), device = batch.prompt_ids.shape, batch.prompt_ids.device
@@ -92,7 +96,9 @@ class _Decoding:
         most = sampling.max_rollout_rows
         slots = self.rows if most == "auto" else min(self.rows, most)
         decoder.room_for(length)
-        self.prompts: Prompts | None = Prompts(decoder, batch.prompt_ids)
+        self.prompts: Prompts | None = Prompts(
+            decoder, batch.prompt_ids, batch.prompt_lengths, prompts_at_once or prompts
+        )
         self.cache = SlotCache(decoder, slots, length)
         self.launch, self.length = launch, length
         self.uniforms = None if uniforms is None else F.pad(uniforms, (0, overrun, 0, 1)).to(device)
@@ -128,9 +134,12 @@ class _Decoding:
 
     def _begin(self, slots: list[int], waiting: deque[int]) -> list[int]:
         """Give slots to waiting rows; returns the slots for which there is none."""
-        count = min(len(slots), len(waiting))
-        if count and self.prompts:
-            to = self._index(slots[:count])
+        begun = 0
+        while begun < len(slots) and waiting and self.prompts:
+            if waiting[0] // self.group >= self.prompts.end:
+                self.prompts.read_on()
+            count = min(len(slots) - begun, self.prompts.end * self.group - waiting[0])
+            to = self._index(slots[begun : begun + count])
             row = self._index([waiting.popleft() for _ in range(count)])
             owner = row // self.group
             last = self.batch.prompt_lengths[owner] - 1
@@ -138,9 +147,10 @@ class _Decoding:
             # The prompt's last token is the first to be decoded: what follows it is the first token of the completion.
             self.row[to], self.position[to], self.prompt[to] = row, last, last + 1
             self.token[to] = self.batch.prompt_ids[owner, last]
+            begun += count
         if not waiting:
             self.prompts = None
-        return slots[count:]
+        return slots[begun:]
 
     def _close_up(self, free: list[int], live: int, span: int) -> int:
         """Move the last live slots into free ones, so that the live ones come first; returns how many they are."""

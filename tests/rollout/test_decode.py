@@ -29,12 +29,20 @@ def assert_same(ours, theirs):
     assert ours.texts == theirs.texts
 
 
-def roll(policy, batch, sampling=SAMPLING, seed=0, end=None, launch=None):
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+def roll(policy, batch, sampling=SAMPLING, seed=0, end=None, launch=None, prompts_at_once=None):
+    generator = seed if seed is None or isinstance(seed, torch.Tensor) else torch.Generator().manual_seed(seed)
     end = policy.end_token_ids if end is None else end
     with policy.sampling() as model:
         return sample_groups(
-            model, batch, sampling, end, policy.decode_text, generator, policy.pad_token_id, launch=launch
+            model,
+            batch,
+            sampling,
+            end,
+            policy.decode_text,
+            generator,
+            policy.pad_token_id,
+            launch=launch,
+            prompts_at_once=prompts_at_once,
         )
 
 
@@ -61,6 +69,18 @@ def test_sampling_log_probs_are_those_of_the_plain_forward_pass(policy, batch):
 @pytest.mark.parametrize("rows", [1, 3, 7, 24])
 def test_a_rollout_does_not_depend_on_how_many_rows_decode_at_once(policy, batch, rows):
     assert_same(roll(policy, batch, replace(SAMPLING, max_rollout_rows=rows)), roll(policy, batch))
+
+
+@pytest.mark.parametrize(("prompts", "rows"), [(1, 24), (2, 3), (4, 7), (5, 1)])
+@pytest.mark.parametrize("seed", [0, None])
+def test_a_rollout_does_not_depend_on_how_many_prompts_are_kept(policy, batch, prompts, rows, seed):
+    sampling = replace(SAMPLING, max_rollout_rows=rows)
+    assert_same(roll(policy, batch, sampling, seed, prompts_at_once=prompts), roll(policy, batch, seed=seed))
+
+
+def test_draws_may_be_given_in_place_of_a_generator(policy, batch):
+    draws = torch.rand(24, 24, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert_same(roll(policy, batch, seed=draws), roll(policy, batch))
 
 
 def test_a_prompts_completions_do_not_depend_on_the_other_prompts(policy, batch):

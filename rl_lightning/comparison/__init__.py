@@ -1,0 +1,1 @@
+"""Runs, checkpoints and models against each other, on the same problems; reads files, never the trainer."""

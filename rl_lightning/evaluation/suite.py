@@ -1,0 +1,131 @@
+"""The problems of a fixed evaluation, written down once: what was asked, what was expected, and how answers were drawn.
+
+`eval_results/suite.json` holds one. Two evaluations may be compared when their suites have the same hash; where they have not,
+`differences` says in words what is another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_lightning.evaluation.draws import Draws
+from rl_lightning.evaluation.levels import level_of
+from rl_lightning.types import Problem, UserError
+from rl_lightning.whole_files import unused, write_json
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What makes evaluations comparable, and what it was made from.
+
+    Attributes:
+        max_new_tokens: length limit of a completion.
+        system_prompt: the system message before each question.
+        decoding: {} for greedy; else samples and temperature.
+        eval_seed: which problems of the tasks.
+        datasets: task to reasoning-gym's configuration of it.
+        problems: each a task, index, question, expected (the answer as text, or None) and level (knob to value).
+    """
+
+    max_new_tokens: int
+    system_prompt: str
+    decoding: dict[str, Any]
+    eval_seed: int
+    datasets: dict[str, dict[str, Any]]
+    problems: tuple[dict[str, Any], ...]
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of all that an evaluation's figures depend on besides the model."""
+        parts = [self.max_new_tokens, self.system_prompt, self.decoding]
+        parts += [[p["task"], p["question"], p["expected"]] for p in self.problems]
+        return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def make_suite(
+    problems: tuple[Problem, ...],
+    max_new_tokens: int,
+    system_prompt: str,
+    draws: Draws | None,
+    eval_seed: int,
+    datasets: Mapping[str, Mapping[str, Any]],
+) -> Suite:
+    """The suite of a data module's problems."""
+    items = tuple(
+        {
+            "task": problem.task,
+            "index": problem.index,
+            "question": problem.question,
+            "expected": None if (answer := problem.entry.get("answer")) is None else str(answer),
+            "level": level_of(problem.entry),
+        }
+        for problem in sorted(problems, key=lambda p: (p.task, p.index))
+    )
+    plain = json.loads(json.dumps({task: dict(config) for task, config in datasets.items()}, default=str))
+    return Suite(max_new_tokens, system_prompt, asdict(draws) if draws else {}, eval_seed, plain, items)
+
+
+def store_suite(suite: Suite, directory: Path) -> None:
+    """Write `suite.json`, unless the directory has this very suite; another's file is left, and this one's is `suite_2.json`."""
+    if stored_suite(directory, suite.hash) is None:
+        write_json(unused(directory / "suite.json"), {"hash": suite.hash, **asdict(suite)})
+
+
+def stored_suite(directory: Path, hash: str) -> Suite | None:
+    """The suite of that hash, or None.
+
+    Raises:
+        UserError: a file that is not a suite.
+    """
+    for path in sorted(directory.glob("suite*.json")):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found.pop("hash") == hash:
+                return Suite(**{**found, "problems": tuple(found["problems"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a suite of rl_lightning ({error}); move it away") from error
+    return None
+
+
+def differences(before: Suite, now: Suite) -> list[str]:
+    """What changed, each in a few words; empty where the hashes are equal."""
+    if before.hash == now.hash:
+        return []
+    found = [
+        f"{name} was {_said(old)} and is {_said(new)}"
+        for name in ("max_new_tokens", "decoding", "eval_seed")
+        if (old := getattr(before, name)) != (new := getattr(now, name))
+    ]
+    if before.system_prompt != now.system_prompt:
+        found.append("the system prompt is another")
+    numbers = [Counter(p["task"] for p in suite.problems) for suite in (before, now)]
+    for task in sorted(before.datasets.keys() | now.datasets.keys()):
+        if task not in now.datasets or task not in before.datasets:
+            found.append(f"{task} was {'left out' if task not in now.datasets else 'added'}")
+            continue
+        found += _config_differences(task, before.datasets[task], now.datasets[task])
+        if numbers[0][task] != numbers[1][task]:
+            found.append(f"{task} had {numbers[0][task]} problems and has {numbers[1][task]}")
+    return found or [
+        "the tasks' problems or expected answers are others, for instance by another version of reasoning-gym"
+    ]
+
+
+def _config_differences(task: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{task}.config.{key} was {_said(before.get(key, 'not set'))} and is {_said(now.get(key, 'not set'))}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def _said(value: Any) -> str:
+    if value == {}:
+        return "greedy"
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
