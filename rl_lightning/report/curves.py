@@ -113,9 +113,8 @@ def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
                 "high": [_number(high) for _, high in intervals],
             }
         )
-    about = "Share answered exactly; the band is the 95% interval."
-    chart = {"title": task or "All held-out problems", "unit": "share", "zero": True, "about": about, "lines": lines}
-    return {**chart, "text": _in_words(lines, "share"), "points": True}
+    chart = {"title": task or "All held-out problems", "unit": "share", "zero": True, "about": "", "lines": lines}
+    return {**chart, "text": _in_words(lines, "share"), "points": True, "tall": task is None}
 
 
 def training_charts(runs: list[Run]) -> list[dict[str, Any]]:
@@ -163,7 +162,7 @@ def _filled(chart: Chart, wanted: list[tuple[Run, str, str]], title: str) -> Ite
     if lines:
         about = " ".join([chart.about, *dict.fromkeys(notes)]).strip()
         filled = {"title": title, "unit": chart.unit, "zero": chart.zero, "about": about, "lines": lines}
-        yield {**filled, "text": _in_words(lines, chart.unit), "points": False}
+        yield {**filled, "text": _in_words(lines, chart.unit), "points": False, "tall": False}
 
 
 def decimate(steps: list[int], values: list[float]) -> tuple[dict[str, list[Any]], int]:

@@ -17,8 +17,11 @@ from markupsafe import Markup
 from rl_lightning.report import curves, samples, verdict
 from rl_lightning.report.run_files import Run
 
+OURS = '<meta name="generator" content="rl_lightning report">'
+"""A page of this program has it near its beginning."""
 WEB = Path(__file__).parent / "web"
-_SCRIPTS = ("uplot/uPlot.iife.min.js", "charts.js", "answers.js", "rollouts.js", "problems.js", "page.js")
+_SCRIPTS = ("uplot/uPlot.iife.min.js", "dom.js", "charts.js", "answers.js", "browser.js")
+_SCRIPTS += ("rollouts.js", "problems.js", "page.js")
 _STYLES = ("uplot/uPlot.min.css", "page.css")
 
 
@@ -56,18 +59,24 @@ def page(runs: list[Run], watch: str | None = None) -> str:
         scripts=[Markup(text) for text in _texts(_SCRIPTS)],
         style=Markup("".join(_texts(_STYLES))),
         policy=_content_policy(watch is not None),
-        made=datetime.now(UTC).astimezone().strftime("%-d %B %Y, %H:%M"),
+        licence=Markup((WEB / "uplot" / "LICENSE").read_text(encoding="utf-8")),
+        watched=watch is not None,
+        ours=Markup(OURS),
+        made=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
     )
 
 
 def _overview(run: Run) -> dict[str, Any]:
+    table = verdict.paired_table(run)
     return {
         "name": run.name,
         "path": str(run.path),
         "status": _status(run),
         "verdict": verdict.verdict(run),
         "figures": verdict.key_figures(run),
-        "table": verdict.paired_table(run),
+        "table": table,
+        "best": verdict.best_before_last(run),
+        "constants": any(row["constant"] is not None for row in table),
         "compared": run.evaluations and [run.evaluations[0]["step"], run.evaluations[-1]["step"]],
         "warnings": run.warnings,
         "config": run.config,

@@ -67,10 +67,18 @@ def verdict(run: Run) -> dict[str, str]:
         f"{100 * abs(gain['mean']):.1f} points, 95% interval {points(gain['low'])} to {points(gain['high'])}."
     )
     if gain["low"] > 0:
+        worse = _worse_at(first, last)
+        if worse:
+            text += f" Not everywhere: clearly worse at {', '.join(worse)}."
         return {"mood": "good", "word": "Yes, it is getting better.", "text": text}
     if gain["high"] < 0:
         return {"mood": "bad", "word": "No, it is getting worse.", "text": text}
     return {"mood": "open", "word": "Not shown.", "text": f"{text} That may be luck."}
+
+
+def _worse_at(first: Figures, last: Figures) -> list[str]:
+    gains = {task: since_start(first, last, task) for task in sorted(last["tasks"])}
+    return [task for task, gain in gains.items() if gain and gain["high"] < 0]
 
 
 def points(value: float) -> str:
@@ -78,17 +86,24 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "\u2212")
 
 
+def best_before_last(run: Run) -> int | None:
+    """The step of the best evaluation, the later of equals; None where that is the last one."""
+    best = max(run.evaluations, key=lambda e: (e["overall"]["accuracy"], e["step"]), default=None)
+    return best["step"] if best and best is not run.evaluations[-1] else None
+
+
 def paired_table(run: Run) -> list[Figures]:
-    """Step 0 against now: all problems, each task, and the difficulty levels of a task where it has several."""
+    """The first evaluation against the last: all problems, then each task; and the last against the best, where it is another."""
     if not run.evaluations:
         return []
     first, last = run.evaluations[0], run.evaluations[-1]
-    rows = [_row("all problems", first["overall"], last["overall"], since_start(first, last))]
-    for task, figures in sorted(last["tasks"].items()):
-        rows.append(_row(task, first["tasks"].get(task), figures, since_start(first, last, task)))
-        for level, part in figures.get("levels", {}).items():
-            before = (first["tasks"].get(task) or {}).get("levels", {}).get(level)
-            rows.append({**_row(str(level), before, part, part.get("gain")), "level": True})
+    best = next((e for e in run.evaluations if e["step"] == best_before_last(run)), None)
+    rows = []
+    for task in [None, *sorted(last["tasks"])]:
+        now = last["overall"] if task is None else last["tasks"][task]
+        before = first["overall"] if task is None else first["tasks"].get(task)
+        row = _row(task or "all problems", before, now, since_start(first, last, task))
+        rows.append({**row, "to_best": best and gain_between(best, last, task)})
     return rows
 
 
@@ -99,8 +114,8 @@ def _row(label: str, before: Figures | None, now: Figures, gain: Figures | None)
         "before": before["accuracy"] if before else None,
         "now": now["accuracy"],
         "gain": gain,
-        "constant": now.get("constant_accuracy"),
-        "truncated": now["truncated"] if "truncated" in now else None,
+        "constant": now.get("constant"),
+        "truncated": now.get("truncated"),
         "tokens": now.get("mean_tokens"),
     }
 
@@ -120,8 +135,8 @@ def against_each_other(runs: list[Run]) -> list[Figures]:
     return rows
 
 
-def key_figures(run: Run) -> list[tuple[str, str, str]]:
-    """Label, value and what it is of, for the row of figures under the verdict."""
+def key_figures(run: Run) -> list[tuple[str, str]]:
+    """Label and value of what training looks like now: means of the last 20 logged steps."""
     recent = (
         ("Reward", "reward/mean", "{:.2f}"),
         ("Right samples", "reward/exact", "{:.0%}"),
@@ -134,8 +149,8 @@ def key_figures(run: Run) -> list[tuple[str, str, str]]:
     for label, metric, form in recent:
         value = run.recent(metric)
         if value is not None:
-            found.append((label, form.format(value), "mean of the last 20 steps"))
+            found.append((label, form.format(value)))
     parts = [run.recent(f"time/{part}") for part in ("sample", "score", "train")]
     if any(part is not None for part in parts):
-        found.append(("A step takes", f"{sum(part or 0 for part in parts):.2g} s", "mean of the last 20 steps"))
+        found.append(("A step takes", f"{sum(part or 0 for part in parts):.2g} s"))
     return found

@@ -1,0 +1,148 @@
+"use strict";
+// Every chart by uPlot: lines over optimizer steps, a band where a line has low and high; pointing at one points at all.
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const together = uPlot.sync("steps");
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+function shown(value, unit) {
+  if (value === null || value === undefined) return "—";
+  return unit === "share" ? percent(value) : short(value);
+}
+
+function chartFigure(chart) {
+  const legend = element("div", { className: "legend", "aria-hidden": "true" });
+  const plot = element("div", { className: "plot" });
+  const figure = element(
+    "figure", {},
+    element("figcaption", {}, element("b", {}, chart.title), element("i", {}, chart.unit === "share" ? "" : chart.unit)),
+    legend, plot,
+    chart.about ? element("p", {}, chart.about) : null,
+    element("p", { className: "hidden" }, chart.text),
+  );
+  plot.setAttribute("aria-hidden", "true"); // the text says it
+  let drawn = null;
+  const draw = () => {
+    const width = Math.floor(plot.clientWidth);
+    if (!width) return; // inside a closed <details>
+    const height = chart.tall && figure.matches(":first-child") ? 250 : 170;
+    if (drawn) drawn.setSize({ width, height });
+    else drawn = new uPlot(chartOptions(chart, legend, width, height), chartData(chart), plot);
+  };
+  new ResizeObserver(draw).observe(plot);
+  dark.addEventListener("change", () => {
+    if (!drawn) return;
+    drawn.destroy();
+    drawn = null;
+    draw();
+  });
+  return figure;
+}
+
+// uPlot wants one x for all lines; three series a line: its lower edge, its upper edge, itself.
+function chartData(chart) {
+  const tables = chart.lines.map((line) => [line.x, line.low ?? line.y, line.high ?? line.y, line.y]);
+  return uPlot.join(tables, tables.map(() => [0, 2, 2, 2]));
+}
+
+function chartOptions(chart, legend, width, height) {
+  const series = [{}];
+  const bands = [];
+  chart.lines.forEach((line, place) => {
+    const stroke = colour(`--c${line.colour % 8}`);
+    const edge = { stroke: "transparent", width: 0, points: { show: false } };
+    if (line.low) bands.push({ series: [3 * place + 2, 3 * place + 1], fill: `${stroke}2e` });
+    series.push({ ...edge }, { ...edge }, { stroke, width: 1.75, spanGaps: chart.points, points: chartPoints(chart, line, stroke) });
+  });
+  return {
+    width, height, series, bands,
+    padding: [8, 10, 0, 0],
+    legend: { show: false },
+    cursor: { y: false, sync: { key: together.key }, points: { show: false }, drag: { x: false, y: false } },
+    scales: { x: { time: false, range: chartSteps }, y: { range: (_, low, high) => chartRange(chart, low, high) } },
+    axes: [chartAxis({ space: 50 }), chartAxis({ size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
+    hooks: {
+      draw: [(plot) => chart.points && whiskers(plot, chart)],
+      setCursor: [(plot) => fillLegend(legend, chart, plot)],
+      ready: [(plot) => fillLegend(legend, chart, plot)],
+    },
+  };
+}
+
+function chartPoints(chart, line, stroke) {
+  return { show: chart.points || line.x.length < 2, size: 6, fill: stroke, stroke };
+}
+
+function chartAxis(more) {
+  const rule = { stroke: colour("--line"), width: 1 };
+  return { stroke: colour("--soft"), font: "11px system-ui, sans-serif", grid: rule, ticks: { ...rule, size: 4 }, gap: 4, ...more };
+}
+
+function chartSteps(plot, low, high) {
+  return low === high ? [low - 1, high + 1] : [low, high];
+}
+
+function chartRange(chart, low, high) {
+  if (chart.unit === "share") return [0, 1];
+  if (low === null || low === undefined) return [0, 1];
+  const room = 0.06 * (high - low || Math.abs(high) || 1);
+  return [chart.zero && low >= 0 ? 0 : low - room, high + room];
+}
+
+function tickText(chart, tick) {
+  return chart.unit === "share" ? percent(tick, 0) : short(tick);
+}
+
+function whiskers(plot, chart) {
+  const { ctx } = plot;
+  ctx.save();
+  ctx.lineWidth = devicePixelRatio;
+  for (const line of chart.lines.filter((each) => each.low)) {
+    ctx.strokeStyle = colour(`--c${line.colour % 8}`);
+    ctx.beginPath();
+    line.x.forEach((step, k) => {
+      const x = plot.valToPos(step, "x", true);
+      ctx.moveTo(x, plot.valToPos(line.low[k], "y", true));
+      ctx.lineTo(x, plot.valToPos(line.high[k], "y", true));
+    });
+    ctx.stroke();
+  }
+  ctx.restore();
+}
+
+// The values under the cursor; without a cursor the newest ones.
+function fillLegend(legend, chart, plot) {
+  const pointed = plot.cursor.idx;
+  const rows = chart.lines.map((line, place) => {
+    const values = plot.data[3 * place + 3];
+    let at = pointed ?? values.length - 1;
+    while (at > 0 && (values[at] === null || values[at] === undefined)) at -= 1;
+    const value = element("span", { className: "value" }, shown(values[at], chart.unit));
+    if (line.low && chart.points) {
+      const low = plot.data[3 * place + 1][at];
+      const high = plot.data[3 * place + 2][at];
+      value.append(` (${shown(low, chart.unit)} to ${shown(high, chart.unit)})`);
+    }
+    return element("span", {}, element("span", { className: `key c${line.colour % 8}` }), line.label, value);
+  });
+  const step = plot.data[0][pointed ?? plot.data[0].length - 1];
+  legend.replaceChildren(...rows, element("span", {}, `step ${step.toLocaleString("en")}`));
+}
+
+// A paired difference as a dot on its interval, on a scale from −100 to +100 points.
+function drawIntervals() {
+  for (const place of document.querySelectorAll(".interval")) {
+    const [mean, low, high] = ["mean", "low", "high"].map((name) => Number(place.dataset[name]));
+    const range = element("span", { className: "range" });
+    range.style.left = `${50 + 50 * low}%`;
+    range.style.width = `${50 * (high - low)}%`;
+    const dot = element("span", { className: "dot" });
+    dot.style.left = `${50 + 50 * mean}%`;
+    if (low > 0) place.classList.add("good");
+    if (high < 0) place.classList.add("bad");
+    place.append(range, dot);
+  }
+}

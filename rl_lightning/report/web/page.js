@@ -1,0 +1,37 @@
+"use strict";
+// Put the page together; where it is served while a run goes on, load it again when the run has written something.
+
+const ASK_EVERY = 3000; // milliseconds
+
+async function showPage() {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  for (const place of document.querySelectorAll("[data-charts]")) {
+    place.append(...data.charts[place.dataset.charts].map(chartFigure));
+  }
+  drawIntervals();
+  if (document.getElementById("rollout-filters")) showRollouts(await unpacked("rollout-data"));
+  if (document.getElementById("problem-filters")) showProblems(await unpacked("problem-data"));
+  if (data.watch) watch(data.watch);
+  document.body.dataset.ready = "yes";
+}
+
+function watch(state) {
+  history.scrollRestoration = "manual";
+  const before = remembered("place");
+  document.getElementById(before.focus)?.focus({ preventScroll: true });
+  scrollTo(0, before.top ?? 0);
+  const ask = async () => {
+    const answer = await fetch("state", { cache: "no-store" }).catch(() => null);
+    const text = answer?.ok ? await answer.text() : null;
+    const trouble = document.getElementById("trouble");
+    trouble.textContent = text === null ? "The server does not answer: this page is no longer refreshed." : "";
+    const typing = document.activeElement?.matches("input, select");
+    if (text !== null && text !== state && !typing) {
+      remember("place", { top: scrollY, focus: document.activeElement?.id });
+      location.reload();
+    } else setTimeout(ask, ASK_EVERY);
+  };
+  setTimeout(ask, ASK_EVERY);
+}
+
+showPage();
