@@ -20,8 +20,10 @@ from rl_lightning.report.run_files import Run
 OURS = '<meta name="generator" content="rl_lightning report">'
 """A page of this program has it near its beginning."""
 WEB = Path(__file__).parent / "web"
-_SCRIPTS = ("uplot/uPlot.iife.min.js", "dom.js", "charts.js", "answers.js", "browser.js")
-_SCRIPTS += ("rollouts.js", "problems.js", "page.js")
+_SCRIPTS = (
+    *("uplot/uPlot.iife.min.js", "dom.js", "charts.js", "answers.js", "browser.js"),
+    *("rollouts.js", "problems.js", "page.js"),
+)
 _STYLES = ("uplot/uPlot.min.css", "page.css")
 
 
@@ -101,7 +103,11 @@ def _differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
     if isinstance(value, dict) and value:
-        return {k: v for key, part in value.items() for k, v in _flat(part, f"{prefix}.{key}" if prefix else str(key)).items()}
+        return {
+            k: v
+            for key, part in value.items()
+            for k, v in _flat(part, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
     return {prefix: json.dumps(value, ensure_ascii=False, default=str)}
 
 
@@ -114,7 +120,14 @@ def _content_policy(watched: bool) -> str:
     """Nothing may run, be styled or be fetched but what is known by its hash; a watched page may ask its own server."""
     scripts = " ".join(_hash(text) for text in _texts(_SCRIPTS))
     style = _hash("".join(_texts(_STYLES)))
-    parts = ["default-src 'none'", f"script-src {scripts}", f"style-src {style}", "base-uri 'none'", "form-action 'none'"]
+    parts = [
+        "default-src 'none'",
+        "img-src data:",
+        f"script-src {scripts}",
+        f"style-src {style}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
     return "; ".join([*parts, *(["connect-src 'self'"] if watched else [])])
 
 

@@ -13,15 +13,17 @@ from typing import Any
 from rl_lightning.report.run_files import Run
 from rl_lightning.types import UserError
 
-MOST_STEPS = 64
+MOST_COMPLETIONS = 8_192
 MOST_CHARACTERS = 12_000_000
 """Of rollouts in a page: about 4 MB once packed, which opens in well under a second."""
 MOST_PROBLEM_CHARACTERS = 4_000_000
 LONGEST_TEXT = 20_000
 """Characters; of a longer text the page has the beginning and the end."""
 
-_COLUMNS = ("step", "task", "index", "group", "prompt", "completion", "expected", "exact", "failure", "reward", "advantage")
-_COLUMNS += ("tokens", "entropy", "finish")
+_COLUMNS = (
+    *("step", "task", "index", "group", "prompt", "completion", "expected", "exact", "failure", "reward", "advantage"),
+    *("tokens", "entropy", "finish"),
+)
 
 
 def packed(value: Any) -> str:
@@ -41,7 +43,7 @@ def _of_run(run: Run, share: int) -> dict[str, Any]:
     by_file = {path: _steps(path) for path in run.rollout_files}
     steps = sorted({step for found in by_file.values() for step in found})
     total = sum(sum(found.values()) for found in by_file.values())
-    chosen = on_a_grid(steps, max(2, MOST_STEPS // share))
+    chosen = on_a_grid(steps, max(2, MOST_COMPLETIONS * len(steps) // (share * max(1, total))))
     groups = _groups(by_file, set(chosen))
     while len(chosen) > 1 and _characters(groups) > MOST_CHARACTERS / share:
         chosen = on_a_grid(chosen, max(1, len(chosen) // 2))
@@ -126,7 +128,7 @@ def bounded(text: str | None) -> str | None:
 
 
 def problems(runs: list[Run]) -> dict[str, Any]:
-    """What was answered to the evaluation's problems: by each run at its first and its last evaluation, where the suite is the same.
+    """What was answered to the evaluation's problems: by each run at its first and its last evaluation, of one suite.
 
     Returns:
         versions (label, run's place, step), problems (task, index, question, expected, an answer a version) and a note.
@@ -149,7 +151,11 @@ def problems(runs: list[Run]) -> dict[str, Any]:
     kept = everything
     while len(kept) > 1 and sum(map(_size, kept)) > MOST_PROBLEM_CHARACTERS:
         kept = kept[::2]
-    note = f"All {len(kept):,} problems." if len(kept) == len(everything) else f"{len(kept):,} of {len(everything):,} problems."
+    note = (
+        f"All {len(kept):,} problems."
+        if len(kept) == len(everything)
+        else f"{len(kept):,} of {len(everything):,} problems."
+    )
     if left_out:
         note += f" Not shown, for they were asked other problems: {'; '.join(left_out)}."
     return {

@@ -25,9 +25,7 @@ def gain_between(first: Figures, last: Figures, task: str | None = None) -> Figu
         return None
     before = {(row["task"], row["index"]): row["exact"] for row in first.get("rows", [])}
     rows = [
-        row
-        for row in last.get("rows", [])
-        if task in (None, row["task"]) and (row["task"], row["index"]) in before
+        row for row in last.get("rows", []) if task in (None, row["task"]) and (row["task"], row["index"]) in before
     ]
     if not rows:
         return None
@@ -67,18 +65,30 @@ def verdict(run: Run) -> dict[str, str]:
         f"{100 * abs(gain['mean']):.1f} points, 95% interval {points(gain['low'])} to {points(gain['high'])}."
     )
     if gain["low"] > 0:
-        worse = _worse_at(first, last)
-        if worse:
-            text += f" Not everywhere: clearly worse at {', '.join(worse)}."
-        return {"mood": "good", "word": "Yes, it is getting better.", "text": text}
+        return {
+            "mood": "good",
+            "word": "Yes, it is getting better.",
+            "text": f"{text} That is more than luck.{_but(run)}",
+        }
     if gain["high"] < 0:
-        return {"mood": "bad", "word": "No, it is getting worse.", "text": text}
-    return {"mood": "open", "word": "Not shown.", "text": f"{text} That may be luck."}
+        return {"mood": "bad", "word": "No, it is getting worse.", "text": f"{text} That is more than luck.{_but(run)}"}
+    return {"mood": "open", "word": "Not shown.", "text": f"{text} That may be luck.{_but(run)}"}
 
 
-def _worse_at(first: Figures, last: Figures) -> list[str]:
+def _but(run: Run) -> str:
+    """What the difference of the whole hides: tasks that got worse, and a better evaluation on the way."""
+    first, last = run.evaluations[0], run.evaluations[-1]
     gains = {task: since_start(first, last, task) for task in sorted(last["tasks"])}
-    return [task for task, gain in gains.items() if gain and gain["high"] < 0]
+    worse = [task for task, gain in gains.items() if gain and gain["high"] < 0] if len(gains) > 1 else []
+    text = f" It got worse at {', '.join(worse)}." if worse else ""
+    best = next((e for e in run.evaluations if e["step"] == best_before_last(run)), None)
+    lost = best and gain_between(best, last)
+    if best and lost and lost["high"] < 0:
+        interval = f"{points(-lost['high'])} to {points(-lost['low'])}"
+        text += (
+            f" It was better at step {best['step']:,}, by {-100 * lost['mean']:.1f} points, 95% interval {interval}."
+        )
+    return text
 
 
 def points(value: float) -> str:

@@ -76,7 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
             try:
                 self._answer(200, "text/html", self.server.page())
             except UserError as error:  # a file as it is being written, or one that is damaged: say so, and try again
-                again = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="3"><title>report</title>'
+                again = (
+                    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="3"><title>report</title>'
+                )
                 self._answer(503, "text/html", f"{again}<p>{html.escape(str(error))}</p>")
 
     def _answer(self, status: int, kind: str, text: str) -> None:

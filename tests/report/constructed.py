@@ -127,7 +127,13 @@ def _evaluation(step: int, steps: int, draw: random.Random, first: dict[Any, flo
             luck = first.setdefault((task, index), draw.random())
             right = luck * 0.9 + 0.1 * draw.random() < good
             text = _completion(task, index, right, good, 12, draw)
-            row = {"task": task, "index": index, "exact": float(right), "partial": float(right), "tokens": len(text) // 3}
+            row = {
+                "task": task,
+                "index": index,
+                "exact": float(right),
+                "partial": float(right),
+                "tokens": len(text) // 3,
+            }
             rows.append({**row, "truncated": False, "completion": text})
     if hostile:
         rows[0]["completion"] = hostile

@@ -16,11 +16,13 @@ function shown(value, unit) {
 function chartFigure(chart) {
   const legend = element("div", { className: "legend", "aria-hidden": "true" });
   const plot = element("div", { className: "plot" });
+  const unit = chart.unit === "share" ? "" : chart.unit;
+  const at = element("i", { className: "at", "aria-hidden": "true" });
   const figure = element(
     "figure", {},
-    element("figcaption", {}, element("b", {}, chart.title), element("i", {}, chart.unit === "share" ? "" : chart.unit)),
+    element("figcaption", {}, element("b", {}, chart.title), element("i", {}, unit), at),
     legend, plot,
-    chart.about ? element("p", {}, chart.about) : null,
+    element("p", {}, chart.about),
     element("p", { className: "hidden" }, chart.text),
   );
   plot.setAttribute("aria-hidden", "true"); // the text says it
@@ -28,9 +30,9 @@ function chartFigure(chart) {
   const draw = () => {
     const width = Math.floor(plot.clientWidth);
     if (!width) return; // inside a closed <details>
-    const height = chart.tall && figure.matches(":first-child") ? 250 : 170;
+    const height = chart.tall && figure.matches(":first-child") ? 240 : 150;
     if (drawn) drawn.setSize({ width, height });
-    else drawn = new uPlot(chartOptions(chart, legend, width, height), chartData(chart), plot);
+    else drawn = new uPlot(chartOptions(chart, { legend, at }, width, height), chartData(chart), plot);
   };
   new ResizeObserver(draw).observe(plot);
   dark.addEventListener("change", () => {
@@ -48,7 +50,7 @@ function chartData(chart) {
   return uPlot.join(tables, tables.map(() => [0, 2, 2, 2]));
 }
 
-function chartOptions(chart, legend, width, height) {
+function chartOptions(chart, { legend, at }, width, height) {
   const series = [{}];
   const bands = [];
   chart.lines.forEach((line, place) => {
@@ -63,11 +65,11 @@ function chartOptions(chart, legend, width, height) {
     legend: { show: false },
     cursor: { y: false, sync: { key: together.key }, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { time: false, range: chartSteps }, y: { range: (_, low, high) => chartRange(chart, low, high) } },
-    axes: [chartAxis({ space: 50 }), chartAxis({ size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
+    axes: [chartAxis({ size: 26, space: 50 }), chartAxis({ size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
     hooks: {
       draw: [(plot) => chart.points && whiskers(plot, chart)],
-      setCursor: [(plot) => fillLegend(legend, chart, plot)],
-      ready: [(plot) => fillLegend(legend, chart, plot)],
+      setCursor: [(plot) => fillLegend(words, chart, plot)],
+      ready: [(plot) => fillLegend(words, chart, plot)],
     },
   };
 }
@@ -114,22 +116,20 @@ function whiskers(plot, chart) {
 }
 
 // The values under the cursor; without a cursor the newest ones.
-function fillLegend(legend, chart, plot) {
-  const pointed = plot.cursor.idx;
-  const rows = chart.lines.map((line, place) => {
-    const values = plot.data[3 * place + 3];
-    let at = pointed ?? values.length - 1;
-    while (at > 0 && (values[at] === null || values[at] === undefined)) at -= 1;
-    const value = element("span", { className: "value" }, shown(values[at], chart.unit));
+function fillLegend({ legend, at }, chart, plot) {
+  const pointed = plot.cursor.idx ?? plot.data[0].length - 1;
+  const rows = chart.lines.map((line, which) => {
+    const [lows, highs, values] = plot.data.slice(3 * which + 1, 3 * which + 4);
+    let place = pointed;
+    while (place > 0 && (values[place] === null || values[place] === undefined)) place -= 1;
+    const value = element("span", { className: "value" }, shown(values[place], chart.unit));
     if (line.low && chart.points) {
-      const low = plot.data[3 * place + 1][at];
-      const high = plot.data[3 * place + 2][at];
-      value.append(` (${shown(low, chart.unit)} to ${shown(high, chart.unit)})`);
+      value.append(` (${shown(lows[place], chart.unit)} to ${shown(highs[place], chart.unit)})`);
     }
     return element("span", {}, element("span", { className: `key c${line.colour % 8}` }), line.label, value);
   });
-  const step = plot.data[0][pointed ?? plot.data[0].length - 1];
-  legend.replaceChildren(...rows, element("span", {}, `step ${step.toLocaleString("en")}`));
+  legend.replaceChildren(...rows);
+  at.textContent = `step ${plot.data[0][pointed].toLocaleString("en")}`;
 }
 
 // A paired difference as a dot on its interval, on a scale from −100 to +100 points.

@@ -31,7 +31,7 @@ function short(value, digits = 3) {
   if (value === null || value === undefined) return "—";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-3) return value.toExponential(1).replace("-", "−");
+  if (size >= 1e6 || size < 1e-4) return value.toExponential(1).replace("-", "−");
   return value.toLocaleString("en", { maximumSignificantDigits: size >= 1000 ? 4 : digits }).replace("-", "−");
 }
 
