@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 
 TASKS = ("chain_sum", "leg_counting", "spell_backward")
@@ -44,7 +45,7 @@ def write_run(
 
     Args:
         path: the directory to make.
-        steps: of training.
+        steps: of training; at most `CHUNK`, or a multiple of it.
         prompts: a step.
         group: completions a prompt.
         evaluations: their steps.
@@ -62,13 +63,7 @@ def write_run(
     for step in evaluations:
         report = _evaluation(step, steps, draw, first, hostile if step == max(evaluations) else "")
         (path / "eval_results" / f"eval_step_{step}.json").write_text(json.dumps(report))
-    for begin in range(1, steps + 1, CHUNK):
-        end = min(begin + CHUNK - 1, steps)
-        rows = [row for step in range(begin, end + 1) for row in _rollouts(step, steps, prompts, group, words, draw)]
-        if end == steps and hostile:
-            rows[-1] |= {"completion": f"<think>{hostile}</think><answer>{hostile}</answer>", "prompt": hostile}
-        file = path / "rollouts" / f"rollouts_{begin:06d}-{end:06d}.parquet"
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    _write_rollouts(path / "rollouts", steps, prompts, group, words, draw, hostile)
     text = f"62% of the groups are all wrong: too hard {hostile}; see data.datasets"
     (path / "warnings.jsonl").write_text(json.dumps({"step": 10, "name": "all_wrong", "text": text}) + "\n")
     if ended:
@@ -147,6 +142,25 @@ def _figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     tokens = sum(row["tokens"] for row in rows) / n
     error = math.sqrt(accuracy * (1 - accuracy) / n)
     return {"n": n, "accuracy": accuracy, "standard_error": error, "mean_tokens": tokens, "truncated": 0.0}
+
+
+def _write_rollouts(
+    path: Path, steps: int, prompts: int, group: int, words: int, draw: random.Random, hostile: str
+) -> None:
+    """A file for each `CHUNK` of steps; in a longer run every file has the completions of the first, at its own steps."""
+    one = min(CHUNK, steps)
+    rows = [row for step in range(1, one + 1) for row in _rollouts(step, one, prompts, group, words, draw)]
+    if hostile:
+        for row in rows[-group:]:
+            row["prompt"] = hostile
+        rows[-1]["completion"] = f"<think>{hostile}</think><answer>{hostile}</answer>"
+    table = pyarrow.Table.from_pylist(rows)
+    for begin in range(0, steps, one):
+        for name, shift in (("step", one), ("index", one * prompts)) if begin else ():
+            column = pyarrow.compute.add(table[name], shift)
+            table = table.set_column(table.column_names.index(name), name, column)
+        file = path / f"rollouts_{begin + 1:06d}-{begin + one:06d}.parquet"
+        pyarrow.parquet.write_table(table, file)
 
 
 def _rollouts(step: int, steps: int, prompts: int, group: int, words: int, draw: random.Random) -> list[dict[str, Any]]:

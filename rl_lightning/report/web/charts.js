@@ -50,7 +50,7 @@ function chartData(chart) {
   return uPlot.join(tables, tables.map(() => [0, 2, 2, 2]));
 }
 
-function chartOptions(chart, { legend, at }, width, height) {
+function chartOptions(chart, words, width, height) {
   const series = [{}];
   const bands = [];
   chart.lines.forEach((line, place) => {
