@@ -21,10 +21,9 @@ def share_interval(share: float, n: int) -> tuple[float, float]:
 
 
 def accuracy_interval(figures: dict[str, Any]) -> tuple[float, float]:
-    """Of the accuracy of an evaluation's figures: Wilson's for one answer a problem, from the standard error for several."""
-    if figures.get("samples", 1) > 1:
-        half = _Z * figures["standard_error"]
-        return max(0.0, figures["accuracy"] - half), min(1.0, figures["accuracy"] + half)
+    """Of the accuracy of an evaluation's figures: as recorded, else Wilson's."""
+    if "low" in figures:
+        return figures["low"], figures["high"]
     return share_interval(figures["accuracy"], figures["n"])
 
 

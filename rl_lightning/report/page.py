@@ -15,7 +15,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rl_lightning.report import curves, samples, verdict
+from rl_lightning.report.gains import best_before_last
 from rl_lightning.report.run_files import Run
+from rl_lightning.report.tables import against_each_other, paired_table
 
 OURS = '<meta name="generator" content="rl_lightning report">'
 """A page of this program has it near its beginning."""
@@ -50,7 +52,7 @@ def page(runs: list[Run], watch: str | None = None) -> str:
         runs=[_overview(run) for run in runs],
         several=len(runs) > 1,
         charts=charts,
-        against=verdict.against_each_other(runs),
+        against=against_each_other(runs),
         differences=_differences(runs),
         rollout_notes=[(run["name"], run["note"]) for run in sampled["runs"]],
         problems_note=answered["note"],
@@ -69,7 +71,7 @@ def page(runs: list[Run], watch: str | None = None) -> str:
 
 
 def _overview(run: Run) -> dict[str, Any]:
-    table = verdict.paired_table(run)
+    table, best = paired_table(run), best_before_last(run)
     return {
         "name": run.name,
         "path": str(run.path),
@@ -77,7 +79,8 @@ def _overview(run: Run) -> dict[str, Any]:
         "verdict": verdict.verdict(run),
         "figures": verdict.key_figures(run),
         "table": table,
-        "best": verdict.best_before_last(run),
+        "best": best and best["step"],
+        "several_samples": any(row["pass_at_k"] for row in table),
         "constants": any(row["constant"] is not None for row in table),
         "compared": run.evaluations and [run.evaluations[0]["step"], run.evaluations[-1]["step"]],
         "warnings": run.warnings,

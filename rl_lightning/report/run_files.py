@@ -35,6 +35,15 @@ class Run:
         return sorted((_json(f.read_text(encoding="utf-8"), f) for f in files), key=lambda e: e["step"])
 
     @cached_property
+    def questions(self) -> dict[tuple[str, int], tuple[str, str | None]]:
+        """Question and expected answer of the last evaluation's problems by task and index, from its `suite.json`; maybe none."""
+        for path in sorted((self.path / "eval_results").glob("suite*.json")):
+            suite = _json(path.read_text(encoding="utf-8"), path)
+            if self.evaluations and suite["hash"] == self.evaluations[-1].get("suite"):
+                return {(p["task"], p["index"]): (p["question"], p["expected"]) for p in suite["problems"]}
+        return {}
+
+    @cached_property
     def metrics(self) -> dict[str, tuple[list[int], list[float]]]:
         """Steps and values of every metric of `metrics.csv`; values may be NaN or infinite."""
         path = self.path / "metrics.csv"

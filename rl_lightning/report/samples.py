@@ -21,8 +21,8 @@ LONGEST_TEXT = 20_000
 """Characters; of a longer text the page has the beginning and the end."""
 
 _COLUMNS = (
-    *("step", "task", "index", "group", "prompt", "completion", "expected", "exact", "failure", "reward", "advantage"),
-    *("tokens", "entropy", "finish"),
+    *("step", "task", "index", "group", "prompt", "completion", "expected", "exact", "format", "failure", "reward"),
+    *("advantage", "tokens", "entropy", "finish"),
 )
 
 
@@ -106,9 +106,16 @@ def _groups(by_file: dict[Path, dict[int, int]], chosen: set[int]) -> list[dict[
 
 
 def _completion(row: dict[str, Any]) -> list[Any]:
-    """As a list, for a page has thousands: text, exact, failure, reward, advantage, tokens, entropy, cut off."""
+    """As a list, for a page has thousands: text, exact, format, failure, reward, advantage, tokens, entropy, cut off."""
     figures = [_finite(row[name]) for name in ("reward", "advantage", "tokens", "entropy")]
-    return [bounded(row["completion"]), _finite(row["exact"]), row["failure"], *figures, row["finish"] == "length"]
+    return [
+        bounded(row["completion"]),
+        _finite(row["exact"]),
+        row["format"],
+        row["failure"],
+        *figures,
+        row["finish"] == "length",
+    ]
 
 
 def _finite(value: float | None) -> float | None:
@@ -146,16 +153,15 @@ def problems(runs: list[Run]) -> dict[str, Any]:
     if not versions:
         return {"versions": [], "problems": [], "note": ""}
     by_version = [{(r["task"], r["index"]): r for r in e.get("rows", [])} for _, _, e in versions]
-    questions = _questions(runs)
+    questions = {key: texts for run in runs for key, texts in run.questions.items()}
     everything = [_problem(key, by_version, questions) for key in sorted(by_version[0])]
     kept = everything
     while len(kept) > 1 and sum(map(_size, kept)) > MOST_PROBLEM_CHARACTERS:
         kept = kept[::2]
-    note = (
-        f"All {len(kept):,} problems."
-        if len(kept) == len(everything)
-        else f"{len(kept):,} of {len(everything):,} problems."
-    )
+    amount = f"All {len(kept):,}" if len(kept) == len(everything) else f"{len(kept):,} of {len(everything):,}"
+    note = f"{amount} problems."
+    if (drawn := versions[0][2].get("samples", {}).get("samples", 1)) > 1:
+        note += f" Of each problem's {drawn} samples the first is shown."
     if left_out:
         note += f" Not shown, for they were asked other problems: {'; '.join(left_out)}."
     return {
@@ -177,14 +183,3 @@ def _problem(key: tuple[str, int], by_version: list[dict[Any, Any]], questions: 
 
 def _size(problem: dict[str, Any]) -> int:
     return len(problem["question"] or "") + sum(len(answer[0]) for answer in problem["answers"] if answer)
-
-
-def _questions(runs: list[Run]) -> dict[tuple[str, int], tuple[str | None, str | None]]:
-    """Question and expected answer of the suite's problems, where an evaluation's rows have them."""
-    found = {}
-    for run in runs:
-        for evaluation in run.evaluations[:1]:
-            for row in evaluation.get("rows", []):
-                if row.get("question"):
-                    found[row["task"], row["index"]] = (row["question"], row.get("expected"))
-    return found

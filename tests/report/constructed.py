@@ -16,7 +16,7 @@ import pyarrow.parquet
 
 TASKS = ("chain_sum", "leg_counting", "spell_backward")
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
-CHUNK = 50
+CHUNK = 20
 """Steps in a file of rollouts."""
 CONFIG = """\
 seed_everything: {seed}

@@ -101,7 +101,8 @@ def test_text_of_a_model_does_nothing(open_page):
     assert tab.locator("img").count() == 0
     tab.locator("#rollout-list .option").last.click()
     assert HOSTILE in tab.locator("#rollout-detail .question").inner_text()
-    assert HOSTILE in tab.locator("#rollout-detail .think").last.inner_text()
+    cards = tab.locator("#rollout-detail .card")
+    assert cards.filter(has_text=HOSTILE).locator(".think, .answer").count() == 2
     tab.wait_for_timeout(200)
     assert tab.title() == "one · rl_lightning"
     assert tab.locator("img").count() == 0

@@ -44,7 +44,7 @@ def test_what_a_model_wrote_is_in_the_data_and_never_in_the_markup(text):
     assert "<img" not in text
     assert "&lt;/script&gt;&lt;img" in text  # the warning
     completions = [row[0] for group in data(text, "rollout-data")["runs"][0]["groups"] for row in group["rows"]]
-    assert sum(HOSTILE in completion for completion in completions) == 1
+    assert any(HOSTILE in completion for completion in completions)
     assert any(problem["answers"][1][0] == HOSTILE for problem in data(text, "problem-data")["problems"])
 
 
@@ -180,3 +180,34 @@ def test_a_mistake_is_one_line(tmp_path, monkeypatch, capsys, words, said):
     assert said in error
     assert error.count("\n") == 1
     assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_what_a_fuller_evaluation_recorded_is_shown(run, tmp_path):
+    """Recorded differences go before those worked out from rows; levels, constants, samples, the suite's questions."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    results = copy / "eval_results"
+    suite = {"hash": "0f1e2d3c4b5a6978", "problems": []}
+    suite["problems"] = [{"task": "chain_sum", "index": 3, "question": "How much is it?", "expected": "seven"}]
+    (results / "suite.json").write_text(json.dumps(suite))
+    report = json.loads((results / "eval_step_40.json").read_text())
+    gain = {"mean": 0.5, "low": 0.4, "high": 0.6, "p": 0.012}
+    report["overall"] |= {
+        "low": 0.91,
+        "high": 0.995,
+        "gain": gain,
+        "pass_at_k": {"1": 0.9, "4": 0.97},
+        "majority_at_k": 0.93,
+    }
+    report["tasks"]["chain_sum"] |= {"constant": 0.73, "constant_answer": "Yes"}
+    report["levels"] = {"chain_sum": {"num_terms 3": {**report["tasks"]["chain_sum"], "gain": gain}}}
+    report |= {"share_of_run": 0.04, "samples": {"samples": 4, "temperature": 1.0}}
+    (results / "eval_step_40.json").write_text(json.dumps(report))
+    text = page(read_runs([copy]))
+    assert "a gain of 50.0 points, 95% interval +40.0 to +60.0" in text
+    for shown in ("0.012", "num_terms 3", "97.0%", "93.0%", "<code>Yes</code>", "4% of the run"):
+        assert shown in text.split("<script")[0], shown
+    accuracy = data(text, "data")["charts"]["accuracy"][0]["lines"][0]
+    assert (accuracy["low"][-1], accuracy["high"][-1]) == (0.91, 0.995)
+    (problem,) = [p for p in data(text, "problem-data")["problems"] if (p["task"], p["index"]) == ("chain_sum", 3)]
+    assert (problem["question"], problem["expected"]) == ("How much is it?", "seven")
+    assert "Of each problem's 4 samples the first is shown." in text

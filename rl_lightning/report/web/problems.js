@@ -35,7 +35,7 @@ function problemOption(problem) {
   return [
     element("span", { className: "name" }, `${problem.task} ${problem.index}`),
     element("span", { className: tone }, words[change]),
-    element("span", { className: "gist" }, text.replace(/\s+/g, " ")),
+    element("span", { className: "gist" }, text.replace(/<\/?(think|answer)>|\s+/g, " ")),
   ];
 }
 

@@ -1,7 +1,7 @@
 "use strict";
 // The rollouts, a group at a time: what one prompt drew, side by side, and what each completion earned.
 
-const [TEXT, EXACT, FAILURE, REWARD, ADVANTAGE, TOKENS, ENTROPY, CUT] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [TEXT, EXACT, FORMAT, FAILURE, REWARD, ADVANTAGE, TOKENS, ENTROPY, CUT] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 
 const KINDS = {
   all: ["all groups", () => true],
@@ -52,7 +52,7 @@ function gist(group) {
 }
 
 function groupDetail(group, values) {
-  const rows = group.rows.filter((row) => within(row, values));
+  const rows = group.rows.filter((row) => within(row, values)).sort((a, b) => b[REWARD] - a[REWARD]);
   const mean = group.rows.reduce((sum, row) => sum + (row[REWARD] ?? 0), 0) / group.rows.length;
   const facts = [`problem ${group.index}`, `step ${group.step.toLocaleString("en")}`, `mean reward ${short(mean)}`];
   if (sameRewards(group)) facts.push("every completion earned the same: nothing to learn here");
@@ -69,7 +69,8 @@ function completionCard(row) {
   const gained = row[ADVANTAGE] === null ? null : `advantage ${row[ADVANTAGE] > 0 ? "+" : ""}${short(row[ADVANTAGE])}`;
   const entropy = row[ENTROPY] === null ? null : `entropy ${short(row[ENTROPY], 2)}`;
   const failure = row[FAILURE] ? row[FAILURE].replaceAll("_", " ") : null;
-  const facts = [`reward ${short(row[REWARD])}`, gained, `${row[TOKENS]} tokens`, entropy, row[CUT] ? "cut off" : null, failure];
+  const facts = [`reward ${short(row[REWARD])}`, gained, `${row[TOKENS]} tokens`, entropy, row[CUT] ? "cut off" : null];
+  facts.push(row[FORMAT] ? null : "not well-formed", failure);
   return answerCard(null, row[TEXT], row[EXACT], facts);
 }
 
