@@ -160,7 +160,7 @@ def problems(runs: list[Run]) -> dict[str, Any]:
         kept = kept[::2]
     amount = f"All {len(kept):,}" if len(kept) == len(everything) else f"{len(kept):,} of {len(everything):,}"
     note = f"{amount} problems."
-    if (drawn := versions[0][2].get("samples", {}).get("samples", 1)) > 1:
+    if (drawn := versions[-1][2].get("samples", {}).get("samples", 1)) > 1:
         note += f" Of each problem's {drawn} samples the first is shown."
     if left_out:
         note += f" Not shown, for they were asked other problems: {'; '.join(left_out)}."

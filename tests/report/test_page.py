@@ -210,4 +210,4 @@ def test_what_a_fuller_evaluation_recorded_is_shown(run, tmp_path):
     assert (accuracy["low"][-1], accuracy["high"][-1]) == (0.91, 0.995)
     (problem,) = [p for p in data(text, "problem-data")["problems"] if (p["task"], p["index"]) == ("chain_sum", 3)]
     assert (problem["question"], problem["expected"]) == ("How much is it?", "seven")
-    assert "Of each problem's 4 samples the first is shown." in text
+    assert data(text, "problem-data")["note"].endswith("Of each problem's 4 samples the first is shown.")
