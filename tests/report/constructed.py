@@ -6,13 +6,17 @@ import csv
 import json
 import math
 import random
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
+
+from rl_lightning.report.watch import PageServer
 
 TASKS = ("chain_sum", "leg_counting", "spell_backward")
 HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
@@ -69,6 +73,19 @@ def write_run(
     if ended:
         (path / "train_results.json").write_text(json.dumps({"step": steps, "seconds": 126.0}))
     return path
+
+
+@contextmanager
+def serving(run: Path) -> Iterator[PageServer]:
+    """A server of the run's page, which ends with the block, however that ends."""
+    with PageServer([run], port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def skill(step: int, steps: int) -> float:

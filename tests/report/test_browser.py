@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 
 import pytest
 
 from rl_lightning.report.page import page as page_of
 from rl_lightning.report.run_files import read_runs
-from rl_lightning.report.watch import PageServer
-from tests.report.constructed import HOSTILE, write_run
+from tests.report.constructed import HOSTILE, serving, write_run
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH")
@@ -272,9 +270,7 @@ def test_a_big_run_opens_at_once(browser, tmp_path):
 
 def test_a_watched_page_shows_what_the_run_writes(browser, tmp_path):
     run = write_run(tmp_path / "run", steps=4, evaluations=(0,), ended=False)
-    with PageServer([run], port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(run) as server:
         tab = browser.new_page()
         tab.clock.install()  # so that nobody waits for the page's next question
         said = []
@@ -284,7 +280,5 @@ def test_a_watched_page_shows_what_the_run_writes(browser, tmp_path):
         (run / "warnings.jsonl").write_text('{"step": 4, "name": "new", "text": "a new warning"}\n')
         tab.clock.run_for(3500)
         tab.wait_for_selector("text=a new warning")
-        server.shutdown()
-        thread.join()
         tab.close()
     assert said == []

@@ -7,6 +7,7 @@ import math
 import pytest
 
 from rl_lightning.report.curves import decimate
+from rl_lightning.report.gains import gain_between
 from rl_lightning.report.intervals import mcnemar, paired_interval, share_interval
 from rl_lightning.report.run_files import Run
 from rl_lightning.report.verdict import verdict
@@ -63,6 +64,12 @@ def test_a_gain_does_not_hide_a_better_evaluation_on_the_way(tmp_path):
 
 def test_other_problems_cannot_be_compared(tmp_path):
     assert judged(tmp_path, evaluation(0, range(20)), evaluation(9, range(60), suite="r"))["word"] == "Cannot be said."
+
+
+def test_runs_that_were_asked_other_problems_have_no_difference():
+    one, other = evaluation(10, range(20)), evaluation(10, range(60))
+    assert gain_between(one, other)["mean"] == pytest.approx(0.4)
+    assert gain_between(one, {**other, "suite": "r"}) is None
 
 
 def test_one_evaluation_is_no_answer(tmp_path):

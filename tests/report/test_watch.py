@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from http.client import HTTPConnection
 
 import pytest
 
-from rl_lightning.report.watch import PageServer
-from tests.report.constructed import write_run
+from tests.report.constructed import serving, write_run
 
 
 @pytest.fixture
@@ -18,12 +16,8 @@ def run(tmp_path):
 
 @pytest.fixture
 def server(run):
-    with PageServer([run], port=0) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving(run) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def ask(server, path="/", host=None):
