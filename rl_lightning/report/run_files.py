@@ -32,13 +32,14 @@ class Run:
     def evaluations(self) -> list[dict[str, Any]]:
         """`eval_results/eval_step_N.json`, first step first; maybe none."""
         files = (self.path / "eval_results").glob("eval_step_*.json")
-        return sorted((_json(f.read_text(encoding="utf-8"), f) for f in files), key=lambda e: e["step"])
+        needed = ("step", "overall", "tasks")
+        return sorted((_json(f.read_text(encoding="utf-8"), f, needed) for f in files), key=lambda e: e["step"])
 
     @cached_property
     def questions(self) -> dict[tuple[str, int], tuple[str, str | None]]:
         """Question and expected answer of the last evaluation's problems by task and index, from its `suite.json`; maybe none."""
         for path in sorted((self.path / "eval_results").glob("suite*.json")):
-            suite = _json(path.read_text(encoding="utf-8"), path)
+            suite = _json(path.read_text(encoding="utf-8"), path, ("hash", "problems"))
             if self.evaluations and suite["hash"] == self.evaluations[-1].get("suite"):
                 return {(p["task"], p["index"]): (p["question"], p["expected"]) for p in suite["problems"]}
         return {}
@@ -53,6 +54,8 @@ class Run:
         whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last row
         found: dict[str, tuple[list[int], list[float]]] = {}
         for row in csv.DictReader(io.StringIO(whole)):
+            if "step" not in row:
+                raise UserError(f"{path}: no column 'step', so these are no metrics of a run; move it away")
             step = int(float(row.pop("step")))
             for name, value in row.items():
                 if value:
@@ -68,7 +71,8 @@ class Run:
         if not path.is_file():
             return []
         text = path.read_text(encoding="utf-8")
-        return [_json(line, path) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
+        needed = ("step", "name", "text")
+        return [_json(line, path, needed) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
 
     @cached_property
     def config(self) -> str:
@@ -80,7 +84,7 @@ class Run:
     def results(self) -> dict[str, Any] | None:
         """`train_results.json`, which a run writes when it has ended, or None."""
         path = self.path / "train_results.json"
-        return _json(path.read_text(encoding="utf-8"), path) if path.is_file() else None
+        return _json(path.read_text(encoding="utf-8"), path, ("step", "seconds")) if path.is_file() else None
 
     @property
     def rollout_files(self) -> list[Path]:
@@ -138,8 +142,12 @@ def series(run: Path, name: str) -> tuple[list[int], list[float]]:
     return Run(run, run.name).metrics.get(name, ([], []))
 
 
-def _json(text: str, path: Path) -> Any:
+def _json(text: str, path: Path, needed: tuple[str, ...]) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); move it away") from error
+    if not isinstance(found, dict) or (missing := [name for name in needed if name not in found]):
+        what = f"no {', '.join(missing)}" if isinstance(found, dict) else "no object"
+        raise UserError(f"{path}: {what} in it, so it is no file of a run; move it away")
+    return found

@@ -277,8 +277,15 @@ def test_a_watched_page_shows_what_the_run_writes(browser, tmp_path):
         tab.on("console", lambda message: said.append(message.text))
         tab.goto(f"http://127.0.0.1:{server.server_port}/")
         tab.wait_for_selector("body[data-ready]")
+        tab.locator("#rollout-list").focus()
+        tab.keyboard.press("ArrowLeft")
+        before = tab.evaluate("scrollY")
         (run / "warnings.jsonl").write_text('{"step": 4, "name": "new", "text": "a new warning"}\n')
-        tab.clock.run_for(3500)
+        tab.clock.run_for(10_500)
         tab.wait_for_selector("text=a new warning")
+        tab.wait_for_selector("body[data-ready]")
+        assert tab.evaluate("document.activeElement.id") == "rollout-list"
+        assert tab.locator("#rollout-list .gist").first.inner_text().startswith("step 3")
+        assert abs(tab.evaluate("scrollY") - before) < 100 < before
         tab.close()
     assert said == []

@@ -9,12 +9,15 @@ import json
 import re
 import shutil
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from rl_lightning.cli import main
 from rl_lightning.report import samples
 from rl_lightning.report.page import page
 from rl_lightning.report.run_files import read_runs
+from rl_lightning.types import UserError
 from tests.report.constructed import HOSTILE, write_run
 
 
@@ -154,6 +157,30 @@ def test_the_command_writes_the_page_and_writes_it_again(tmp_path, capsys):
     assert "Yes, it is getting better." in said
     assert (run / "report.html").read_text().startswith("<!doctype html>")
     assert (run / "learning_curve.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("eval_results/eval_step_40.json", "[]", "no object in it"),
+        ("eval_results/eval_step_40.json", '{"step": 40}', "no overall, tasks in it"),
+        ("metrics.csv", "a,b\n1,2\n", "no column 'step'"),
+        ("warnings.jsonl", '{"step": 1}\n', "no name, text in it"),
+        ("rollouts/rollouts_000001-000020.parquet", "PAR1", "cannot be read as Parquet"),
+    ],
+)
+def test_a_file_that_is_no_runs_is_named(run, tmp_path, name, content, said):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / name).write_text(content)
+    with pytest.raises(UserError, match=f"{copy / name}: .*{said}"):
+        page(read_runs([copy]))
+
+
+def test_a_table_of_something_else_is_named(run, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    pyarrow.parquet.write_table(pyarrow.table({"other": [1]}), copy / "rollouts" / "rollouts_000041-000060.parquet")
+    with pytest.raises(UserError, match="000060.parquet: no column step"):
+        page(read_runs([copy]))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 "use strict";
 // Put the page together; where it is served while a run goes on, load it again when the run has written something.
 
-const ASK_EVERY = 3000; // milliseconds
+const ASK_EVERY = 10_000; // milliseconds; a page of a big run takes two seconds of a core that the run could use
 
 async function showPage() {
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -25,8 +25,8 @@ function watch(state) {
     const text = answer?.ok ? await answer.text() : null;
     const trouble = document.getElementById("trouble");
     trouble.textContent = text === null ? "The server does not answer: this page is no longer refreshed." : "";
-    const typing = document.activeElement?.matches("input, select");
-    if (text !== null && text !== state && !typing) {
+    const busy = document.activeElement?.matches("input, select") || getSelection().type === "Range";
+    if (text !== null && text !== state && !busy) {
       remember("place", { top: scrollY, focus: document.activeElement?.id });
       location.reload();
     } else setTimeout(ask, ASK_EVERY);
