@@ -153,10 +153,7 @@ def _filled(chart: Chart, wanted: list[tuple[Run, str, str]], title: str) -> Ite
         steps, values = run.metrics.get(metric, ([], []))
         if not steps:
             continue
-        line, width = decimate(steps, values)
-        lines.append({"label": label, "colour": colour, **line})
-        if width > 1:
-            notes.append(f"Line: mean of each {width} steps; band: their lowest to highest.")
+        lines.append({"label": label, "colour": colour, **decimate(steps, values)})
         if missing := sum(not math.isfinite(value) for value in values):
             notes.append(f"{label}: {missing} of {len(values)} values are not finite and leave gaps.")
     if lines:
@@ -165,15 +162,15 @@ def _filled(chart: Chart, wanted: list[tuple[Run, str, str]], title: str) -> Ite
         yield {**filled, "text": _in_words(lines, chart.unit), "points": False, "tall": False}
 
 
-def decimate(steps: list[int], values: list[float]) -> tuple[dict[str, list[Any]], int]:
+def decimate(steps: list[int], values: list[float]) -> dict[str, list[Any]]:
     """At most `MOST_POINTS` points: means of equal runs of logged steps, with their lowest and highest.
 
     Returns:
-        x and y (None where nothing is finite), with low and high where points were joined; and how many each point joins.
+        x and y (None where nothing is finite), with low and high where points were joined.
     """
     width = -(-len(steps) // MOST_POINTS)
     if width <= 1:
-        return {"x": steps, "y": [_number(value) for value in values]}, 1
+        return {"x": steps, "y": [_number(value) for value in values]}
     line: dict[str, list[Any]] = {"x": [], "y": [], "low": [], "high": []}
     for start in range(0, len(steps), width):
         finite = [value for value in values[start : start + width] if math.isfinite(value)]
@@ -182,7 +179,7 @@ def decimate(steps: list[int], values: list[float]) -> tuple[dict[str, list[Any]
         line["y"].append(_number(sum(finite) / len(finite)) if finite else None)
         line["low"].append(_number(min(finite)) if finite else None)
         line["high"].append(_number(max(finite)) if finite else None)
-    return line, width
+    return line
 
 
 def _number(value: float) -> float | None:

@@ -40,7 +40,7 @@ def page(runs: list[Run], watch: str | None = None) -> str:
     environment = Environment(
         loader=PackageLoader("rl_lightning.report", "web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters |= {"percent": _percent, "points": verdict.points, "p": _p_value}
+    environment.filters |= {"percent": _percent, "points": verdict.points, "p": _p_value, "whole": "{:,.0f}".format}
     charts = {
         "accuracy": curves.accuracy_charts(runs),
         "training": curves.training_charts(runs),
@@ -52,6 +52,8 @@ def page(runs: list[Run], watch: str | None = None) -> str:
         runs=[_overview(run) for run in runs],
         several=len(runs) > 1,
         charts=charts,
+        joined=any("low" in line for chart in charts["training"] for line in chart["lines"]),
+        most_points=curves.MOST_POINTS,
         against=against_each_other(runs),
         differences=_differences(runs),
         rollout_notes=[(run["name"], run["note"]) for run in sampled["runs"]],

@@ -84,11 +84,7 @@ def _read(path: Path, columns: list[str], steps: set[int] | None = None) -> dict
         filters = [("step", "in", steps)] if steps else None
         table = pyarrow.parquet.read_table(path, columns=columns, filters=filters, use_threads=False)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise UserError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]}); move it away") from error
-    if missing := set(columns) - set(table.column_names):
-        raise UserError(
-            f"{path}: no column {', '.join(sorted(missing))}, so these are no rollouts of a run; move it away"
-        )
+        raise UserError(f"{path}: cannot be read as rollouts ({str(error).splitlines()[0]}); move it away") from error
     return table.to_pydict()
 
 

@@ -166,7 +166,7 @@ def test_the_command_writes_the_page_and_writes_it_again(tmp_path, capsys):
         ("eval_results/eval_step_40.json", '{"step": 40}', "no overall, tasks in it"),
         ("metrics.csv", "a,b\n1,2\n", "no column 'step'"),
         ("warnings.jsonl", '{"step": 1}\n', "no name, text in it"),
-        ("rollouts/rollouts_000001-000020.parquet", "PAR1", "cannot be read as Parquet"),
+        ("rollouts/rollouts_000001-000020.parquet", "PAR1", "cannot be read as rollouts"),
     ],
 )
 def test_a_file_that_is_no_runs_is_named(run, tmp_path, name, content, said):
@@ -179,7 +179,7 @@ def test_a_file_that_is_no_runs_is_named(run, tmp_path, name, content, said):
 def test_a_table_of_something_else_is_named(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     pyarrow.parquet.write_table(pyarrow.table({"other": [1]}), copy / "rollouts" / "rollouts_000041-000060.parquet")
-    with pytest.raises(UserError, match="000060.parquet: no column step"):
+    with pytest.raises(UserError, match="000060.parquet: cannot be read as rollouts .*step"):
         page(read_runs([copy]))
 
 

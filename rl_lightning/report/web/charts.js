@@ -61,7 +61,7 @@ function chartOptions(chart, words, width, height) {
   });
   return {
     width, height, series, bands,
-    padding: [8, 10, 0, 0],
+    padding: [8, 18, 0, 0],
     legend: { show: false },
     cursor: { y: false, sync: { key: together.key }, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { time: false, range: chartSteps }, y: { range: (_, low, high) => chartRange(chart, low, high) } },
