@@ -74,5 +74,5 @@ def key_figures(run: Run) -> list[tuple[str, str]]:
     if any(part is not None for part in parts):
         found.append(("A step takes", f"{sum(part or 0 for part in parts):.2g} s"))
     if run.evaluations and "share_of_run" in run.evaluations[-1]:
-        found.append(("Evaluation", f"{run.evaluations[-1]['share_of_run']:.0%} of the run"))
+        found.append(("Time evaluating", f"{run.evaluations[-1]['share_of_run']:.0%}"))
     return found

@@ -231,7 +231,7 @@ def test_what_a_fuller_evaluation_recorded_is_shown(run, tmp_path):
     (results / "eval_step_40.json").write_text(json.dumps(report))
     text = page(read_runs([copy]))
     assert "a gain of 50.0 points, 95% interval +40.0 to +60.0" in text
-    for shown in ("0.012", "num_terms 3", "97.0%", "93.0%", "<code>Yes</code>", "4% of the run"):
+    for shown in ("0.012", "num_terms 3", "97.0%", "93.0%", "<code>Yes</code>", "<dt>Time evaluating</dt><dd>4%</dd>"):
         assert shown in text.split("<script")[0], shown
     accuracy = data(text, "data")["charts"]["accuracy"][0]["lines"][0]
     assert (accuracy["low"][-1], accuracy["high"][-1]) == (0.91, 0.995)

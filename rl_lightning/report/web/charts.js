@@ -2,6 +2,7 @@
 // Every chart by uPlot: lines over optimizer steps, a band where a line has low and high; pointing at one points at all.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const WHOLE = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power)); // between ticks of steps
 const together = uPlot.sync("steps");
 
 function colour(name) {
@@ -57,7 +58,7 @@ function chartOptions(chart, words, width, height) {
     const stroke = colour(`--c${line.colour % 8}`);
     const edge = { stroke: "transparent", width: 0, points: { show: false } };
     if (line.low) bands.push({ series: [3 * place + 2, 3 * place + 1], fill: `${stroke}2e` });
-    series.push({ ...edge }, { ...edge }, { stroke, width: 1.75, spanGaps: chart.points, points: chartPoints(chart, line, stroke) });
+    series.push({ ...edge }, { ...edge }, { stroke, width: 1.75, spanGaps: chart.points, points: chartPoints(chart, line, stroke, width) });
   });
   return {
     width, height, series, bands,
@@ -65,17 +66,22 @@ function chartOptions(chart, words, width, height) {
     legend: { show: false },
     cursor: { y: false, sync: { key: together.key }, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { time: false, range: chartSteps }, y: { range: (_, low, high) => chartRange(chart, low, high) } },
-    axes: [chartAxis({ size: 26, space: 50 }), chartAxis({ size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
+    axes: [chartAxis({ size: 26, space: 50, incrs: WHOLE }), chartAxis({ size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
     hooks: {
-      draw: [(plot) => chart.points && whiskers(plot, chart)],
+      draw: [(plot) => whiskers(plot, chart)],
       setCursor: [(plot) => fillLegend(words, chart, plot)],
       ready: [(plot) => fillLegend(words, chart, plot)],
     },
   };
 }
 
-function chartPoints(chart, line, stroke) {
-  return { show: chart.points || line.x.length < 2, size: 6, fill: stroke, stroke };
+// Evaluations are single measurements, and are marked as such while there is room.
+function marked(chart, line, width) {
+  return chart.points && line.x.length * 14 < width;
+}
+
+function chartPoints(chart, line, stroke, width) {
+  return { show: marked(chart, line, width) || line.x.length < 2, size: 6, fill: stroke, stroke };
 }
 
 function chartAxis(more) {
@@ -102,7 +108,7 @@ function whiskers(plot, chart) {
   const { ctx } = plot;
   ctx.save();
   ctx.lineWidth = devicePixelRatio;
-  for (const line of chart.lines.filter((each) => each.low)) {
+  for (const line of chart.lines.filter((each) => marked(chart, each, plot.width))) {
     ctx.strokeStyle = colour(`--c${line.colour % 8}`);
     ctx.beginPath();
     line.x.forEach((step, k) => {
