@@ -30,12 +30,13 @@ function chartFigure(chart) {
   let drawn = null;
   const draw = () => {
     const width = Math.floor(plot.clientWidth);
-    if (!width) return; // inside a closed <details>
+    if (!width || !plot.checkVisibility()) return; // inside a closed <details>
     const height = chart.tall && figure.matches(":first-child") ? 240 : 150;
     if (drawn) drawn.setSize({ width, height });
     else drawn = new uPlot(chartOptions(chart, { legend, at }, width, height), chartData(chart), plot);
   };
   new ResizeObserver(draw).observe(plot);
+  figure.draw = draw;
   dark.addEventListener("change", () => {
     if (!drawn) return;
     drawn.destroy();

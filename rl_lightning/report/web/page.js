@@ -6,7 +6,9 @@ const ASK_EVERY = 10_000; // milliseconds; a page of a big run takes two seconds
 async function showPage() {
   const data = JSON.parse(document.getElementById("data").textContent);
   for (const place of document.querySelectorAll("[data-charts]")) {
-    place.append(...data.charts[place.dataset.charts].map(chartFigure));
+    const figures = data.charts[place.dataset.charts].map(chartFigure);
+    place.append(...figures);
+    for (const figure of figures) figure.draw(); // now: a page that grows later cannot be scrolled back to its place
   }
   drawIntervals();
   if (document.getElementById("rollout-filters")) showRollouts(await unpacked("rollout-data"));
