@@ -78,6 +78,12 @@ TRAINING = (
         (("time/sampled_tokens_per_second", "sampled"), ("time/trained_tokens_per_second", "trained")),
         "Completion tokens a second.",
     ),
+    Chart(
+        "Memory",
+        "GB",
+        (("memory/peak_gb", "peak so far"),),
+        "On a GPU the allocator's and CUDA's own; on a CPU the process's.",
+    ),
     Chart("Gradient norm", "norm", (("policy/grad_norm", "before clipping"),), "Norm of the gradient of each update."),
     Chart("Learning rate", "rate", (("policy/learning_rate", "as used"),), "The rate of each update."),
 )
@@ -119,21 +125,15 @@ def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
 
 def training_charts(runs: list[Run]) -> list[dict[str, Any]]:
     """The curves of training; several runs share a chart for each metric, one run has related metrics in one."""
-    return list(_charts(runs, [*TRAINING, *_memory(runs)]))
+    return list(_charts(runs, TRAINING))
 
 
 def other_charts(runs: list[Run]) -> list[dict[str, Any]]:
     """Every metric that no other chart shows, but for those of single tasks."""
-    shown = {metric for chart in [*TRAINING, *_memory(runs)] for metric, _ in chart.lines}
+    shown = {metric for chart in TRAINING for metric, _ in chart.lines}
     names = sorted({name for run in runs for name in run.metrics} - shown)
     wanted = [n for n in names if not n.startswith("eval/") and n.count("/") < 2]
     return list(_charts(runs, [Chart(name, "", ((name, name.partition("/")[2] or name),), "") for name in wanted]))
-
-
-def _memory(runs: list[Run]) -> list[Chart]:
-    names = sorted({name for run in runs for name in run.metrics if name.startswith("memory/")})
-    lines = tuple((name, name.removeprefix("memory/").replace("_", " ")) for name in names)
-    return [Chart("Memory", "as logged", lines, "What the run logged under memory/.")] if lines else []
 
 
 def _charts(runs: list[Run], wanted: Iterable[Chart]) -> Iterator[dict[str, Any]]:
