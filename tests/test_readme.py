@@ -11,6 +11,7 @@ import pytest
 from rl_lightning.cli import main
 from rl_lightning.lightning_cli import RLCommandLine
 from tests.conftest import ROOT
+from tests.report.constructed import write_run
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -37,6 +38,12 @@ def test_a_command_line_is_understood(command, monkeypatch, tmp_path, capsys):
         monkeypatch.chdir(tmp_path)  # where there is nothing to compare
         assert main(words) == 2
         assert f"{words[1]!r} is neither a run directory" in capsys.readouterr().err
+        return
+    if words[0] == "report":
+        write_run(tmp_path / "outputs" / "quickstart", steps=2, evaluations=())
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("rl_lightning.report.watch.PageServer.serve_forever", lambda self: None)
+        assert main(words) == 0
         return
     configs = [word for word in words if word.startswith("configs/")]
     assert configs

@@ -1,13 +1,128 @@
-"""Read what a run has written."""
+"""Read what a run has written, whether it has ended, goes on or was killed."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rl_lightning.types import UserError
+
+_OF_A_RUN = ("config.yaml", "metrics.csv", "eval_results", "rollouts")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory as it is now; each part is read when it is first asked for.
+
+    Args:
+        path: the directory.
+        name: what the page calls it.
+    """
+
+    path: Path
+    name: str
+
+    @cached_property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """`eval_results/eval_step_N.json`, first step first; maybe none."""
+        files = (self.path / "eval_results").glob("eval_step_*.json")
+        needed = ("step", "overall", "tasks")
+        return sorted((_json(f.read_text(encoding="utf-8"), f, needed) for f in files), key=lambda e: e["step"])
+
+    @cached_property
+    def questions(self) -> dict[tuple[str, int], tuple[str, str | None]]:
+        """Question and expected answer of the last evaluation's problems by task and index, from its `suite.json`; maybe none."""
+        for path in sorted((self.path / "eval_results").glob("suite*.json")):
+            suite = _json(path.read_text(encoding="utf-8"), path, ("hash", "problems"))
+            if self.evaluations and suite["hash"] == self.evaluations[-1].get("suite"):
+                return {(p["task"], p["index"]): (p["question"], p["expected"]) for p in suite["problems"]}
+        return {}
+
+    @cached_property
+    def metrics(self) -> dict[str, tuple[list[int], list[float]]]:
+        """Steps and values of every metric of `metrics.csv`; values may be NaN or infinite."""
+        path = self.path / "metrics.csv"
+        if not path.is_file():
+            return {}
+        text = path.read_text(encoding="utf-8")
+        whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last row
+        found: dict[str, tuple[list[int], list[float]]] = {}
+        for row in csv.DictReader(io.StringIO(whole)):
+            if "step" not in row:
+                raise UserError(f"{path}: no column 'step', so these are no metrics of a run; move it away")
+            step = int(float(row.pop("step")))
+            for name, value in row.items():
+                if value:
+                    steps, values = found.setdefault(name, ([], []))
+                    steps.append(step)
+                    values.append(float(value))
+        return found
+
+    @cached_property
+    def warnings(self) -> list[dict[str, Any]]:
+        """`warnings.jsonl`: step, name, text; maybe none."""
+        path = self.path / "warnings.jsonl"
+        if not path.is_file():
+            return []
+        text = path.read_text(encoding="utf-8")
+        needed = ("step", "name", "text")
+        return [_json(line, path, needed) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
+
+    @cached_property
+    def config(self) -> str:
+        """`config.yaml` as text; empty where there is none."""
+        path = self.path / "config.yaml"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @cached_property
+    def results(self) -> dict[str, Any] | None:
+        """`train_results.json`, which a run writes when it has ended, or None."""
+        path = self.path / "train_results.json"
+        return _json(path.read_text(encoding="utf-8"), path, ("step", "seconds")) if path.is_file() else None
+
+    @property
+    def rollout_files(self) -> list[Path]:
+        """`rollouts/rollouts_FIRST-LAST.parquet` in the order of their steps."""
+        return sorted((self.path / "rollouts").glob("rollouts_*.parquet"))
+
+    @property
+    def last_step(self) -> int:
+        """The newest step that anything was written for."""
+        steps = [steps[-1] for steps, _ in self.metrics.values()]
+        return max([*steps, *(e["step"] for e in self.evaluations)], default=0)
+
+    def recent(self, metric: str, last: int = 20) -> float | None:
+        """Mean of the last finite values of a metric, or None where it was never logged."""
+        values = [v for v in self.metrics.get(metric, ([], []))[1][-last:] if math.isfinite(v)]
+        return sum(values) / len(values) if values else None
+
+
+def read_runs(paths: list[Path]) -> list[Run]:
+    """The runs of a page, each with a short name that no other has.
+
+    Raises:
+        UserError: a path that is no run directory.
+    """
+    resolved = [path.resolve() for path in paths]
+    for path, given in zip(resolved, paths, strict=True):
+        if not path.is_dir():
+            raise UserError(f"{given}: there is no such directory; give run directories, such as outputs/quickstart")
+        if not any((path / name).exists() for name in _OF_A_RUN):
+            raise UserError(f"{given}: nothing of a run in it (none of {', '.join(_OF_A_RUN)})")
+        if resolved.count(path) > 1:
+            raise UserError(f"{given}: given twice")
+    names = [path.name for path in resolved]
+    if len(set(names)) < len(names):
+        names = [f"{path.parent.name}/{path.name}" for path in resolved]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in resolved]
+    return [Run(path, name) for path, name in zip(resolved, names, strict=True)]
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
@@ -16,18 +131,23 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: there is none.
     """
-    files = (run / "eval_results").glob("eval_step_*.json")
-    found = sorted((json.loads(f.read_text(encoding="utf-8")) for f in files), key=lambda e: e["step"])
+    found = Run(run, run.name).evaluations
     if not found:
         raise UserError(f"{run}: no evaluation in it (eval_results/eval_step_*.json); is it a run directory?")
     return found
 
 
-def series(run: Path, name: str) -> tuple[list[float], list[float]]:
+def series(run: Path, name: str) -> tuple[list[int], list[float]]:
     """Steps and values of one metric of `metrics.csv`; empty where it was never logged."""
-    path = run / "metrics.csv"
-    if not path.is_file():
-        return [], []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [(float(row["step"]), float(row[name])) for row in csv.DictReader(file) if row.get(name)]
-    return [step for step, _ in rows], [value for _, value in rows]
+    return Run(run, run.name).metrics.get(name, ([], []))
+
+
+def _json(text: str, path: Path, needed: tuple[str, ...]) -> Any:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); move it away") from error
+    if not isinstance(found, dict) or (missing := [name for name in needed if name not in found]):
+        what = f"no {', '.join(missing)}" if isinstance(found, dict) else "no object"
+        raise UserError(f"{path}: {what} in it, so it is no file of a run; move it away")
+    return found

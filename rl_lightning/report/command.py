@@ -1,0 +1,67 @@
+"""`python -m rl_lightning report RUN…`: the learning curve as text and picture, and the page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from rl_lightning.report.learning_curve import draw, table
+from rl_lightning.report.page import OURS, page
+from rl_lightning.report.run_files import Run, read_runs
+from rl_lightning.report.verdict import verdict
+from rl_lightning.types import UserError
+from rl_lightning.whole_files import write_whole
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"report: {message}")
+
+
+def main(words: list[str]) -> None:
+    """Write the page, or with --watch serve it.
+
+    Args:
+        words: of the command line, after `report`.
+
+    Raises:
+        UserError: no run, no such run, a file in the way that is no page, or words that are not understood.
+    """
+    parser = _Parser("python -m rl_lightning report", description="Write one HTML file that shows runs, or serve it.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory; several are compared")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run; of several, here")
+    parser.add_argument("--watch", action="store_true", help="serve it on 127.0.0.1 and refresh it while a run goes on")
+    given = parser.parse_args(words)
+    if given.watch:
+        if given.out:
+            raise UserError("report: --watch serves the page and --out writes it; give one of them")
+        from rl_lightning.report.watch import serve
+
+        serve(given.runs)
+        return
+    runs = read_runs(given.runs)
+    for run in runs:
+        _say(run, len(runs) > 1)
+    if len(runs) == 1 and runs[0].evaluations and not given.out:
+        draw(runs[0].path, given.runs[0] / "learning_curve.png")
+        print(f"picture: {given.runs[0] / 'learning_curve.png'}")
+    out = given.out or (given.runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
+    _make_room(out)
+    write_whole(out, page(runs))
+    print(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
+
+
+def _say(run: Run, named: bool) -> None:
+    answer = verdict(run)
+    if run.evaluations:
+        print(table(run.path))
+    print(f"{run.name + ': ' if named else ''}{answer['word']} {answer['text']}")
+
+
+def _make_room(out: Path) -> None:
+    """An older page is replaced; anything else is not."""
+    if out.is_dir():
+        raise UserError(f"--out {out}: is a directory; name a file, such as {out / 'report.html'}")
+    if out.exists() and OURS.encode() not in out.read_bytes()[:20_000]:
+        raise UserError(f"{out}: is there already and is no page of this program; name another file with --out")

@@ -1,0 +1,208 @@
+"""Which curves the page draws, and their points: decimated where there are too many, without hiding the extremes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rl_lightning.report.intervals import accuracy_interval
+from rl_lightning.report.run_files import Run
+
+MOST_POINTS = 400
+"""Points of a curve; a chart is about as many pixels wide."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What one chart shows of a run.
+
+    Args:
+        title: its heading.
+        unit: of the y axis; "share" is drawn as per cent from 0 to 100.
+        lines: metric and label of each line.
+        about: how to read it, in one sentence.
+        zero: the y axis begins at 0.
+    """
+
+    title: str
+    unit: str
+    lines: tuple[tuple[str, str], ...]
+    about: str
+    zero: bool = True
+
+
+TRAINING = (
+    Chart(
+        "Reward",
+        "reward",
+        (("reward/mean", "mean"),),
+        "Mean reward of a step's completions, as the run's reward class gives it.",
+    ),
+    Chart(
+        "Right and well-formed samples",
+        "share",
+        (("reward/exact", "exactly right"), ("reward/well_formed", "well-formed"), ("completion/truncated", "cut off")),
+        "Share of a step's completions. These are training samples, drawn at the training temperature.",
+    ),
+    Chart(
+        "Groups: what teaches",
+        "share",
+        (("groups/diverse", "live"), ("groups/dead_right", "all right"), ("groups/dead_wrong", "all wrong")),
+        "Share of prompts whose completions earned different rewards (live), or all the same: those teach nothing.",
+    ),
+    Chart(
+        "Length of a completion",
+        "tokens",
+        (("completion/tokens", "mean"), ("completion/tokens_max", "longest")),
+        "Tokens a completion, the end token included.",
+    ),
+    Chart("Entropy", "nats", (("policy/entropy", "policy"),), "Mean entropy of the policy at the trained tokens."),
+    Chart("KL to the base", "nats", (("policy/kl", "k3 estimate"),), "Mean estimate a token; only where beta is set."),
+    Chart(
+        "Sampler against trainer",
+        "nats",
+        (("policy/sampler_gap", "mean difference"),),
+        "Mean absolute difference of the sampler's and the trainer's log-probability of the same token.",
+    ),
+    Chart(
+        "Time of a step, by part",
+        "seconds",
+        (("time/sample", "sample"), ("time/score", "score"), ("time/train", "train")),
+        "Seconds of each step.",
+    ),
+    Chart(
+        "Speed",
+        "tokens a second",
+        (("time/sampled_tokens_per_second", "sampled"), ("time/trained_tokens_per_second", "trained")),
+        "Completion tokens a second.",
+    ),
+    Chart(
+        "Memory",
+        "GB",
+        (("memory/peak_gb", "peak so far"),),
+        "On a GPU the allocator's and CUDA's own; on a CPU the process's.",
+    ),
+    Chart("Gradient norm", "norm", (("policy/grad_norm", "before clipping"),), "Norm of the gradient of each update."),
+    Chart("Learning rate", "rate", (("policy/learning_rate", "as used"),), "The rate of each update."),
+)
+
+
+def accuracy_charts(runs: list[Run]) -> list[dict[str, Any]]:
+    """Held-out accuracy with 95% intervals: one chart for all problems, then one a task."""
+    tasks = sorted({task for run in runs for e in run.evaluations for task in e["tasks"]})
+    charts = [_accuracy_chart(runs, None)]
+    if len(tasks) > 1:
+        charts += [_accuracy_chart(runs, task) for task in tasks]
+    return [chart for chart in charts if chart["lines"]]
+
+
+def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
+    lines = []
+    for colour, run in enumerate(runs):
+        found = [
+            (e["step"], e["overall"] if task is None else e["tasks"][task])
+            for e in run.evaluations
+            if task is None or task in e["tasks"]
+        ]
+        if not found:
+            continue
+        intervals = [accuracy_interval(figures) for _, figures in found]
+        lines.append(
+            {
+                "label": run.name if len(runs) > 1 else "accuracy",
+                "colour": colour,
+                "x": [step for step, _ in found],
+                "y": [_number(figures["accuracy"]) for _, figures in found],
+                "low": [_number(low) for low, _ in intervals],
+                "high": [_number(high) for _, high in intervals],
+            }
+        )
+    chart = {"title": task or "All held-out problems", "unit": "share", "zero": True, "about": "", "lines": lines}
+    return {**chart, "text": _in_words(lines, "share"), "points": True, "tall": task is None}
+
+
+def training_charts(runs: list[Run]) -> list[dict[str, Any]]:
+    """The curves of training; several runs share a chart for each metric, one run has related metrics in one."""
+    return list(_charts(runs, TRAINING))
+
+
+def other_charts(runs: list[Run]) -> list[dict[str, Any]]:
+    """Every metric that no other chart shows, but for those of single tasks."""
+    shown = {metric for chart in TRAINING for metric, _ in chart.lines}
+    names = sorted({name for run in runs for name in run.metrics} - shown)
+    wanted = [n for n in names if not n.startswith("eval/") and n.count("/") < 2]
+    return list(_charts(runs, [Chart(name, "", ((name, name.partition("/")[2] or name),), "") for name in wanted]))
+
+
+def _charts(runs: list[Run], wanted: Iterable[Chart]) -> Iterator[dict[str, Any]]:
+    for chart in wanted:
+        if len(runs) == 1:
+            yield from _filled(chart, [(runs[0], metric, label) for metric, label in chart.lines], chart.title)
+            continue
+        for metric, label in chart.lines:
+            title = chart.title if len(chart.lines) == 1 else f"{chart.title}: {label}"
+            yield from _filled(chart, [(run, metric, run.name) for run in runs], title)
+
+
+def _filled(chart: Chart, wanted: list[tuple[Run, str, str]], title: str) -> Iterator[dict[str, Any]]:
+    """The chart with its points, where there are any."""
+    lines, notes = [], []
+    for colour, (run, metric, label) in enumerate(wanted):
+        steps, values = run.metrics.get(metric, ([], []))
+        if not steps:
+            continue
+        lines.append({"label": label, "colour": colour, **decimate(steps, values)})
+        if missing := sum(not math.isfinite(value) for value in values):
+            notes.append(f"{label}: {missing} of {len(values)} values are not finite and leave gaps.")
+    if lines:
+        about = " ".join([chart.about, *dict.fromkeys(notes)]).strip()
+        filled = {"title": title, "unit": chart.unit, "zero": chart.zero, "about": about, "lines": lines}
+        yield {**filled, "text": _in_words(lines, chart.unit), "points": False, "tall": False}
+
+
+def decimate(steps: list[int], values: list[float]) -> dict[str, list[Any]]:
+    """At most `MOST_POINTS` points: means of equal runs of logged steps, with their lowest and highest.
+
+    Returns:
+        x and y (None where nothing is finite), with low and high where points were joined.
+    """
+    width = -(-len(steps) // MOST_POINTS)
+    if width <= 1:
+        return {"x": steps, "y": [_number(value) for value in values]}
+    line: dict[str, list[Any]] = {"x": [], "y": [], "low": [], "high": []}
+    for start in range(0, len(steps), width):
+        finite = [value for value in values[start : start + width] if math.isfinite(value)]
+        part = steps[start : start + width]
+        line["x"].append(part[len(part) // 2])
+        line["y"].append(_number(sum(finite) / len(finite)) if finite else None)
+        line["low"].append(_number(min(finite)) if finite else None)
+        line["high"].append(_number(max(finite)) if finite else None)
+    return line
+
+
+def _number(value: float) -> float | None:
+    return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+def _in_words(lines: list[dict[str, Any]], unit: str) -> str:
+    """A chart for those who cannot see it: where each line begins and ends, and its extremes."""
+    parts = []
+    for line in lines:
+        points = [(x, y) for x, y in zip(line["x"], line["y"], strict=True) if y is not None]
+        if not points:
+            parts.append(f"{line['label']}: no finite value.")
+            continue
+        (first, begin), (last, end) = points[0], points[-1]
+        low, high = min(y for _, y in points), max(y for _, y in points)
+        parts.append(
+            f"{line['label']}: {in_unit(begin, unit)} at step {first}, {in_unit(end, unit)} at step {last}; "
+            f"lowest {in_unit(low, unit)}, highest {in_unit(high, unit)}."
+        )
+    return " ".join(parts)
+
+
+def in_unit(value: float, unit: str) -> str:
+    """A value with its unit, for a sentence."""
+    return f"{value:.1%}" if unit == "share" else f"{value:.3g} {unit}".strip()

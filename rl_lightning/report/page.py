@@ -1,0 +1,156 @@
+"""One HTML file that shows runs: everything is in it, nothing is fetched, and no text of a model can become markup or script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rl_lightning.report import curves, samples, verdict
+from rl_lightning.report.gains import best_before_last
+from rl_lightning.report.run_files import Run
+from rl_lightning.report.tables import against_each_other, paired_table
+
+OURS = '<meta name="generator" content="rl_lightning report">'
+"""A page of this program has it near its beginning."""
+WEB = Path(__file__).parent / "web"
+_SCRIPTS = (
+    *("uplot/uPlot.iife.min.js", "dom.js", "charts.js", "answers.js", "browser.js"),
+    *("rollouts.js", "problems.js", "page.js"),
+)
+_STYLES = ("uplot/uPlot.min.css", "page.css")
+
+
+def page(runs: list[Run], watch: str | None = None) -> str:
+    """The page as HTML.
+
+    Args:
+        runs: one, or several to compare.
+        watch: where the page is served while a run goes on, what identifies this state of the runs; the page then asks for
+            the state now and then, and loads itself again when it is another.
+    """
+    environment = Environment(
+        loader=PackageLoader("rl_lightning.report", "web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"percent": _percent, "points": verdict.points, "p": _p_value, "whole": "{:,.0f}".format}
+    charts = {
+        "accuracy": curves.accuracy_charts(runs),
+        "training": curves.training_charts(runs),
+        "other": curves.other_charts(runs),
+    }
+    answered = samples.problems(runs)
+    sampled = samples.rollouts(runs)
+    return environment.get_template("page.html").render(
+        runs=[_overview(run) for run in runs],
+        several=len(runs) > 1,
+        charts=charts,
+        joined=any("low" in line for chart in charts["training"] for line in chart["lines"]),
+        most_points=curves.MOST_POINTS,
+        against=against_each_other(runs),
+        differences=_differences(runs),
+        rollout_notes=[(run["name"], run["note"]) for run in sampled["runs"]],
+        problems_note=answered["note"],
+        problems_shown=len(answered["versions"]) > 1,
+        data=_json({"charts": charts, "watch": watch}),
+        rollouts=samples.packed(sampled),
+        problems=samples.packed(answered),
+        scripts=[Markup(text) for text in _texts(_SCRIPTS)],
+        style=Markup("".join(_texts(_STYLES))),
+        policy=_content_policy(watch is not None),
+        licence=Markup((WEB / "uplot" / "LICENSE").read_text(encoding="utf-8")),
+        watched=watch is not None,
+        ours=Markup(OURS),
+        made=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
+    )
+
+
+def _overview(run: Run) -> dict[str, Any]:
+    table, best = paired_table(run), best_before_last(run)
+    return {
+        "name": run.name,
+        "path": str(run.path),
+        "status": _status(run),
+        "verdict": verdict.verdict(run),
+        "figures": verdict.key_figures(run),
+        "table": table,
+        "best": best and best["step"],
+        "several_samples": any(row["pass_at_k"] for row in table),
+        "constants": any(row["constant"] is not None for row in table),
+        "compared": run.evaluations and [run.evaluations[0]["step"], run.evaluations[-1]["step"]],
+        "warnings": run.warnings,
+        "config": run.config,
+    }
+
+
+def _status(run: Run) -> str:
+    if run.results is not None:
+        minutes = run.results["seconds"] / 60
+        took = f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        return f"ended at step {run.results['step']:,} after {took}"
+    return f"not ended; newest step {run.last_step:,}"
+
+
+def _differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
+    """The settings in which the runs' configurations differ."""
+    flat = [_flat(yaml.safe_load(run.config) if run.config else {}) for run in runs]
+    names = sorted({name for settings in flat for name in settings})
+    rows = [(name, [settings.get(name, "\u2014") for settings in flat]) for name in names]
+    return [(name, values) for name, values in rows if len(set(values)) > 1]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, str]:
+    if isinstance(value, dict) and value:
+        return {
+            k: v
+            for key, part in value.items()
+            for k, v in _flat(part, f"{prefix}.{key}" if prefix else str(key)).items()
+        }
+    return {prefix: json.dumps(value, ensure_ascii=False, default=str)}
+
+
+@cache
+def _texts(names: tuple[str, ...]) -> list[str]:
+    return [(WEB / name).read_text(encoding="utf-8") for name in names]
+
+
+def _content_policy(watched: bool) -> str:
+    """Nothing may run, be styled or be fetched but what is known by its hash; a watched page may ask its own server."""
+    scripts = " ".join(_hash(text) for text in _texts(_SCRIPTS))
+    style = _hash("".join(_texts(_STYLES)))
+    parts = [
+        "default-src 'none'",
+        "img-src data:",
+        f"script-src {scripts}",
+        f"style-src {style}",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    return "; ".join([*parts, *(["connect-src 'self'"] if watched else [])])
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(value: Any) -> Markup:
+    """JSON that is safe inside a script element: no character in it can begin markup or end a line of script."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII only: U+2028 and its like come escaped
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _percent(share: float | None) -> str:
+    return "\u2014" if share is None else f"{100 * share:.1f}%"
+
+
+def _p_value(p: float | None) -> str:
+    return "\u2014" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"

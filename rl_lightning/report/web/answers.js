@@ -1,0 +1,39 @@
+"use strict";
+// What a model wrote, its think section and its answer set apart, and how it was judged.
+
+const TAGS = /(<think>[\s\S]*?(?:<\/think>|$)|<answer>[\s\S]*?(?:<\/answer>|$))/;
+
+function completionText(text) {
+  const parts = text.split(TAGS).filter((part) => part.trim());
+  const made = parts.map((part) => {
+    const kind = /^<(think|answer)>/.exec(part)?.[1];
+    if (!kind) return element("span", { className: "part" }, part);
+    const closed = part.endsWith(`</${kind}>`);
+    const inner = part.slice(kind.length + 2, closed ? -(kind.length + 3) : undefined).trim();
+    const tag = element("span", { className: "tag" }, closed ? kind : `${kind}, not closed`);
+    return element("span", { className: `part ${kind}` }, tag, inner || "(empty)");
+  });
+  return element("div", { className: "text" }, ...(made.length ? made : ["(nothing)"]));
+}
+
+function judgement(exact) {
+  if (exact === null || exact === undefined) return "not scored";
+  if (exact >= 1) return "right";
+  return exact <= 0 ? "wrong" : `right in ${percent(exact, 0)}`;
+}
+
+function answerCard(title, text, exact, facts) {
+  const side = exact === null || exact === undefined ? "" : exact >= 1 ? "right" : "wrong";
+  const header = element("header", {}, title ? element("span", {}, title) : null, element("b", {}, judgement(exact)));
+  for (const fact of facts.filter(Boolean)) header.append(element("span", {}, fact));
+  return element("article", { className: `card ${side}` }, header, completionText(text));
+}
+
+function questionBlock(question, expected) {
+  const nodes = [];
+  if (question) nodes.push(element("div", { className: "question" }, question.trim()));
+  if (expected !== null && expected !== undefined) {
+    nodes.push(element("p", {}, element("span", { className: "soft" }, "Expected: "), element("code", {}, expected)));
+  }
+  return nodes;
+}

@@ -1,0 +1,39 @@
+"use strict";
+// Put the page together; where it is served while a run goes on, load it again when the run has written something.
+
+const ASK_EVERY = 10_000; // milliseconds; a page of a big run takes two seconds of a core that the run could use
+
+async function showPage() {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  for (const place of document.querySelectorAll("[data-charts]")) {
+    const figures = data.charts[place.dataset.charts].map(chartFigure);
+    place.append(...figures);
+    for (const figure of figures) figure.draw(); // now: a page that grows later cannot be scrolled back to its place
+  }
+  drawIntervals();
+  if (document.getElementById("rollout-filters")) showRollouts(await unpacked("rollout-data"));
+  if (document.getElementById("problem-filters")) showProblems(await unpacked("problem-data"));
+  if (data.watch) watch(data.watch);
+  document.body.dataset.ready = "yes";
+}
+
+function watch(state) {
+  history.scrollRestoration = "manual";
+  const before = remembered("place");
+  document.getElementById(before.focus)?.focus({ preventScroll: true });
+  scrollTo(0, before.top ?? 0);
+  const ask = async () => {
+    const answer = await fetch("state", { cache: "no-store" }).catch(() => null);
+    const text = answer?.ok ? await answer.text() : null;
+    const trouble = document.getElementById("trouble");
+    trouble.textContent = text === null ? "The server does not answer: this page is no longer refreshed." : "";
+    const busy = document.activeElement?.matches("input, select") || getSelection().type === "Range";
+    if (text !== null && text !== state && !busy) {
+      remember("place", { top: scrollY, focus: document.activeElement?.id });
+      location.reload();
+    } else setTimeout(ask, ASK_EVERY);
+  };
+  setTimeout(ask, ASK_EVERY);
+}
+
+showPage();

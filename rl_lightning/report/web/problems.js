@@ -1,0 +1,65 @@
+"use strict";
+// The evaluation's problems: what was answered at the first evaluation and at the last one, by each run.
+
+const [SAID, RIGHT, LENGTH, CUT_OFF] = [0, 1, 2, 3];
+
+const CHANGES = {
+  all: ["all problems", () => true],
+  learnt: ["wrong, now right", (then, now) => then < 1 && now >= 1],
+  lost: ["right, now wrong", (then, now) => then >= 1 && now < 1],
+  never: ["wrong both times", (then, now) => then < 1 && now < 1],
+  always: ["right both times", (then, now) => then >= 1 && now >= 1],
+};
+
+// The first and the last version that answered.
+function ends(problem) {
+  const answered = problem.answers.filter(Boolean);
+  return [answered[0], answered.at(-1)].map((answer) => answer[RIGHT]);
+}
+
+function problemMatches(problem, values) {
+  const texts = [problem.question, problem.expected, ...problem.answers.map((answer) => answer?.[SAID])];
+  return (
+    (values.task === "" || values.task === problem.task) &&
+    CHANGES[values.change][1](...ends(problem)) &&
+    (values.words === "" || texts.some((text) => text?.toLowerCase().includes(values.words.toLowerCase())))
+  );
+}
+
+function problemOption(problem) {
+  const [then, now] = ends(problem);
+  const words = { learnt: "learnt", lost: "lost", never: "wrong", always: "right" };
+  const change = Object.keys(words).find((name) => CHANGES[name][1](then, now));
+  const tone = { learnt: "good-word", lost: "bad-word" }[change] ?? "soft";
+  const text = problem.question ? gist(problem) : problem.answers.findLast(Boolean)[SAID];
+  return [
+    element("span", { className: "name" }, `${problem.task} ${problem.index}`),
+    element("span", { className: tone }, words[change]),
+    element("span", { className: "gist" }, text.replace(/<\/?(think|answer)>|\s+/g, " ")),
+  ];
+}
+
+function showProblems(data) {
+  const tasks = [...new Set(data.problems.map((problem) => problem.task))].sort();
+  const controls = {
+    task: chooser("Task", [["", "all tasks"], ...tasks.map((task) => [task, task])]),
+    change: chooser("What changed", Object.entries(CHANGES).map(([name, [label]]) => [name, label])),
+    words: searchField("Words in it"),
+  };
+  new Browser("problem", data.problems, controls, {
+    matches: problemMatches,
+    option: problemOption,
+    key: (problem) => `${problem.task} ${problem.index}`,
+    detail: (problem) => {
+      const cards = problem.answers.map((answer, place) => {
+        const facts = answer && [`${short(answer[LENGTH])} tokens`, answer[CUT_OFF] ? "cut off" : null];
+        return answer && answerCard(data.versions[place].label, answer[SAID], answer[RIGHT], facts);
+      });
+      return [
+        element("h3", {}, `${problem.task}, problem ${problem.index}`),
+        ...questionBlock(problem.question, problem.expected),
+        element("div", { className: "cards" }, ...cards.filter(Boolean)),
+      ];
+    },
+  });
+}

@@ -1,0 +1,104 @@
+"use strict";
+// The rollouts, a group at a time: what one prompt drew, side by side, and what each completion earned.
+
+const [TEXT, EXACT, FORMAT, FAILURE, REWARD, ADVANTAGE, TOKENS, ENTROPY, CUT] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+const KINDS = {
+  all: ["all groups", () => true],
+  live: ["live: rewards differ", (group) => !sameRewards(group)],
+  right: ["all right", (group) => group.rows.every((row) => row[EXACT] >= 1)],
+  wrong: ["all wrong", (group) => group.rows.every((row) => !(row[EXACT] >= 1))],
+};
+
+function sameRewards(group) {
+  return group.rows.every((row) => row[REWARD] === group.rows[0][REWARD]);
+}
+
+function within(row, values) {
+  const [least, most] = [values.least, values.most].map((text) => (text === "" ? null : Number(text)));
+  if (least === null && most === null) return true;
+  return row[REWARD] !== null && row[REWARD] >= (least ?? -Infinity) && row[REWARD] <= (most ?? Infinity);
+}
+
+function contains(group, words) {
+  const wanted = words.toLowerCase();
+  return [group.prompt, group.expected, ...group.rows.map((row) => row[TEXT])].some((text) => text?.toLowerCase().includes(wanted));
+}
+
+function groupMatches(group, values) {
+  return (
+    (values.run === undefined || values.run === String(group.run)) &&
+    (values.task === "" || values.task === group.task) &&
+    (values.step === "" || values.step === String(group.step)) &&
+    KINDS[values.kind][1](group) &&
+    group.rows.some((row) => within(row, values)) &&
+    (values.words === "" || contains(group, values.words))
+  );
+}
+
+function groupOption(group) {
+  const right = group.rows.filter((row) => row[EXACT] >= 1).length;
+  const tone = right === 0 ? "bad-word" : right === group.rows.length ? "good-word" : "";
+  return [
+    element("span", { className: "name" }, group.task),
+    element("span", { className: tone }, `${right}/${group.rows.length} right`),
+    element("span", { className: "gist" }, `step ${group.step.toLocaleString("en")} · ${gist(group)}`),
+  ];
+}
+
+// The end of a question usually holds what makes it this one.
+function gist(group) {
+  return (group.question ?? group.prompt ?? "").trim().split("\n").filter((line) => line.trim()).at(-1) ?? "";
+}
+
+function groupDetail(group, values) {
+  const rows = group.rows.filter((row) => within(row, values)).sort((a, b) => b[REWARD] - a[REWARD]);
+  const mean = group.rows.reduce((sum, row) => sum + (row[REWARD] ?? 0), 0) / group.rows.length;
+  const facts = [`problem ${group.index}`, `step ${group.step.toLocaleString("en")}`, `mean reward ${short(mean)}`];
+  if (sameRewards(group)) facts.push("every completion earned the same: nothing to learn here");
+  if (rows.length < group.rows.length) facts.push(`${rows.length} of ${group.rows.length} completions earned a reward in this range`);
+  return [
+    element("h3", {}, group.task),
+    element("p", { className: "about" }, facts.join(" · ")),
+    ...questionBlock(group.prompt, group.expected),
+    element("div", { className: "cards" }, ...rows.map(completionCard)),
+  ];
+}
+
+function completionCard(row) {
+  const gained = row[ADVANTAGE] === null ? null : `advantage ${row[ADVANTAGE] > 0 ? "+" : ""}${short(row[ADVANTAGE])}`;
+  const entropy = row[ENTROPY] === null ? null : `entropy ${short(row[ENTROPY], 2)}`;
+  const failure = row[FAILURE] ? row[FAILURE].replaceAll("_", " ") : null;
+  const facts = [`reward ${short(row[REWARD])}`, gained, `${row[TOKENS]} tokens`, entropy, row[CUT] ? "cut off" : null];
+  facts.push(row[FORMAT] ? null : "not well-formed", failure);
+  return answerCard(null, row[TEXT], row[EXACT], facts);
+}
+
+function showRollouts(data) {
+  const groups = data.runs.flatMap((run, place) => run.groups.map((group) => ({ ...group, run: place })));
+  const tasks = [...new Set(groups.map((group) => group.task))].sort();
+  const steps = [...new Set(groups.map((group) => group.step))].sort((a, b) => a - b);
+  const controls = {
+    task: chooser("Task", [["", "all tasks"], ...tasks.map((task) => [task, task])]),
+    step: chooser("Step", [["", "all steps"], ...steps.map((step) => [String(step), step.toLocaleString("en")])]),
+    kind: chooser("Group", Object.entries(KINDS).map(([name, [label]]) => [name, label])),
+    least: numberField("Reward from"),
+    most: numberField("Reward to"),
+    words: searchField("Words in it"),
+  };
+  controls.step.control.value = String(steps.at(-1) ?? "");
+  const named = data.runs.map((run, place) => [String(place), run.name]);
+  new Browser("rollout", groups, data.runs.length > 1 ? { run: chooser("Run", named), ...controls } : controls, {
+    matches: groupMatches,
+    option: groupOption,
+    detail: groupDetail,
+    key: (group) => `${group.run} ${group.step} ${group.task} ${group.index}`,
+    sideways(direction) {
+      const select = this.controls.step.control;
+      const place = select.selectedIndex + direction;
+      if (place < 1 || place >= select.options.length) return;
+      select.selectedIndex = place;
+      this.filter();
+    },
+  });
+}

@@ -1,0 +1,106 @@
+"""Better, worse, or luck: on figures worked out by hand or by another road."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from rl_lightning.report.curves import decimate
+from rl_lightning.report.gains import gain_between
+from rl_lightning.report.intervals import mcnemar, paired_interval, share_interval
+from rl_lightning.report.run_files import Run
+from rl_lightning.report.verdict import verdict
+
+
+def evaluation(step, right, n=100, suite="s", task=lambda index: "t"):
+    rows = [{"task": task(i), "index": i, "exact": float(i in right), "completion": "", "tokens": 1} for i in range(n)]
+    tasks = {row["task"] for row in rows}
+    figures = {t: figure([r for r in rows if r["task"] == t]) for t in tasks}
+    return {"step": step, "suite": suite, "overall": figure(rows), "tasks": figures, "rows": rows}
+
+
+def figure(rows):
+    return {"n": len(rows), "accuracy": sum(row["exact"] for row in rows) / len(rows)}
+
+
+def judged(tmp_path, *evaluations):
+    run = Run(tmp_path, "run")
+    run.__dict__["evaluations"] = list(evaluations)
+    return verdict(run)
+
+
+def test_a_gain_beyond_luck_is_a_yes(tmp_path):
+    said = judged(tmp_path, evaluation(0, range(20)), evaluation(10, range(60)))
+    assert said["mood"] == "good"
+    assert said["text"].startswith("Of 100 held-out problems it answers 60.0% exactly at step 10, and 20.0% at step 0")
+    assert "a gain of 40.0 points" in said["text"]
+
+
+def test_a_loss_beyond_luck_is_a_no(tmp_path):
+    assert judged(tmp_path, evaluation(0, range(60)), evaluation(10, range(20)))["mood"] == "bad"
+
+
+def test_two_problems_more_may_be_luck(tmp_path):
+    said = judged(tmp_path, evaluation(0, range(20)), evaluation(10, range(22)))
+    assert said["mood"] == "open"
+    assert said["text"].endswith("That may be luck.")
+
+
+def test_a_gain_does_not_hide_a_task_that_got_worse(tmp_path):
+    def task(index):
+        return "easy" if index < 80 else "hard"
+
+    said = judged(tmp_path, evaluation(0, range(80, 100), task=task), evaluation(10, range(60), task=task))
+    assert said["mood"] == "good"
+    assert said["text"].endswith("It got worse at hard.")
+
+
+def test_a_gain_does_not_hide_a_better_evaluation_on_the_way(tmp_path):
+    said = judged(tmp_path, evaluation(0, range(20)), evaluation(10, range(90)), evaluation(20, range(60)))
+    assert said["mood"] == "good"
+    assert "It was better at step 10, by 30.0 points" in said["text"]
+
+
+def test_other_problems_cannot_be_compared(tmp_path):
+    assert judged(tmp_path, evaluation(0, range(20)), evaluation(9, range(60), suite="r"))["word"] == "Cannot be said."
+
+
+def test_runs_that_were_asked_other_problems_have_no_difference():
+    one, other = evaluation(10, range(20)), evaluation(10, range(60))
+    assert gain_between(one, other)["mean"] == pytest.approx(0.4)
+    assert gain_between(one, {**other, "suite": "r"}) is None
+
+
+def test_one_evaluation_is_no_answer(tmp_path):
+    assert judged(tmp_path, evaluation(0, range(20)))["word"] == "Not known yet."
+
+
+def test_wilson_by_its_defining_equation():
+    """Its ends are the shares whose own normal interval just reaches what was seen."""
+    for share in share_interval(0.3, 50):
+        assert abs(0.3 - share) == pytest.approx(1.959964 * math.sqrt(share * (1 - share) / 50))
+    assert share_interval(1.0, 50)[0] == pytest.approx(0.9287, abs=1e-4)
+
+
+def test_all_right_twice_still_has_an_interval():
+    mean, low, high = paired_interval([1.0] * 50, [1.0] * 50)
+    assert mean == 0
+    assert low < -0.02
+    assert high > 0.02
+
+
+def test_mcnemar_counts_coins():
+    before, after = [0.0] * 7 + [1.0], [1.0] * 7 + [0.0]
+    assert mcnemar(before, after) == pytest.approx(2 * (1 + 8) / 2**8)
+    assert mcnemar([1.0], [1.0]) == 1
+
+
+def test_joined_points_keep_their_extremes_and_gaps():
+    values = [0.0] * 1000
+    values[500] = 9.0
+    values[0:3] = [math.nan] * 3
+    line = decimate(list(range(1000)), values)
+    assert len(line["x"]) == 334
+    assert max(high for high in line["high"] if high is not None) == 9
+    assert line["y"][0] is None
