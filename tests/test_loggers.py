@@ -7,8 +7,8 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -44,10 +44,11 @@ def check(figures: Figures, steps: int) -> None:
     for step in range(steps + 1):
         evaluation = json.loads((run / "eval_results" / f"eval_step_{step}.json").read_text())
         assert figures["eval/mean_tokens"][step] == pytest.approx(evaluation["overall"]["mean_tokens"])
+    rollouts = pd.read_parquet(run / "rollouts")
     for step in range(1, steps + 1):
-        rows = [json.loads(row) for row in (run / "rollouts" / f"step_{step}.jsonl").read_text().splitlines()]
-        assert figures["completion/tokens"][step] == pytest.approx(fmean(row["tokens"] for row in rows))
-        assert figures["reward/mean"][step] == pytest.approx(fmean(row["reward"] for row in rows))
+        rows = rollouts[rollouts.step == step]
+        assert figures["completion/tokens"][step] == pytest.approx(rows.tokens.mean())
+        assert figures["reward/mean"][step] == pytest.approx(rows.reward.mean())
     assert set(figures["completion/tokens"]) == set(range(1, steps + 1))
 
 

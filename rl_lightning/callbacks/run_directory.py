@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rl_lightning.callbacks.fixed_eval import FixedEval
 from rl_lightning.checkpoints import checkpoint_step, checkpoints, damage
 from rl_lightning.loggers import MetricsCSV
+from rl_lightning.rollout_files import forget_after
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import write_json
 
@@ -26,7 +27,7 @@ _LEFT_BY_A_RUN = (
     "metrics.csv",
 )
 
-_STEP_FILE = re.compile(r"(?:eval_step_|step_)(\d+)\.jsonl?")
+_EVALUATION = re.compile(r"eval_step_(\d+)\.json")
 
 
 class RunDirectory(Callback):
@@ -81,8 +82,9 @@ def _forget_after(trainer: Trainer, root: Path, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCSV):
             logger.go_on_after(step)
-    for path in [*root.glob("rollouts/*"), *root.glob("eval_results/*")]:
-        if (found := _STEP_FILE.fullmatch(path.name)) and int(found[1]) > step:
+    forget_after(root / "rollouts", step)
+    for path in root.glob("eval_results/*"):
+        if (found := _EVALUATION.fullmatch(path.name)) and int(found[1]) > step:
             path.unlink()
 
 
