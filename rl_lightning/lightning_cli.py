@@ -18,7 +18,9 @@ from rl_lightning.callbacks import (
     MemoryPlan,
     RewardProgressBar,
     RolloutLog,
+    RolloutTable,
     RunDirectory,
+    StallWatch,
     StopAtSignal,
 )
 from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
@@ -50,7 +52,9 @@ _CALLBACKS = {
     "memory_plan": MemoryPlan,
     "group_variance": GroupVariance,
     "rollout_log": RolloutLog,
+    "rollout_table": RolloutTable,
     "fixed_eval": FixedEval,
+    "stall_watch": StallWatch,
     "run_directory": RunDirectory,
     "progress_bar": RewardProgressBar,
     "checkpoint": AdapterCheckpoint,

@@ -12,7 +12,7 @@ FLOORS = [
     {"types", "whole_files", "isolation"},
     {"objective"},
     {"tasks", "scoring", "rollout"},
-    {"policy", "data", "metrics", "resume", "recovery", "checkpoints", "rollout_files"},
+    {"policy", "data", "metrics", "resume", "recovery", "checkpoints", "rollout_files", "stalls"},
     {"trainable_policy"},
     {"module"},
     {"callbacks", "loggers"},

@@ -6,7 +6,9 @@ from rl_lightning.callbacks.group_variance import GroupVariance
 from rl_lightning.callbacks.memory_plan import MemoryPlan
 from rl_lightning.callbacks.progress import RewardProgressBar
 from rl_lightning.callbacks.rollout_log import RolloutLog
+from rl_lightning.callbacks.rollout_table import RolloutTable
 from rl_lightning.callbacks.run_directory import RunDirectory
+from rl_lightning.callbacks.stall_watch import StallWatch
 from rl_lightning.callbacks.stop_at_signal import StopAtSignal
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "MemoryPlan",
     "RewardProgressBar",
     "RolloutLog",
+    "RolloutTable",
     "RunDirectory",
+    "StallWatch",
     "StopAtSignal",
 ]

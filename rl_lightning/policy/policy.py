@@ -119,6 +119,12 @@ class Policy(nn.Module):
         """What is trained."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
+    def adapter_rms(self) -> float:
+        """Root mean square of LoRA's B matrices, which start at zero: how far the policy has gone from the base."""
+        matrices = [p.detach() for name, p in self.model.named_parameters() if "lora_B" in name]
+        norms = torch.stack(torch._foreach_norm(matrices))
+        return float(torch.linalg.vector_norm(norms)) / sum(p.numel() for p in matrices) ** 0.5
+
     def save_adapter(self, directory: Path) -> None:
         """Write a PEFT adapter directory; `PeftModel.from_pretrained(base, directory)` reads it."""
         self.model.save_pretrained(directory, save_embedding_layers=False)  # True asks the model hub
