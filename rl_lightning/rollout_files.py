@@ -30,7 +30,7 @@ SCHEMA = pa.schema(
         ("completion", pa.string()),
         ("answer", pa.string()),
         ("expected", pa.string()),
-        ("exact", pa.bool_()),
+        ("exact", pa.float32()),
         ("partial", pa.float32()),
         ("format", pa.bool_()),
         ("failure", pa.string()),

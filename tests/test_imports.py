@@ -12,7 +12,7 @@ FLOORS = [
     {"types", "whole_files", "isolation"},
     {"objective"},
     {"tasks", "scoring", "rollout"},
-    {"policy", "data", "metrics", "resume", "recovery", "checkpoints", "rollout_files", "stalls"},
+    {"policy", "data", "metrics", "resume", "recovery", "checkpoints", "rollout_files", "stalls", "report"},
     {"trainable_policy"},
     {"module"},
     {"callbacks", "loggers"},
@@ -27,6 +27,7 @@ LIBRARIES = {
     "bitsandbytes": {"policy"},
     "lightning": {"trainable_policy", "module", "data", "callbacks", "loggers", "lightning_cli"},
     "matplotlib": {"report"},
+    "rich": {"callbacks"},
     "pyarrow": {"rollout_files", "report"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -45,6 +45,7 @@ def check(figures: Figures, steps: int) -> None:
     for step in range(steps + 1):
         evaluation = json.loads((run / "eval_results" / f"eval_step_{step}.json").read_text())
         assert figures["eval/mean_tokens"][step] == pytest.approx(evaluation["overall"]["mean_tokens"])
+    assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     rollouts = pd.read_parquet(run / "rollouts")
     for step in range(1, steps + 1):
         rows = rollouts[rollouts.step == step]

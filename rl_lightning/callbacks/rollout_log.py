@@ -61,7 +61,7 @@ def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
                 "completion": text,
                 "answer": score.answer,
                 "expected": None if expected is None else str(expected),
-                "exact": score.exact == 1,
+                "exact": score.exact,
                 "partial": score.partial,
                 "format": score.well_formed,
                 "failure": score.failure,
