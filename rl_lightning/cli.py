@@ -17,12 +17,13 @@ from rl_lightning.types import UserError
 _THE_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
-usage: python -m rl_lightning {fit,validate,plan,tasks} ...
+usage: python -m rl_lightning {fit,validate,plan,chat,tasks} ...
 
   fit --config configs/quickstart.yaml          train; --help lists every setting
   fit --config ... --ckpt_path last             go on where a run stopped
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint
   plan --config ... [--vram 8]                  does it fit, and with which settings: on this GPU, or on one of 8 GB
+  chat --ckpt_path DIR [--task NAME]            ask the policy a question, or show it a task's problem
   tasks [NAME]                                  all tasks, or one with its settings and two problems"""
 
 
@@ -57,6 +58,11 @@ def main(args: Sequence[str] | None = None) -> int:
             print(_tasks(args[1:]), flush=True)
         elif args[0] == "plan":
             return _plan(args[1:])
+        elif args[0] == "chat":
+            quiet()
+            from rl_lightning.chat import main as chat
+
+            chat(args[1:])
         elif args[0] in ("fit", "validate"):
             quiet()  # first, for some of it is said at import
             # Seconds of imports that `tasks` can do without.
@@ -69,7 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
             except MisconfigurationException as error:  # Lightning's own word for a mistake of the user's
                 raise UserError(" ".join(str(error).split())) from error
         else:
-            raise UserError(f"{args[0]!r} is not a command; there are: fit, validate, plan, tasks")
+            raise UserError(f"{args[0]!r} is not a command; there are: fit, validate, plan, chat, tasks")
     except UserError as error:
         print(f"error: {_last_line(error)}", file=sys.stderr)
         return 2

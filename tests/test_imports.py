@@ -16,7 +16,7 @@ FLOORS = [
     {"trainable_policy"},
     {"module"},
     {"callbacks", "loggers"},
-    {"lightning_cli"},
+    {"lightning_cli", "chat"},
     {"cli"},
     {"__main__"},
 ]
