@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rl_lightning.chat import arguments
 from rl_lightning.cli import main
 from rl_lightning.lightning_cli import RLCommandLine
 from tests.conftest import ROOT
@@ -32,6 +33,9 @@ def test_a_command_line_is_understood(command, monkeypatch, tmp_path, capsys):
     if words[0] == "tasks":
         assert main(words) == 0
         assert capsys.readouterr().out
+        return
+    if words[0] == "chat":
+        assert arguments(words[1:]).task == "spell_backward"
         return
     configs = [word for word in words if word.startswith("configs/")]
     assert configs
