@@ -107,7 +107,7 @@ def test_entropy_collapsed_but_not_where_the_answers_are_right():
     assert "from 0.253 to 0.048 nats" in said["entropy_collapsed"][1]
     rising = [step | {"reward/exact": 0.3 + 0.01 * k} for k, step in enumerate(fallen)]
     assert told([*rising, *[rising[-1]] * 20]) == {}
-    slower = [step | {"reward/exact": 0.3 + 0.005 * k} for k, step in enumerate(fallen)]
+    slower = [step | {"reward/exact": 0.3 + 0.005 * k} for k, step in enumerate([*fallen, *[fallen[-1]] * 20])]
     assert told(slower) == {}  # it is on its way
 
 
