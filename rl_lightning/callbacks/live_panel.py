@@ -192,6 +192,8 @@ def panel(figures: Figures, title: str, since: float = 0.0) -> Panel:
     if figures.seconds_left is not None:
         items["left"] = clock(max(figures.seconds_left - since, 0))
     body = Table.grid(padding=(0, 3, 0, 0))
+    for width in (16, 24, 24):  # so that the frame stays as wide when a figure gets shorter
+        body.add_column(min_width=width)
     if figures.max_steps:
         bar = Bar(figures.max_steps, figures.step, width=24)
         body.add_row(figures.steps(), bar, items.pop("left"))

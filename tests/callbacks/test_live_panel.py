@@ -34,9 +34,11 @@ def test_a_line_has_all_figures():
 
 def test_the_panel_has_them_too_and_counts_down():
     shown = text(panel(FIGURES, "outputs/run", since=3))
+    wider = replace(FIGURES, reward=-10.0, tokens_per_second=123456.0, live=1.0)
     for part in ("outputs/run", "step 10/60", "1:02:00", "0.420", "0.500 (+0.125)", "94%", "1,234", "5.2 of 8.0 GB"):
         assert part in shown
-    assert max(len(row) for row in shown.splitlines()) <= 80
+    assert max(map(len, shown.splitlines())) <= 80
+    assert {len(row) for row in shown.splitlines()} == {max(map(len, text(panel(wider, "outputs/run")).splitlines()))}
     assert "step 10" in text(panel(replace(FIGURES, max_steps=None, seconds_left=None), "run"))
 
 
