@@ -41,7 +41,8 @@ class StallWatch(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it over."""
-        self._history, self._said = History(**state_dict["history"]), state_dict["said"]
+        self._history = History(**{**state_dict["history"], "window": self.window})  # which may have been set anew
+        self._said = state_dict["said"]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         history, step = self._history, trainer.global_step
