@@ -17,7 +17,7 @@ from rl_lightning.types import UserError
 _THE_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
-usage: python -m rl_lightning {fit,validate,compare,report,plan,tasks} ...
+usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
 
   fit --config configs/quickstart.yaml          train; --help lists every setting
   fit --config ... --ckpt_path last             go on where a run stopped
@@ -25,6 +25,7 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,tasks} ...
   compare RUN_OR_CHECKPOINT... [base]           paired differences on the same problems: table, picture, JSON
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
   plan --config ... [--vram 8]                  does it fit, and with which settings: on this GPU, or on one of 8 GB
+  chat --ckpt_path DIR [--task NAME]            ask the policy a question, or show it a task's problem
   tasks [NAME]                                  all tasks, or one with its settings and two problems"""
 
 
@@ -67,6 +68,11 @@ def main(args: Sequence[str] | None = None) -> int:
             from rl_lightning.report.command import main as report
 
             report(args[1:])
+        elif args[0] == "chat":
+            quiet()
+            from rl_lightning.chat import main as chat
+
+            chat(args[1:])
         elif args[0] in ("fit", "validate"):
             quiet()  # first, for some of it is said at import
             # Seconds of imports that `tasks` can do without.
@@ -79,7 +85,9 @@ def main(args: Sequence[str] | None = None) -> int:
             except MisconfigurationException as error:  # Lightning's own word for a mistake of the user's
                 raise UserError(" ".join(str(error).split())) from error
         else:
-            raise UserError(f"{args[0]!r} is not a command; there are: fit, validate, compare, report, plan, tasks")
+            raise UserError(
+                f"{args[0]!r} is not a command; there are: fit, validate, compare, report, plan, chat, tasks"
+            )
     except UserError as error:
         print(f"error: {_last_line(error)}", file=sys.stderr)
         return 2

@@ -15,10 +15,13 @@ from rl_lightning.callbacks import (
     AdapterCheckpoint,
     FixedEval,
     GroupVariance,
+    LearningCurve,
+    LivePanel,
     MemoryPlan,
-    RewardProgressBar,
     RolloutLog,
+    RolloutTable,
     RunDirectory,
+    StallWatch,
     StopAtSignal,
 )
 from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
@@ -50,10 +53,13 @@ _CALLBACKS = {
     "stop_at_signal": StopAtSignal,
     "memory_plan": MemoryPlan,
     "group_variance": GroupVariance,
+    "progress_bar": LivePanel,
     "rollout_log": RolloutLog,
+    "rollout_table": RolloutTable,
     "fixed_eval": FixedEval,
+    "stall_watch": StallWatch,
+    "learning_curve": LearningCurve,
     "run_directory": RunDirectory,
-    "progress_bar": RewardProgressBar,
     "checkpoint": AdapterCheckpoint,
 }
 """Always there, each configurable under its name, whatever a later config file says of `trainer.callbacks`."""
@@ -162,7 +168,7 @@ class RLCommandLine(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         if config.get("enable_progress_bar") is False:  # None, which is the default, is Lightning's for true
-            callbacks = [callback for callback in callbacks if not isinstance(callback, RewardProgressBar)]
+            callbacks = [callback for callback in callbacks if not isinstance(callback, LivePanel)]
         return super()._instantiate_trainer(config, callbacks)
 
 

@@ -31,6 +31,9 @@ class StepRecord:
         scores: N scores.
         rewards: (B, G) float32.
         advantages: (B, G) float32.
+        trainer_logps: (N, T) float32, the policy's log-probs of the sampled tokens before the first update; NaN in rows that
+            were not forwarded, for they had nothing to teach.
+        entropies: (N, T) float32, the policy's at the same tokens, nats; NaN likewise.
     """
 
     batch: PromptBatch
@@ -38,6 +41,8 @@ class StepRecord:
     scores: Sequence[Score]
     rewards: Tensor
     advantages: Tensor
+    trainer_logps: Tensor
+    entropies: Tensor
 
 
 class GRPOModule(TrainablePolicy):
@@ -114,10 +119,11 @@ class GRPOModule(TrainablePolicy):
         advantages = group_advantages(rewards, self.objective.scale_advantages)
         counted = rollout.finished if self.objective.mask_truncated_completions else None
         weights = token_weights(rollout.mask, self.objective.loss_type, self.sampling.max_new_tokens, counted)
-        old_logps = torch.zeros_like(rollout.sampling_logps)
+        old_logps, entropies = (torch.full_like(rollout.sampling_logps, torch.nan) for _ in range(2))
         with self.meter.time("train"):
             for iteration in range(self.objective.num_iterations):
-                self.accumulate_gradients(rollout, advantages.flatten(), weights, old_logps, first=iteration == 0)
+                first = iteration == 0
+                self.accumulate_gradients(rollout, advantages.flatten(), weights, old_logps, entropies, first)
                 self.update()
                 if self.not_finite_in_a_row == MOST_IN_A_ROW:
                     file = Path(self.trainer.default_root_dir) / f"not_finite_step_{self.global_step}.pt"
@@ -126,7 +132,7 @@ class GRPOModule(TrainablePolicy):
                     break
         self.trainer.datamodule.cursor = batch.cursor  # type: ignore[attr-defined]
         self.metrics = step_metrics(batch, rollout, scores, rewards) | self.meter.metrics(int(rollout.mask.sum()))
-        return {"record": StepRecord(batch, rollout, scores, rewards, advantages)}
+        return {"record": StepRecord(batch, rollout, scores, rewards, advantages, old_logps, entropies)}
 
     @again_with_half("sampling.max_rollout_rows")
     def sample(self, batch: PromptBatch, generator: torch.Generator | None) -> Rollout:
@@ -189,7 +195,13 @@ class GRPOModule(TrainablePolicy):
 
     @again_with_half("token_budget")
     def accumulate_gradients(
-        self, rollout: Rollout, advantages: Tensor, weights: Tensor, old_logps: Tensor, first: bool
+        self,
+        rollout: Rollout,
+        advantages: Tensor,
+        weights: Tensor,
+        old_logps: Tensor,
+        entropies: Tensor,
+        first: bool,
     ) -> None:
         """The gradient of the loss of the whole rollout, micro-batch by micro-batch; how it is cut changes nothing.
 
@@ -198,6 +210,7 @@ class GRPOModule(TrainablePolicy):
             advantages: (N,).
             weights: (N, T), fixed for the whole step.
             old_logps: (N, T), filled at the first update, read at the next ones.
+            entropies: (N, T), filled at the first update.
             first: whether the policy still is the one that sampled.
         """
         beta, temperature = self.objective.beta, self.sampling.temperature
@@ -209,7 +222,7 @@ class GRPOModule(TrainablePolicy):
             at = micro.row_of, micro.column_of
             logps, entropy = self.policy.log_probs(micro, temperature)
             if first:
-                old_logps[at] = logps.detach()
+                old_logps[at], entropies[at] = logps.detach(), entropy
                 meter.add("sampler_gap", (logps.detach() - rollout.sampling_logps[at]).abs().sum())
             ref_logps = self.policy.reference_log_probs(micro, temperature) if beta else None
             out = policy_loss(

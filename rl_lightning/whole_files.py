@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write under a temporary name, flush to the disk, rename: a reader, or a crash, never sees half a file."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write text or bytes under a temporary name, flush to the disk, rename: a reader, or a crash, never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)

@@ -106,7 +106,12 @@ def differences(ours: Path, theirs: Path) -> list[str]:
     pairs = {}
     for run in (ours, theirs):
         last = max(run.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
-        files = [*run.glob("rollouts/*"), *run.glob("eval_results/*"), last / "adapter_model.safetensors"]
+        files = [
+            *run.glob("rollouts/*"),
+            *run.glob("eval_results/*"),
+            *run.glob("warnings.jsonl"),
+            last / "adapter_model.safetensors",
+        ]
         pairs[run] = {str(f.relative_to(run)): _content(f) for f in files}
         with (run / "metrics.csv").open(newline="") as file:
             rows = [

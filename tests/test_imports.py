@@ -13,11 +13,11 @@ FLOORS = [
     {"types", "whole_files", "isolation", "statistics"},
     {"objective"},
     {"tasks", "scoring", "rollout", "evaluation"},
-    {"policy", "data", "metrics", "resume", "recovery", "checkpoints"},
+    {"policy", "data", "metrics", "resume", "recovery", "checkpoints", "rollout_files", "stalls", "report"},
     {"trainable_policy"},
     {"module"},
     {"callbacks", "loggers"},
-    {"lightning_cli", "comparison", "report"},
+    {"lightning_cli", "comparison", "chat"},
     {"cli"},
     {"__main__"},
 ]
@@ -28,6 +28,8 @@ LIBRARIES = {
     "bitsandbytes": {"policy"},
     "lightning": {"trainable_policy", "module", "data", "callbacks", "loggers", "lightning_cli"},
     "matplotlib": {"report", "comparison"},
+    "rich": {"callbacks"},
+    "pyarrow": {"rollout_files", "report"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -7,8 +7,8 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -22,6 +22,7 @@ SMALL = {
     "model": {"policy": {"quantization": "none"}, "sampling": {"num_generations": 2, "max_new_tokens": 8}},
     "data": {"prompts_per_step": 2, "eval_num_samples": 1, "num_workers": 0},
     "fixed_eval": {"fixed_eval_steps": 1},
+    "rollout_table": {"table_steps": 1},
 }
 
 
@@ -44,11 +45,26 @@ def check(figures: Figures, steps: int) -> None:
     for step in range(steps + 1):
         evaluation = json.loads((run / "eval_results" / f"eval_step_{step}.json").read_text())
         assert figures["eval/mean_tokens"][step] == pytest.approx(evaluation["overall"]["mean_tokens"])
+    assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    rollouts = pd.read_parquet(run / "rollouts")
     for step in range(1, steps + 1):
-        rows = [json.loads(row) for row in (run / "rollouts" / f"step_{step}.jsonl").read_text().splitlines()]
-        assert figures["completion/tokens"][step] == pytest.approx(fmean(row["tokens"] for row in rows))
-        assert figures["reward/mean"][step] == pytest.approx(fmean(row["reward"] for row in rows))
+        rows = rollouts[rollouts.step == step]
+        assert figures["completion/tokens"][step] == pytest.approx(rows.tokens.mean())
+        assert figures["reward/mean"][step] == pytest.approx(rows.reward.mean())
     assert set(figures["completion/tokens"]) == set(range(1, steps + 1))
+
+
+def check_tables(tables: list[list[dict]], steps: int) -> None:
+    """A table a step, and its rows are rollouts of that step."""
+    rollouts = pd.read_parquet("outputs/quickstart/rollouts")
+    assert sorted(table[0]["step"] for table in tables) == list(range(1, steps + 1))
+    for table in tables:
+        rows = rollouts[rollouts.step == table[0]["step"]]
+        by_why = {row["why"]: row for row in table}
+        assert by_why["best"]["reward"] == pytest.approx(rows.reward.max())
+        assert by_why["worst"]["reward"] == pytest.approx(rows.reward.min())
+        assert by_why["longest"]["tokens"] == rows.tokens.max()
+        assert all(row["completion"] in set(rows.completion) for row in table)
 
 
 def test_tensorboard(fit):
@@ -78,6 +94,8 @@ def test_wandb_offline(fit, monkeypatch, tmp_path):
             for name, value in row.items():
                 figures[name][row["trainer/global_step"]] = value
     check(figures, steps=2)
+    tables = [json.loads(path.read_text()) for path in Path("outputs").rglob("files/media/table/rollouts_*.table.json")]
+    check_tables([[dict(zip(table["columns"], row, strict=True)) for row in table["data"]] for table in tables], 2)
 
 
 def history(path: Path) -> Iterator[dict[str, float]]:
@@ -116,6 +134,9 @@ def test_mlflow(fit):
         for name in run.data.metrics:
             figures[name] |= {each.step: each.value for each in client.get_metric_history(run.info.run_id, name)}
     check(figures, steps=2)
+    paths = [Path(client.download_artifacts(run.info.run_id, "rollouts.json")) for run in runs]
+    tables = [json.loads(path.read_text()) for path in paths]
+    check_tables([[dict(zip(table["columns"], row, strict=True)) for row in table["data"]] for table in tables], 2)
 
 
 def test_a_missing_extra_gets_one_line(fit, monkeypatch, tmp_path, capfd):

@@ -49,7 +49,7 @@ def gradient(module, rollout, rewards) -> list[torch.Tensor]:
     module.meter = Meter()
     advantages = group_advantages(rewards).flatten()
     weights = token_weights(rollout.mask, module.objective.loss_type, SAMPLING.max_new_tokens)
-    module.accumulate_gradients(rollout, advantages, weights, torch.zeros_like(rollout.sampling_logps), first=True)
+    module.accumulate_gradients(rollout, advantages, weights, *torch.zeros(2, *rollout.mask.shape), first=True)
     return [p.grad.clone() for p in module.policy.adapter_parameters()]
 
 
@@ -143,7 +143,7 @@ def test_all_groups_dead_leave_no_gradient(own_policy, rollout):
     own_policy.model.zero_grad()
     module.meter = Meter()
     weights = token_weights(rollout.mask, "dapo", 24)
-    module.accumulate_gradients(rollout, torch.zeros(24), weights, torch.zeros_like(rollout.sampling_logps), first=True)
+    module.accumulate_gradients(rollout, torch.zeros(24), weights, *torch.zeros(2, *rollout.mask.shape), first=True)
     assert all(p.grad is None for p in own_policy.adapter_parameters())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rl_lightning.chat import arguments
 from rl_lightning.cli import main
 from rl_lightning.lightning_cli import RLCommandLine
 from tests.conftest import ROOT
@@ -44,6 +45,9 @@ def test_a_command_line_is_understood(command, monkeypatch, tmp_path, capsys):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr("rl_lightning.report.watch.PageServer.serve_forever", lambda self: None)
         assert main(words) == 0
+        return
+    if words[0] == "chat":
+        assert arguments(words[1:]).task == "spell_backward"
         return
     configs = [word for word in words if word.startswith("configs/")]
     assert configs

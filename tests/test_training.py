@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
@@ -89,10 +90,10 @@ def test_a_run_leaves_what_the_readme_says(five_steps):
         *(f"eval_step_{n}.json" for n in (0, 2, 4, 5)),
         "suite.json",
     ]
-    assert sorted(p.name for p in (root / "rollouts").iterdir()) == [f"step_{n}.jsonl" for n in range(1, 6)]
-    lines = [json.loads(line) for line in (root / "rollouts" / "step_1.jsonl").read_text().splitlines()]
-    assert len(lines) == 2 * 4
-    assert {line["index"] for line in lines} == {0, 1}
+    assert [p.name for p in (root / "rollouts").iterdir()] == ["rollouts_000001-000020.parquet"]
+    rollouts = pd.read_parquet(root / "rollouts")
+    assert list(rollouts.step) == [step for step in range(1, 6) for _ in range(2 * 4)]
+    assert list(rollouts["index"]) == [index for index in range(2 * 5) for _ in range(4)]
     results = json.loads((root / "train_results.json").read_text())
     assert results["step"] == 5
     assert results["eval"]["step"] == 5
@@ -184,9 +185,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(five_steps, tmp_path, worker
     root, *_ = five_steps
     run(tmp_path, 3, workers=workers)
     run(tmp_path, 5, ckpt_path=str(resolve_checkpoint("last", tmp_path)), workers=workers)
-    for step in (4, 5):
-        name = f"rollouts/step_{step}.jsonl"
-        assert (tmp_path / name).read_text() == (root / name).read_text()
+    name = "rollouts/rollouts_000001-000020.parquet"
+    assert (tmp_path / name).read_bytes() == (root / name).read_bytes()
     ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert evaluated(tmp_path) == evaluated(root)

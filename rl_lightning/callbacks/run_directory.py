@@ -12,8 +12,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from rl_lightning.callbacks.fixed_eval import FixedEval
+from rl_lightning.callbacks.stall_watch import forget_warnings_after
 from rl_lightning.checkpoints import checkpoint_step, checkpoints, damage
 from rl_lightning.loggers import MetricsCSV
+from rl_lightning.rollout_files import forget_after
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import write_json
 
@@ -24,9 +26,10 @@ _LEFT_BY_A_RUN = (
     "checkpoint-*",
     "train_results.json",
     "metrics.csv",
+    "warnings.jsonl",
 )
 
-_STEP_FILE = re.compile(r"(?:eval_step_|step_)(\d+)\.jsonl?")
+_EVALUATION = re.compile(r"eval_step_(\d+)\.json")
 
 
 class RunDirectory(Callback):
@@ -81,8 +84,10 @@ def _forget_after(trainer: Trainer, root: Path, step: int) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCSV):
             logger.go_on_after(step)
-    for path in [*root.glob("rollouts/*"), *root.glob("eval_results/*")]:
-        if (found := _STEP_FILE.fullmatch(path.name)) and int(found[1]) > step:
+    forget_after(root / "rollouts", step)
+    forget_warnings_after(root, step)
+    for path in root.glob("eval_results/*"):
+        if (found := _EVALUATION.fullmatch(path.name)) and int(found[1]) > step:
             path.unlink()
 
 

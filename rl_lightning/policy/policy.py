@@ -119,9 +119,29 @@ class Policy(nn.Module):
         """What is trained."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
+    def adapter_rms(self) -> float:
+        """Root mean square of LoRA's B matrices, which start at zero: how far the policy has gone from the base."""
+        matrices = [p.detach() for name, p in self.model.named_parameters() if "lora_B" in name]
+        norms = torch.stack(torch._foreach_norm(matrices))
+        return float(torch.linalg.vector_norm(norms)) / sum(p.numel() for p in matrices) ** 0.5
+
     def save_adapter(self, directory: Path) -> None:
         """Write a PEFT adapter directory; `PeftModel.from_pretrained(base, directory)` reads it."""
         self.model.save_pretrained(directory, save_embedding_layers=False)  # True asks the model hub
+
+    def load_adapter(self, directory: Path) -> None:
+        """Take over the adapter of a PEFT directory.
+
+        Raises:
+            UserError: it is of another shape, or of another model.
+        """
+        try:
+            found = self.model.load_adapter(str(directory), "default", is_trainable=True)
+            wrong = [*found.unexpected_keys, *(key for key in found.missing_keys if "lora_" in key)]
+        except (RuntimeError, ValueError, OSError) as error:
+            wrong = [next(line for line in str(error).splitlines()[::-1] if line.strip()).strip()]
+        if wrong:
+            raise UserError(f"ckpt_path: the adapter in {directory} does not fit this model: {wrong[0]}")
 
     def _rollout_network(self, merged: bool) -> RolloutNetwork | ThroughTransformers:
         """The policy written out for decoding, if that says what the policy says; else through transformers."""

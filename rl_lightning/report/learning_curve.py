@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rl_lightning.report.run_files import evaluations, series
 
@@ -24,7 +26,8 @@ def table(run: Path) -> str:
 
 
 def draw(run: Path, picture: Path) -> None:
-    """Three panels over optimizer steps: held-out accuracy, reward of the samples, length of the samples.
+    """Three panels over optimizer steps: held-out accuracy, reward of the samples, length of the samples. What the run has not is
+    left blank.
 
     Args:
         run: the run directory.
@@ -35,23 +38,11 @@ def draw(run: Path, picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    found = evaluations(run)
-    steps = [e["step"] for e in found]
+    found = evaluations(run) if any((run / "eval_results").glob("eval_step_*.json")) else []
     figure, (accuracy, reward, length) = plt.subplots(1, 3, figsize=(13, 3.9), constrained_layout=True)
-    for task in found[0]["tasks"]:
-        accuracy.plot(steps, [e["tasks"][task]["accuracy"] for e in found], linewidth=1, alpha=0.8, label=task)
-    overall = [e["overall"] for e in found]
-    accuracy.errorbar(
-        steps,
-        [o["accuracy"] for o in overall],
-        [1.96 * o["standard_error"] for o in overall],
-        color="black",
-        linewidth=2.5,
-        capsize=3,
-        label=f"all {overall[0]['n']} (95%)",
-    )
+    if found:
+        _draw_accuracy(accuracy, found)
     accuracy.set(title="Held-out problems answered exactly (greedy)", ylim=(0, 1.03))
-    accuracy.legend(fontsize=7, loc="lower right")
     for name, label in (("reward/exact", "exactly right"), ("reward/well_formed", "well formed")):
         reward.plot(*series(run, name), label=label)
     reward.set(title="Training samples: share", ylim=(0, 1.03))
@@ -64,3 +55,20 @@ def draw(run: Path, picture: Path) -> None:
         axis.grid(alpha=0.3)
     figure.savefig(picture, dpi=110)
     plt.close(figure)
+
+
+def _draw_accuracy(axis: Any, found: Sequence[dict[str, Any]]) -> None:
+    """Every task thin, all together thick, with 95% intervals."""
+    steps, overall = [e["step"] for e in found], [e["overall"] for e in found]
+    for task in found[0]["tasks"]:
+        axis.plot(steps, [e["tasks"][task]["accuracy"] for e in found], linewidth=1, alpha=0.8, label=task)
+    axis.errorbar(
+        steps,
+        [o["accuracy"] for o in overall],
+        [1.96 * o["standard_error"] for o in overall],
+        color="black",
+        linewidth=2.5,
+        capsize=3,
+        label=f"all {overall[0]['n']} (95%)",
+    )
+    axis.legend(fontsize=7, loc="lower right")

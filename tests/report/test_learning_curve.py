@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from rl_lightning.callbacks import LearningCurve
 from rl_lightning.report.learning_curve import draw, table
 from rl_lightning.types import UserError
 
@@ -29,6 +31,14 @@ def test_the_table_is_in_order_of_steps_with_the_gain(finished_run):
 def test_the_picture_is_a_picture(finished_run):
     draw(finished_run, finished_run / "curve.png")
     assert (finished_run / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_end_of_a_run_leaves_the_picture_also_without_an_evaluation(finished_run, tmp_path_factory):
+    bare = tmp_path_factory.mktemp("bare")
+    (bare / "metrics.csv").write_text("completion/tokens,step\n7,1\n30,3\n")
+    for run in (finished_run, bare):
+        LearningCurve().on_train_end(SimpleNamespace(is_global_zero=True, default_root_dir=run), None)
+        assert (run / "learning_curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
 def test_a_directory_without_a_run_is_named(tmp_path):

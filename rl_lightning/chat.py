@@ -1,0 +1,187 @@
+"""`python -m rl_lightning chat`: ask the policy something, and see its thinking, its answer, and what that is worth."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+import torch
+import yaml
+
+from rl_lightning.checkpoints import resolve_checkpoint
+from rl_lightning.policy import Policy, PolicyConfig
+from rl_lightning.rollout import Sampling, sample_groups
+from rl_lightning.scoring import Scorer
+from rl_lightning.tasks.answers import extract_answer, is_well_formed
+from rl_lightning.tasks.prompts import SYSTEM_PROMPT, PromptTemplate
+from rl_lightning.tasks.stream import TaskMixture, TaskSpec, eval_problems
+from rl_lightning.types import Problem, PromptBatch, Rollout, Score, UserError
+
+_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
+_SCORE_SECONDS = 10.0
+
+
+@dataclass
+class Settings:
+    """What a config says that matters to one answer."""
+
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+    datasets: dict[str, TaskSpec] = field(default_factory=dict)
+    system_prompt: str = SYSTEM_PROMPT
+    eval_seed: int = 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"chat: {message}")
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The command line, read.
+
+    Raises:
+        UserError: it cannot be.
+    """
+    parser = _Parser(
+        prog="python -m rl_lightning chat",
+        description="Ask the policy questions, from the terminal or from standard input; or show it a task's problem.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest; left out: the base model")
+    parser.add_argument("--config", type=Path, help="the settings; left out: the run's config.yaml")
+    parser.add_argument("--task", help="show a problem of this task instead, and score the answer")
+    parser.add_argument("--index", type=int, help="its number, as in eval_results/; 0 where it is left out")
+    parser.add_argument("--max_new_tokens", type=int, help="length limit; left out: as in the config")
+    args = parser.parse_args(words)
+    if args.ckpt_path is None and args.config is None:
+        parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask the base model")
+    if args.index is not None and (args.task is None or args.index < 0):
+        parser.error("--index is the number of a problem, 0 or more, and needs --task")
+    return args
+
+
+def main(words: Sequence[str]) -> None:
+    """Ask and show, until the questions end.
+
+    Raises:
+        UserError: a mistake on the command line, in the config or in the checkpoint.
+    """
+    args = arguments(words)
+    checkpoint = None if args.ckpt_path is None else _checkpoint(Path(args.ckpt_path).expanduser())
+    settings = read_settings(args.config or checkpoint.parent / "config.yaml")  # type: ignore[union-attr]
+    if args.max_new_tokens is not None:
+        settings.sampling.max_new_tokens = args.max_new_tokens
+        settings.sampling.__post_init__()
+    problem = None if args.task is None else task_problem(settings, args.task, args.index or 0)
+    policy = Policy(settings.policy, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    if checkpoint is not None:
+        policy.load_adapter(checkpoint)
+    try:
+        if problem is not None:
+            rollout = answer(policy, settings, problem)
+            print(f"{problem.question.strip()}\n\n{shown(rollout)}\n{verdict(settings, problem, rollout)}")
+            return
+        for question in questions():
+            print(shown(answer(policy, settings, Problem("chat", 0, question, {}))), flush=True)
+    except KeyboardInterrupt:
+        print()
+
+
+def _checkpoint(path: Path) -> Path:
+    """The checkpoint directory; of a run the newest whole one."""
+    is_run = path.is_dir() and (any(path.glob("checkpoint-*")) or (path / "config.yaml").is_file())
+    return resolve_checkpoint("last" if is_run else str(path), path if is_run else path.parent).parent
+
+
+def read_settings(path: Path) -> Settings:
+    """The parts of a config file that matter here; a trainer and callbacks are not needed to ask a question.
+
+    Raises:
+        UserError: it cannot be read, or a value is not allowed.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        data, model = config.get("data") or {}, config.get("model") or {}
+    except OSError as error:
+        raise UserError(f"chat: {path}: {error.strerror}; name the settings by --config") from error
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        raise UserError(f"chat: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
+    wanted = {name: model[name] for name in ("policy", "sampling") if name in model}
+    wanted |= {name: data[name] for name in ("datasets", "system_prompt", "eval_seed") if name in data}
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--settings", type=Settings)
+    try:
+        return parser.instantiate_classes(parser.parse_object({"settings": wanted})).settings
+    except jsonargparse.ArgumentError as error:
+        raise UserError(f"chat: {path}: {' '.join(str(error).split()).partition(' Given value type:')[0]}") from error
+
+
+def task_problem(settings: Settings, task: str, index: int) -> Problem:
+    """The task's evaluation problem of that number: by the config's settings for the task, or by the task's own.
+
+    Raises:
+        UserError: no such task, or the task has fewer different problems.
+    """
+    mixture = TaskMixture({task: settings.datasets.get(task, TaskSpec())})
+    problems = eval_problems(mixture, settings.eval_seed, index + 1)
+    if len(problems) <= index:
+        raise UserError(f"chat: --index {index}: {task} has only {len(problems)} different problems; the first is 0")
+    return problems[index]
+
+
+def questions() -> Iterator[str]:
+    """From a terminal a question a line, until an empty one or its end; else all of standard input is one question."""
+    if not sys.stdin.isatty():
+        if text := sys.stdin.read().strip():
+            yield text
+        return
+    print("Ask; an empty line ends.")
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            return
+        if not text:
+            return
+        yield text
+
+
+def answer(policy: Policy, settings: Settings, problem: Problem) -> Rollout:
+    """The likeliest completion, as in the evaluation."""
+    ids = torch.tensor([PromptTemplate(policy.tokenizer, settings.system_prompt).token_ids(problem.question)])
+    policy.refuse_longer(ids.shape[1] + settings.sampling.max_new_tokens)
+    batch = PromptBatch((problem,), ids, torch.tensor([ids.shape[1]]), cursor=0).to(policy.device)
+    with policy.sampling() as model:
+        return sample_groups(
+            model, batch, settings.sampling, policy.end_token_ids, policy.decode_text, None, policy.pad_token_id
+        )
+
+
+def shown(rollout: Rollout) -> str:
+    """Think and answer set apart, and the whole text where it has another form."""
+    (text,), (tokens,), (finished,) = rollout.texts, rollout.lengths.tolist(), rollout.finished.tolist()
+    think, found = _THINK.search(text), extract_answer(text)
+    parts = [f"think   {think[1].strip()}"] if think and is_well_formed(text) else [f"text    {text.strip()}"]
+    parts.append(f"answer  {found}" if found else "answer  none between <answer> and </answer>")
+    parts.append(f"tokens  {tokens}" + ("" if finished else ", cut off at the length limit"))
+    return "\n".join(parts)
+
+
+def verdict(settings: Settings, problem: Problem, rollout: Rollout) -> str:
+    """What the task's scorer says of the answer, and what it expected."""
+    mixture: Any = TaskMixture({problem.task: settings.datasets.get(problem.task, TaskSpec())})
+    scorer = Scorer(mixture, workers=1, seconds=_SCORE_SECONDS)
+    try:
+        score: Score = scorer([problem], rollout.texts)[0]
+    finally:
+        scorer.close()
+    right = "right" if score.exact == 1 else "wrong"
+    why = f", {score.failure}" if score.failure else ""
+    return f"score   {right}, {score.partial:.2f} of 1{why}; expected: {problem.entry.get('answer')}"

@@ -1,0 +1,150 @@
+"""What a run shows while it goes on: on a terminal, and without one."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from rl_lightning.callbacks import FixedEval, LivePanel, live_panel
+from rl_lightning.callbacks.live_panel import Figures, clock, line, panel
+
+FIGURES = Figures(10, 60, 0.42, 0.31, 0.94, 1234.4, (5_200_000_000, 8_000_000_000), 3723.0, 0.5, 0.125)
+
+
+def text(renderable, width: int = 80) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(renderable)
+    return console.file.getvalue()
+
+
+def test_a_line_has_all_figures():
+    assert line(FIGURES) == (
+        "step 10/60  reward 0.420  right 31%  accuracy 0.500 (+0.125)  live groups 94%  tokens/s 1,234  "
+        "memory 5.2 of 8.0 GB  left 1:02:03"
+    )
+    bare = replace(FIGURES, max_steps=None, memory=None, seconds_left=None, accuracy=None, gain=None, live=None)
+    assert line(bare) == "step 10  reward 0.420  right 31%  tokens/s 1,234"
+
+
+def test_the_panel_has_them_too_and_counts_down():
+    shown = text(panel(FIGURES, "outputs/run", since=3))
+    wider = replace(FIGURES, reward=-10.0, tokens_per_second=123456.0, live=1.0)
+    for part in ("outputs/run", "step 10/60", "1:02:00", "0.420", "0.500 (+0.125)", "94%", "1,234", "5.2 of 8.0 GB"):
+        assert part in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert {len(row) for row in shown.splitlines()} == {max(map(len, text(panel(wider, "outputs/run")).splitlines()))}
+    assert "step 10" in text(panel(replace(FIGURES, max_steps=None, seconds_left=None), "run"))
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599.7, "1:00:00"), (61, "1:01")])
+def test_the_clock(seconds, shown):
+    assert clock(seconds) == shown
+
+
+class Terminal(io.StringIO):
+    """Keeps what is written, and says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def play(tmp_path, monkeypatch):
+    """Three steps with an evaluation's line after the second, 4 seconds each, written to the given standard output."""
+    now = 0.0
+    monkeypatch.setattr(live_panel.time, "monotonic", lambda: now)
+    monkeypatch.setenv("TERM", "xterm")
+    (tmp_path / "eval_results").mkdir()
+    first = {"suite": "s", "step": 0, "overall": {"accuracy": 0.25}}
+    (tmp_path / "eval_results" / "eval_step_0.json").write_text(json.dumps(first))
+
+    def run(out, bar: LivePanel) -> str:
+        nonlocal now
+        monkeypatch.setattr("sys.stdout", out)
+        evaluation = FixedEval()
+        evaluation.latest = first
+        metrics = {"reward/mean": 0.5, "reward/exact": 0.4, "time/sampled_tokens_per_second": 99.0}
+        module = SimpleNamespace(metrics=metrics)
+        trainer = SimpleNamespace(
+            global_step=0,
+            max_steps=3,
+            default_root_dir=tmp_path,
+            callbacks=[evaluation],
+            is_global_zero=True,
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        )
+        bar.setup(trainer, module, "fit")
+        bar.on_train_start(trainer, module)
+        for step in (1, 2, 3):
+            trainer.global_step, now = step, now + 4
+            bar.on_train_batch_end(trainer, module, None, None, step)
+            if bar._live is not None:
+                bar._live.refresh()
+            if step == 2:
+                evaluation.latest = {"suite": "s", "step": 2, "overall": {"accuracy": 0.75}}
+                bar.print("step 2: accuracy 0.750 [on 4] held-out problems")
+        bar.on_train_end(trainer, module)
+        bar.teardown(trainer, module, "fit")
+        return out.getvalue()
+
+    return run
+
+
+def test_without_a_terminal_there_are_plain_lines_now_and_then(play):
+    lines = play(io.StringIO(), LivePanel(plain_seconds=5)).splitlines()
+    assert lines == [
+        "step 1/3  reward 0.500  right 40%  accuracy 0.250  tokens/s 99  left 0:08",
+        "step 2: accuracy 0.750 [on 4] held-out problems",
+        "step 3/3  reward 0.500  right 40%  accuracy 0.750 (+0.500)  tokens/s 99  left 0:00",
+    ]
+
+
+def test_on_a_terminal_the_panel_stays_below_what_is_printed_and_is_gone_at_the_end(play):
+    written = play(Terminal(), LivePanel())
+    screen = on_screen(written)
+    assert screen == [
+        "step 2: accuracy 0.750 [on 4] held-out problems",
+        "step 3/3  reward 0.500  right 40%  accuracy 0.750 (+0.500)  tokens/s 99  left 0:00",
+    ]
+    assert "live groups" not in written
+    assert "step 2/3" in written
+    assert written.rstrip().endswith("left 0:00")
+    assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1  # the cursor comes back
+
+
+def on_screen(written: str) -> list[str]:
+    """The lines that a terminal shows in the end: cursor up, line erased, carriage return, new line; colours are dropped."""
+    import re
+
+    rows, row, column = [""], 0, 0
+    for token in re.findall(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x1b]", written):
+        if token == "\n":
+            row, column = row + 1, 0
+            rows += [""] * (row + 1 - len(rows))
+        elif token == "\r":
+            column = 0
+        elif token.startswith("\x1b["):
+            if token.endswith("A"):
+                row -= int(token[2:-1] or 1)
+            elif token.endswith("K"):
+                rows[row] = ""
+        else:
+            rows[row] = rows[row][:column].ljust(column) + token + rows[row][column + 1 :]
+            column += 1
+    return [line.rstrip() for line in rows if line.strip()]
+
+
+def test_an_exception_gives_the_terminal_back(play, monkeypatch):
+    bar = LivePanel()
+    monkeypatch.setattr(bar, "_collect", lambda *args: 1 / 0)
+    out = Terminal()
+    with pytest.raises(ZeroDivisionError):
+        play(out, bar)
+    bar.on_exception(None, None, ZeroDivisionError())
+    assert out.getvalue().count("\x1b[?25h") == 1
