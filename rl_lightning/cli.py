@@ -56,38 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         if not args or args[0] in ("-h", "--help"):
             print(_USAGE)
-        elif args[0] == "tasks":
-            print(_tasks(args[1:]), flush=True)
-        elif args[0] == "plan":
-            return _plan(args[1:])
-        elif args[0] == "compare":
-            from rl_lightning.comparison.command import main as compare
-
-            compare(args[1:])
-        elif args[0] == "report":
-            from rl_lightning.report.command import main as report
-
-            report(args[1:])
-        elif args[0] == "chat":
-            quiet()
-            from rl_lightning.chat import main as chat
-
-            chat(args[1:])
-        elif args[0] in ("fit", "validate"):
-            quiet()  # first, for some of it is said at import
-            # Seconds of imports that `tasks` can do without.
-            from rl_lightning.lightning_cli import MisconfigurationException, RLCommandLine
-
-            try:
-                if (signal := RLCommandLine().stopped_by) is not None:
-                    print(f"stopped; to go on: {_going_on(args)}")
-                    return 128 + signal
-            except MisconfigurationException as error:  # Lightning's own word for a mistake of the user's
-                raise UserError(" ".join(str(error).split())) from error
-        else:
-            raise UserError(
-                f"{args[0]!r} is not a command; there are: fit, validate, compare, report, plan, chat, tasks"
-            )
+            return 0
+        if args[0] not in _COMMANDS:
+            raise UserError(f"{args[0]!r} is not a command; there are: {', '.join(_COMMANDS)}")
+        return _COMMANDS[args[0]](args) or 0
     except UserError as error:
         print(f"error: {_last_line(error)}", file=sys.stderr)
         return 2
@@ -107,6 +79,42 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
     return 0
+
+
+# Each command imports what it needs when it is asked for: seconds that others can do without.
+
+
+def _train(args: list[str]) -> int:
+    """`fit` and `validate`."""
+    quiet()  # first, for some of it is said at import
+    from rl_lightning.lightning_cli import MisconfigurationException, RLCommandLine
+
+    try:
+        if (signal := RLCommandLine().stopped_by) is not None:
+            print(f"stopped; to go on: {_going_on(args)}")
+            return 128 + signal
+    except MisconfigurationException as error:  # Lightning's own word for a mistake of the user's
+        raise UserError(" ".join(str(error).split())) from error
+    return 0
+
+
+def _compare(args: list[str]) -> None:
+    from rl_lightning.comparison.command import main as compare
+
+    compare(args[1:])
+
+
+def _report(args: list[str]) -> None:
+    from rl_lightning.report.command import main as report
+
+    report(args[1:])
+
+
+def _chat(args: list[str]) -> None:
+    quiet()
+    from rl_lightning.chat import main as chat
+
+    chat(args[1:])
 
 
 def _going_on(args: list[str]) -> str:
@@ -144,7 +152,7 @@ def _plan(args: list[str]) -> int:
     parser = argparse.ArgumentParser("rl_lightning plan", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--vram", type=float)
     try:
-        own, rest = parser.parse_known_args(args)
+        own, rest = parser.parse_known_args(args[1:])
     except argparse.ArgumentError as error:
         raise UserError(f"{error.argument_name}: {error.message}; it must be a number of GB, such as 8") from error
     quiet()
@@ -157,12 +165,23 @@ def _plan(args: list[str]) -> int:
     return 0 if plan.fits else 1
 
 
-def _tasks(names: list[str]) -> str:
+def _tasks(args: list[str]) -> None:
     from rl_lightning.tasks.catalogue import catalogue, describe
 
-    if len(names) > 1:
-        raise UserError(f"tasks: takes one name, not {len(names)}")
-    return describe(names[0]) if names else catalogue()
+    if len(args) > 2:
+        raise UserError(f"tasks: takes one name, not {len(args) - 1}")
+    print(describe(args[1]) if args[1:] else catalogue(), flush=True)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
+    "fit": _train,
+    "validate": _train,
+    "compare": _compare,
+    "report": _report,
+    "plan": _plan,
+    "chat": _chat,
+    "tasks": _tasks,
+}
 
 
 def _last_line(error: UserError) -> str:

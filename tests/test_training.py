@@ -201,8 +201,8 @@ def test_evaluation_changes_not_one_bit_of_the_run(five_steps, tmp_path, samples
     run(tmp_path, 5, evaluate=samples is not None, samples=samples)
     ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
-    name = "rollouts/step_5.jsonl"
-    assert (tmp_path / name).read_text() == (root / name).read_text()
+    name = "rollouts/rollouts_000001-000020.parquet"
+    assert (tmp_path / name).read_bytes() == (root / name).read_bytes()
     states = [torch.load(path / "checkpoint-5" / "trainer.ckpt", weights_only=True) for path in (tmp_path, root)]
     for part in ("sampler", "random_states", "optimizer_states", "ReasoningGymDataModule"):
         ours, theirs = (list(leaves(state[part])) for state in states)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rl_lightning.report.intervals import accuracy_interval
 from rl_lightning.report.run_files import Run
 
 MOST_POINTS = 400
@@ -108,15 +107,14 @@ def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
         ]
         if not found:
             continue
-        intervals = [accuracy_interval(figures) for _, figures in found]
         lines.append(
             {
                 "label": run.name if len(runs) > 1 else "accuracy",
                 "colour": colour,
                 "x": [step for step, _ in found],
                 "y": [_number(figures["accuracy"]) for _, figures in found],
-                "low": [_number(low) for low, _ in intervals],
-                "high": [_number(high) for _, high in intervals],
+                "low": [_number(figures["low"]) for _, figures in found],
+                "high": [_number(figures["high"]) for _, figures in found],
             }
         )
     chart = {"title": task or "All held-out problems", "unit": "share", "zero": True, "about": "", "lines": lines}

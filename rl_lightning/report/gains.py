@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rl_lightning.report.intervals import mcnemar, paired_interval
 from rl_lightning.report.run_files import Run
+from rl_lightning.statistics import paired_difference, sign_flip_p
 
 Figures = dict[str, Any]
 
@@ -36,11 +36,10 @@ def gain_between(first: Figures, last: Figures, task: str | None = None) -> Figu
         return None
     old = [float(before[row["task"], row["index"]]) for row in rows]
     new = [float(row["exact"]) for row in rows]
-    mean, low, high = paired_interval(old, new)
-    better = sum(b > a for a, b in zip(old, new, strict=True))
-    worse = sum(b < a for a, b in zip(old, new, strict=True))
-    figures = {"n": len(rows), "mean": mean, "low": low, "high": high, "better": better, "worse": worse}
-    return {**figures, "p": mcnemar(old, new)}
+    gain = paired_difference(old, new, [row["task"] for row in rows])
+    signs = [(b > a) - (b < a) for a, b in zip(old, new, strict=True)]
+    changed = {"better": signs.count(1), "worse": signs.count(-1), "p": sign_flip_p(signs)}
+    return {"n": len(rows), "mean": gain.mean, "low": gain.low, "high": gain.high, **changed}
 
 
 def since_start(run: Run, task: str | None = None) -> Figures | None:

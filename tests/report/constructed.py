@@ -158,7 +158,8 @@ def _figures(rows: list[dict[str, Any]]) -> dict[str, Any]:
     accuracy = sum(row["exact"] for row in rows) / n
     tokens = sum(row["tokens"] for row in rows) / n
     error = math.sqrt(accuracy * (1 - accuracy) / n)
-    return {"n": n, "accuracy": accuracy, "standard_error": error, "mean_tokens": tokens, "truncated": 0.0}
+    ends = {"low": max(0.0, accuracy - 1.96 * error), "high": min(1.0, accuracy + 1.96 * error)}
+    return {"n": n, "accuracy": accuracy, **ends, "standard_error": error, "mean_tokens": tokens, "truncated": 0.0}
 
 
 def _write_rollouts(

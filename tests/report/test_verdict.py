@@ -8,7 +8,6 @@ import pytest
 
 from rl_lightning.report.curves import decimate
 from rl_lightning.report.gains import gain_between
-from rl_lightning.report.intervals import mcnemar, paired_interval, share_interval
 from rl_lightning.report.run_files import Run
 from rl_lightning.report.verdict import verdict
 
@@ -21,7 +20,8 @@ def evaluation(step, right, n=100, suite="s", task=lambda index: "t"):
 
 
 def figure(rows):
-    return {"n": len(rows), "accuracy": sum(row["exact"] for row in rows) / len(rows)}
+    accuracy = sum(row["exact"] for row in rows) / len(rows)
+    return {"n": len(rows), "accuracy": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1}
 
 
 def judged(tmp_path, *evaluations):
@@ -76,24 +76,11 @@ def test_one_evaluation_is_no_answer(tmp_path):
     assert judged(tmp_path, evaluation(0, range(20)))["word"] == "Not known yet."
 
 
-def test_wilson_by_its_defining_equation():
-    """Its ends are the shares whose own normal interval just reaches what was seen."""
-    for share in share_interval(0.3, 50):
-        assert abs(0.3 - share) == pytest.approx(1.959964 * math.sqrt(share * (1 - share) / 50))
-    assert share_interval(1.0, 50)[0] == pytest.approx(0.9287, abs=1e-4)
-
-
-def test_all_right_twice_still_has_an_interval():
-    mean, low, high = paired_interval([1.0] * 50, [1.0] * 50)
-    assert mean == 0
-    assert low < -0.02
-    assert high > 0.02
-
-
-def test_mcnemar_counts_coins():
-    before, after = [0.0] * 7 + [1.0], [1.0] * 7 + [0.0]
-    assert mcnemar(before, after) == pytest.approx(2 * (1 + 8) / 2**8)
-    assert mcnemar([1.0], [1.0]) == 1
+def test_a_difference_between_runs_counts_what_changed():
+    gain = gain_between(evaluation(10, range(1, 9)), evaluation(10, range(2)))
+    assert (gain["better"], gain["worse"], gain["mean"]) == (1, 7, -0.06)
+    assert gain["low"] < -0.06 < gain["high"]
+    assert gain["p"] == pytest.approx(2 * (1 + 8) / 2**8)
 
 
 def test_joined_points_keep_their_extremes_and_gaps():
