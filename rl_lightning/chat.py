@@ -16,6 +16,9 @@ import yaml
 
 from rl_lightning.checkpoints import resolve_checkpoint
 from rl_lightning.policy import Policy, PolicyConfig
+from rl_lightning.policy.adapters import load_adapter
+from rl_lightning.policy.phases import Work
+from rl_lightning.policy.plan import card_of, make_plan
 from rl_lightning.rollout import Sampling, sample_groups
 from rl_lightning.scoring import Scorer
 from rl_lightning.tasks.answers import extract_answer, is_well_formed
@@ -25,6 +28,8 @@ from rl_lightning.types import Problem, PromptBatch, Rollout, Score, UserError
 
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _SCORE_SECONDS = 10.0
+_PROMPT_TOKENS = 1024
+"""Of a question, for the memory plan; a longer one is answered too."""
 
 
 @dataclass
@@ -80,9 +85,12 @@ def main(words: Sequence[str]) -> None:
         settings.sampling.max_new_tokens = args.max_new_tokens
         settings.sampling.__post_init__()
     problem = None if args.task is None else task_problem(settings, args.task, args.index or 0)
-    policy = Policy(settings.policy, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    # One prompt, one answer: a merged copy of the weights only where there is room for it.
+    work = Work(1, 1, _PROMPT_TOKENS, settings.sampling.max_new_tokens)
+    policy = Policy(make_plan(settings.policy, work, "auto", 1, card_of(device)).apply(settings.policy), device)
     if checkpoint is not None:
-        policy.load_adapter(checkpoint)
+        load_adapter(policy.model, checkpoint)
     try:
         if problem is not None:
             rollout = answer(policy, settings, problem)

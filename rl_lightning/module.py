@@ -10,13 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rl_lightning.evaluation import Draws, draws_of
 from rl_lightning.metrics import Meter, step_metrics
 from rl_lightning.objective import Objective, group_advantages, policy_loss, token_weights
 from rl_lightning.policy import PolicyConfig, Schedule, cut
 from rl_lightning.recovery import MOST_IN_A_ROW, again_with_half, keep_for_inspection
-from rl_lightning.rollout import Sampling, sample_groups
-from rl_lightning.scoring import Reward, Scorer, WeightedReward
+from rl_lightning.rollout import Sampling
+from rl_lightning.scoring import Reward, WeightedReward
 from rl_lightning.trainable_policy import TrainablePolicy
 from rl_lightning.types import PromptBatch, Rollout, Score, UserError, require
 
@@ -106,8 +105,6 @@ class GRPOModule(TrainablePolicy):
         self.score_workers, self.score_seconds = score_workers, score_seconds
         self.generator = torch.Generator().manual_seed(seed)
         self.not_finite_in_a_row = 0
-        self.eval_draws: Draws | None = None
-        """How evaluations draw, None for greedily; `FixedEval` sets it."""
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """One trip: prompts, group sampling, scoring, advantages, and `num_iterations` updates."""
@@ -135,54 +132,12 @@ class GRPOModule(TrainablePolicy):
         return {"record": StepRecord(batch, rollout, scores, rewards, advantages, old_logps, entropies)}
 
     @again_with_half("sampling.max_rollout_rows")
-    def sample(self, batch: PromptBatch, generator: torch.Generator | None) -> Rollout:
-        """A group of completions a prompt, or one greedy completion where there is no generator."""
-        draws = generator and generator.clone_state()
-        rollout = self._roll(batch, self.sampling, draws)
-        if generator is not None and draws is not None:
-            generator.set_state(draws.get_state())
+    def sample(self, batch: PromptBatch, generator: torch.Generator) -> Rollout:
+        """A group of completions a prompt; the generator moves on when it has them."""
+        draws = generator.clone_state()
+        rollout = self.roll(batch, self.sampling, draws)
+        generator.set_state(draws.get_state())
         return rollout
-
-    @again_with_half("sampling.max_rollout_rows")
-    def answer(self, batch: PromptBatch, draws: Draws | None) -> Rollout:
-        """Completions for an evaluation, greedy or drawn, in no more memory than training needs: so many rows decode at once
-        as the plan allows, and no more prompts are kept than of a training step."""
-        rows = self.plan.eval_rows
-        if self.sampling.max_rollout_rows != "auto":
-            rows = min(rows, self.sampling.max_rollout_rows)
-        prompts = min(rows, self.plan.work.prompts)
-        length = self.sampling.max_new_tokens
-        if draws is None:
-            return self._roll(batch, replace(self.sampling, max_rollout_rows=rows), None, prompts)
-        uniforms = draws_of(batch.problems, draws.samples, length)
-        return self._roll(
-            batch, Sampling(draws.samples, length, draws.temperature, max_rollout_rows=rows), uniforms, prompts
-        )
-
-    def _roll(
-        self,
-        batch: PromptBatch,
-        sampling: Sampling,
-        draws: torch.Generator | Tensor | None,
-        prompts_at_once: int | None = None,
-    ) -> Rollout:
-        policy, group = self.policy, 1 if draws is None else sampling.num_generations
-
-        def ended(row: int, text: str) -> None:  # is scored while the others are being written
-            self.scorer.begin(batch.problems[row // group], text)
-
-        with policy.sampling() as model:
-            return sample_groups(
-                model,
-                batch,
-                sampling,
-                policy.end_token_ids,
-                policy.decode_text,
-                draws,
-                policy.pad_token_id,
-                ended,
-                prompts_at_once=prompts_at_once,
-            )
 
     def judge(self, batch: PromptBatch, rollout: Rollout) -> tuple[list[Score], Tensor]:
         """N scores and (B, G) rewards."""
@@ -259,17 +214,3 @@ class GRPOModule(TrainablePolicy):
         optimizer.step()
         optimizer.zero_grad()
         self.lr_schedulers().step()  # type: ignore[union-attr]
-
-    def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """An evaluation's completions and their scores; random states stay as they are."""
-        rollout = self.answer(batch, self.eval_draws)
-        problems = [problem for problem in batch.problems for _ in range(rollout.group_size)]
-        return {"rollout": rollout, "scores": self.scorer(problems, rollout.texts)}
-
-    def setup(self, stage: str) -> None:
-        """Scorers for the data module's tasks."""
-        self.scorer = Scorer(self.trainer.datamodule.mixture, self.score_workers, self.score_seconds)  # type: ignore[attr-defined]
-
-    def teardown(self, stage: str) -> None:
-        """Stop their processes."""
-        self.scorer.close()

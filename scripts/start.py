@@ -1,8 +1,8 @@
 """Set everything up, then go: `python scripts/start.py quickstart` or `python scripts/start.py test`.
 
 Needs Python 3.11 or newer and nothing else, on Linux, macOS and Windows. The first time it makes an environment in .venv and
-installs the versions in constraints.txt into it; after that it starts at once. fit, validate, compare, report, chat and tasks are
-handed to `python -m rl_lightning`, so `python scripts/start.py fit --config …` works without activating anything.
+installs the versions in constraints.txt into it; after that it starts at once. fit, validate, compare, report, plan, chat
+and tasks are handed to `python -m rl_lightning`, so `python scripts/start.py fit --config …` works without activating anything.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main() -> int:
         print(f"error: Python {sys.version.split()[0]} is too old; 3.11 or newer is needed", file=sys.stderr)
         return 2
     jobs: dict[str, Callable[[list[str]], int]] = {"quickstart": quickstart, "test": test}
-    if words[0] not in (commands := [*jobs, "fit", "validate", "compare", "report", "chat", "tasks"]):
+    if words[0] not in (commands := [*jobs, "fit", "validate", "compare", "report", "plan", "chat", "tasks"]):
         near = difflib.get_close_matches(words[0], commands, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         print(f"error: {words[0]!r} is not a command; {hint}there are: {', '.join(commands)}", file=sys.stderr)

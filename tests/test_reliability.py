@@ -247,10 +247,10 @@ def test_too_little_memory_for_the_update_halves_the_budget_and_changes_nothing(
 
 
 def test_too_little_memory_for_the_rollout_halves_its_rows_and_samples_the_same(tmp_path, monkeypatch):
-    from rl_lightning import module as grpo
+    from rl_lightning import trainable_policy
 
     run(tmp_path / "roomy", 2, evaluate=False)
-    sample_groups = grpo.sample_groups
+    sample_groups = trainable_policy.sample_groups
 
     def scarce(model, batch, sampling, *args, **kwargs):
         if sampling.max_rollout_rows > 3:
@@ -258,7 +258,7 @@ def test_too_little_memory_for_the_rollout_halves_its_rows_and_samples_the_same(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sample_groups(model, batch, sampling, *args, **kwargs)
 
-    monkeypatch.setattr(grpo, "sample_groups", scarce)
+    monkeypatch.setattr(trainable_policy, "sample_groups", scarce)
     _, module, _ = run(tmp_path / "scarce", 2, evaluate=False)
     assert module.sampling.max_rollout_rows == 2
     a, b = (pd.read_parquet(tmp_path / name / "rollouts") for name in ("scarce", "roomy"))

@@ -43,7 +43,7 @@ def test_the_quickstart_trains_in_a_new_directory_and_draws(monkeypatch):
     assert report[-1] == directory
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "report", "chat", "tasks"])
+@pytest.mark.parametrize("command", ["fit", "validate", "report", "plan", "chat", "tasks"])
 def test_commands_are_handed_over(monkeypatch, command):
     _, asked = start(monkeypatch, command, "x")
     assert asked == [("-m", "rl_lightning", command, "x")]

@@ -53,10 +53,8 @@ class FixedEval(Callback):
         self.latest: dict[str, Any] | None = None
         """The newest evaluation, as written, without its rows."""
         self._rows: list[Row] = []
-        self._seconds, self._run_seconds = (
-            0.0,
-            0.0,
-        )  # of evaluations, and of the run up to the checkpoint that it came from
+        self._seconds = 0.0  # of evaluations
+        self._run_seconds = 0.0  # of the run, up to the checkpoint that it came from
         self._began = time.monotonic()
         self._constants: dict[str, dict[str, Any]] | None = None
         self._past: PastEvaluations | None = None

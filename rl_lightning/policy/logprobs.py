@@ -37,11 +37,11 @@ class _ChunkedLogProbs(torch.autograd.Function):
             _product(hidden[part].to(head.dtype), head.T, out=logits)
             if temperature != 1:
                 logits /= temperature
-            logits -= logits.amax(dim=1, keepdim=True)
+            largest = logits.amax(dim=1)
             torch.softmax(logits, dim=1, out=probs)
-            log_total = -probs.amax(dim=1).log()  # of exp(logits): the largest logit is 0
-            logps[part] = logits.gather(1, targets[part, None]).squeeze(1) - log_total
-            entropy[part] = log_total - torch.bmm(probs[:, None], logits[:, :, None]).flatten()
+            log_total = -probs.amax(dim=1).log()  # of exp(logits - largest), without writing these down
+            logps[part] = logits.gather(1, targets[part, None]).squeeze(1) - largest - log_total
+            entropy[part] = log_total + largest - torch.bmm(probs[:, None], logits[:, :, None]).flatten()
             if slope is not None:
                 # Less 1 at the target before any rounding: a token of probability near 1 has a small slope, not a rounded one.
                 probs.scatter_add_(1, targets[part, None], probs.new_full((len(probs), 1), -1.0))

@@ -66,9 +66,9 @@ def cache(shape: ModelShape, unit: int, tokens: int) -> float:
 
 
 def draws(shape: ModelShape, unit: int, rows: int, filtered: bool) -> float:
-    """Choosing a token for each of R rows: logits, the same in float32 for the temperature, and probabilities; a filter sorts
-    them too (float32 values, int64 places, running sums, a mask of each)."""
-    return (2 * 4 + (unit if unit == 2 else 0) + (24 if filtered else 0)) * shape.vocabulary * rows
+    """Choosing a token for each of R rows: logits, the same in float32 for the temperature or turned over on a CPU, and
+    probabilities; a filter sorts them too (float32 values, int64 places, running sums, a mask of each)."""
+    return (unit + 2 * 4 + (24 if filtered else 0)) * shape.vocabulary * rows
 
 
 def prefill(shape: ModelShape, unit: int, tokens: int) -> float:

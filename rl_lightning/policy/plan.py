@@ -84,17 +84,6 @@ class Plan:
         """Whether the card has that much."""
         return self.peak <= self.card.bytes
 
-    @property
-    def eval_rows(self) -> int:
-        """Problems that an evaluation reads and decodes together without needing more than training does."""
-        work = replace(self.work, group=1)
-        for rows in _downwards(MOST_ROWS, _ROWS_STEP, 1):
-            settings = replace(self.settings, max_rollout_rows=rows)
-            moment = predict(self.model, replace(work, prompts=rows), settings, self.card.kind)["rollout"]
-            if sum(moment.values()) <= self.peak:
-                return rows
-        return 1
-
 
 def step_work(sampling: Sampling, prompts: int, prompt_tokens: int) -> Work:
     """What a training step asks for.

@@ -129,20 +129,6 @@ class Policy(nn.Module):
         """Write a PEFT adapter directory; `PeftModel.from_pretrained(base, directory)` reads it."""
         self.model.save_pretrained(directory, save_embedding_layers=False)  # True asks the model hub
 
-    def load_adapter(self, directory: Path) -> None:
-        """Take over the adapter of a PEFT directory.
-
-        Raises:
-            UserError: it is of another shape, or of another model.
-        """
-        try:
-            found = self.model.load_adapter(str(directory), "default", is_trainable=True)
-            wrong = [*found.unexpected_keys, *(key for key in found.missing_keys if "lora_" in key)]
-        except (RuntimeError, ValueError, OSError) as error:
-            wrong = [next(line for line in str(error).splitlines()[::-1] if line.strip()).strip()]
-        if wrong:
-            raise UserError(f"ckpt_path: the adapter in {directory} does not fit this model: {wrong[0]}")
-
     def _rollout_network(self, merged: bool) -> RolloutNetwork | ThroughTransformers:
         """The policy written out for decoding, if that says what the policy says; else through transformers."""
         network = rollout_network(self.model, self.compute_dtype, merged)
