@@ -25,8 +25,8 @@ from rl_lightning.types import require
 MOST_ROWS = 256
 """Sequences that `auto` lets decode at once: more make a token hardly cheaper."""
 
-MOST_TOKENS = 8192
-"""Tokens a micro-batch that `auto` goes up to: more keep no device busier."""
+MOST_TOKENS = {"cuda": 8192, "cpu": 2048}
+"""Tokens a micro-batch that `auto` goes up to: more keep the device no busier."""
 
 ENOUGH_TOKENS = 2048
 """With fewer tokens a micro-batch, unpacking 4-bit weights takes a share of the time that one would notice: `auto` turns
@@ -146,7 +146,7 @@ def _largest(
     model = Model(model_shape(config.model_name_or_path), unit, config.quantization == "nf4", config.lora_r)
     all_rows = list(_downwards(min(MOST_ROWS, work.rows), _ROWS_STEP, 1)) if rows == "auto" else [rows]
     longest = work.prompt_tokens + work.new_tokens
-    most = max(MOST_TOKENS, longest)
+    most = max(MOST_TOKENS[card.kind], longest)
     all_tokens = list(_downwards(most, _TOKENS_STEP, longest)) if token_budget == "auto" else [token_budget]
     asked = config.gradient_checkpointing
     recompute = [False, True] if asked == "auto" else [asked == "on"]

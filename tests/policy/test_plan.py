@@ -168,7 +168,7 @@ def test_a_larger_card_never_gets_less_and_nothing_exceeds_its_card():
 
 def test_a_little_more_would_not_fit():
     plan = make_plan(PolicyConfig(QWEN.format("7B")), STEP, "auto", "auto", card_of_size(12))
-    assert plan.settings.token_budget < MOST_TOKENS or plan.settings.max_rollout_rows == STEP.rows
+    assert plan.settings.token_budget < MOST_TOKENS["cuda"] or plan.settings.max_rollout_rows == STEP.rows
     small = make_plan(PolicyConfig(QWEN.format("7B")), STEP, "auto", "auto", card_of_size(10))
     for more in (
         replace(small.settings, token_budget=small.settings.token_budget + 256),
@@ -188,7 +188,7 @@ def test_what_is_asked_for_is_kept():
 
 def test_on_a_cpu_the_quickstart_is_not_held_back():
     plan = make_plan(PolicyConfig("tiny"), Work(16, 16, 512, 64), "auto", "auto", Card("", "cpu", 8e9))
-    assert plan.settings == Settings(MOST_TOKENS, 256, checkpointing=False, merged=True)
+    assert plan.settings == Settings(MOST_TOKENS["cpu"], 256, checkpointing=False, merged=True)
     assert plan.apply(PolicyConfig("tiny")) == PolicyConfig(
         "tiny", gradient_checkpointing="off", rollout_weights="merged"
     )
