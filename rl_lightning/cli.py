@@ -29,6 +29,8 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
   tasks [NAME]                                  all tasks, or one with its settings and two problems"""
 
 
+_STOPPED = "stopped at once; --ckpt_path last goes on from the last checkpoint"
+
 _EXPECTED = {
     # data.num_workers is the user's to choose.
     "lightning.pytorch.trainer.connectors.data_connector": ".*does not have many workers",
@@ -64,12 +66,12 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"error: {_last_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped at once; --ckpt_path last goes on from the last checkpoint", file=sys.stderr)
+        print(_STOPPED if args[0] == "fit" else "stopped", file=sys.stderr)
         return 130
     except SystemExit as end:
         if not isinstance(end.__context__, KeyboardInterrupt):  # which Lightning makes an exit of
             raise
-        print("stopped at once; --ckpt_path last goes on from the last checkpoint", file=sys.stderr)
+        print(_STOPPED if args[0] == "fit" else "stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `tasks | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -104,7 +104,6 @@ class GRPOModule(TrainablePolicy):
         )
         self.score_workers, self.score_seconds = score_workers, score_seconds
         self.generator = torch.Generator().manual_seed(seed)
-        self.not_finite_in_a_row = 0
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """One trip: prompts, group sampling, scoring, advantages, and `num_iterations` updates."""

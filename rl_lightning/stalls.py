@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 Figures = Mapping[str, float]
 """A step's metrics by name; see docs/metrics.md. `left` is the share of the run's steps that is still to come."""
@@ -50,15 +51,15 @@ class History:
         window: steps that a rule averages over.
         recent: the figures of the last 2 * window steps, oldest first.
         start: means over the first `window` steps; empty before their end.
-        evaluations: step, accuracy, standard_error and the mean reward of the window before, oldest first; the reward is missing
-            at step 0.
+        evaluations: of one suite, oldest first: step, suite, accuracy, standard_error, and the mean reward of the window before,
+            which is missing at step 0.
         peak_rate: the highest learning rate so far.
     """
 
     window: int
     recent: list[dict[str, float]] = field(default_factory=list)
     start: dict[str, float] = field(default_factory=dict)
-    evaluations: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
     peak_rate: float = 0.0
 
     def add(self, figures: Figures) -> None:
@@ -66,13 +67,15 @@ class History:
         kept = {k: v for k, v in figures.items() if k in _NAMES or k.endswith(("/dead_wrong", "/dead_right"))}
         self.recent = [*self.recent, kept][-2 * self.window :]
         self.peak_rate = max(self.peak_rate, figures.get("policy/learning_rate", 0.0))
-        if not self.start and len(self.recent) == self.window:
+        if not self.start and len(self.recent) >= self.window:  # more where the window was set anew
             self.start = {name: self.mean(name) for name in _NAMES}
 
-    def add_evaluation(self, step: int, accuracy: float, standard_error: float) -> None:
-        """One more evaluation of the held-out problems."""
-        reward = {"reward": self.mean("reward/mean")} if self.recent else {}
-        self.evaluations.append({"step": step, "accuracy": accuracy, "standard_error": standard_error, **reward})
+    def add_evaluation(self, step: int, suite: str, accuracy: float, standard_error: float) -> None:
+        """One more evaluation of the held-out problems; one of another suite begins anew."""
+        self.evaluations = [each for each in self.evaluations if each["suite"] == suite]
+        reward = {"reward": self.mean("reward/mean")} if step and self.recent else {}
+        figures = {"step": step, "suite": suite, "accuracy": accuracy, "standard_error": standard_error}
+        self.evaluations.append({**figures, **reward})
 
     def last(self, name: str, windows_ago: int = 0) -> list[float]:
         """A figure in a window's steps, where they have it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class TrainablePolicy(LightningModule):
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold the adapter only; on_load_checkpoint checks that it is whole
         self.loaded_step = 0
+        self.not_finite_in_a_row = 0
         self.interrupted = False
         self.adapter: Path | None = None
         self.eval_draws: Draws | None = None
@@ -113,17 +115,17 @@ class TrainablePolicy(LightningModule):
     @again_with_half("sampling.max_rollout_rows")
     def answer(self, batch: PromptBatch, draws: Draws | None) -> Rollout:
         """Completions for an evaluation, greedy or drawn, in no more memory than training needs: as many rows decode at once,
-        and as many prompts are kept as a training step has."""
-        sampling, drawn = self.sampling, None
+        as the plan allows, and as many prompts are kept as a training step has."""
+        work, limit, most = self.plan.work, self.sampling.max_new_tokens, self.sampling.max_rollout_rows
+        length = batch.prompt_ids.shape[1] + limit  # no problem is left out of an evaluation for its length
+        self.policy.refuse_longer(length)
+        rows = self.plan.eval_rows if most == "auto" else min(self.plan.eval_rows, most)
+        rows = max(1, rows * min(length, work.prompt_tokens + limit) // length)
+        sampling, drawn = replace(self.sampling, max_rollout_rows=rows), None
         if draws is not None:
-            sampling = Sampling(
-                draws.samples,
-                sampling.max_new_tokens,
-                draws.temperature,
-                max_rollout_rows=self.sampling.max_rollout_rows,
-            )
-            drawn = draws_of(batch.problems, draws.samples, sampling.max_new_tokens)
-        return self.roll(batch, sampling, drawn, self.plan.work.prompts)
+            sampling = Sampling(draws.samples, limit, draws.temperature, max_rollout_rows=rows)
+            drawn = draws_of(batch.problems, draws.samples, limit)
+        return self.roll(batch, sampling, drawn, work.prompts)
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """An evaluation's completions and their scores; random states stay as they are."""
@@ -146,6 +148,7 @@ class TrainablePolicy(LightningModule):
         checkpoint["sampler"] = self.generator.get_state()
         checkpoint["loss_scaler"] = self.scaler.state_dict()
         checkpoint["random_states"] = random_states()
+        checkpoint["not_finite_in_a_row"] = self.not_finite_in_a_row
         checkpoint["trained_with"] = self._settings_at_start
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -165,6 +168,7 @@ class TrainablePolicy(LightningModule):
         self.generator.set_state(checkpoint["sampler"])
         if self.scaler.is_enabled() and checkpoint["loss_scaler"]:  # empty where it was written without loss scaling
             self.scaler.load_state_dict(checkpoint["loss_scaler"])
+        self.not_finite_in_a_row = checkpoint["not_finite_in_a_row"]
         if resuming:
             self._random_states = checkpoint["random_states"]  # set when all is set up, which may draw
 

@@ -388,3 +388,51 @@ class Slow(TaskMixture):
             while True:
                 pass
         return super().problem(task, item_seed, index)
+
+
+def test_an_end_that_fails_does_not_cost_the_steps(tmp_path, monkeypatch):
+    """The last evaluation or its picture fails after the last step: its checkpoint is there all the same."""
+    from rl_lightning.callbacks import FixedEval
+
+    def broken(*args):
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(FixedEval, "on_train_end", broken)
+    with pytest.raises(OSError, match="no such thing"):
+        run(tmp_path, 3)
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_a_failure_in_the_middle_writes_no_checkpoint_of_its_own(tmp_path, monkeypatch):
+    from rl_lightning.module import GRPOModule
+
+    update, steps = GRPOModule.update, iter(range(9))
+
+    def broken(self):
+        if next(steps) == 2:
+            raise OSError("no such thing")
+        update(self)
+
+    monkeypatch.setattr(GRPOModule, "update", broken)
+    with pytest.raises(OSError, match="no such thing"):
+        run(tmp_path, 3, evaluate=False)
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-2"]
+
+
+def test_a_run_stopped_before_its_first_step_goes_on(tmp_path, monkeypatch):
+    """Ctrl-C while the evaluation at step 0 goes on leaves checkpoint-0, from which --ckpt_path last begins."""
+    from rl_lightning.trainable_policy import TrainablePolicy
+
+    answer = TrainablePolicy.answer
+
+    def stopped(self, *args):
+        self.trainer.should_stop = self.interrupted = True  # as StopAtSignal does
+        return answer(self, *args)
+
+    monkeypatch.setattr(TrainablePolicy, "answer", stopped)
+    run(tmp_path, 3)
+    monkeypatch.undo()
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-0"]
+    trainer, _, _ = run(tmp_path, 3, ckpt_path=str(resolve_checkpoint("last", tmp_path)))
+    assert trainer.global_step == 3
+    assert (tmp_path / "train_results.json").is_file()

@@ -37,10 +37,10 @@ def told(steps: Iterator[Step] | list[Step], evaluations: dict[int, float] | Non
     evaluations = evaluations or {}
     for step, figures in enumerate(steps, 1):
         if step == 1 and 0 in evaluations:
-            history.add_evaluation(0, evaluations[0], 0.02)
+            history.add_evaluation(0, "suite", evaluations[0], 0.02)
         history.add({"policy/adapter_rms": 1e-5 * step, **figures})
         if step in evaluations:
-            history.add_evaluation(step, evaluations[step], 0.02)
+            history.add_evaluation(step, "suite", evaluations[step], 0.02)
         for rule in RULES if history.start else ():
             if (text := rule(history)) is not None:
                 said.setdefault(rule.__name__, (step, text))
@@ -154,3 +154,20 @@ def test_a_rate_without_effect_but_not_at_the_ends_of_a_schedule():
 def test_no_update_at_all_is_not_the_rates_fault():
     dead = LEARNING | {"policy/adapter_rms": 0.0, "policy/trained_tokens": 0.0}
     assert "rate_without_effect" not in told([dead] * 30)
+
+
+def test_a_window_set_anew_on_resuming_does_not_silence_the_watch():
+    history = History(window=20)
+    for _ in range(15):
+        history.add({"reward/mean": 0.5})
+    history.window = 5
+    history.add({"reward/mean": 0.5})
+    assert history.start["reward/mean"] == 0.5
+
+
+def test_evaluations_of_another_suite_are_not_compared():
+    history = History(window=2)
+    for step, suite in enumerate(("greedy", "greedy", "sampled")):
+        history.add({"reward/mean": 0.5})
+        history.add_evaluation(step, suite, 0.5, 0.02)
+    assert [each["suite"] for each in history.evaluations] == ["sampled"]

@@ -30,19 +30,25 @@ class AdapterCheckpoint(Checkpoint):
         allowed = save_total_limit is None or save_total_limit >= 1
         require("AdapterCheckpoint.save_total_limit", save_total_limit, allowed, "at least 1, or null to keep all")
         self.save_steps, self.save_total_limit = save_steps, save_total_limit
-        self._due = False
+        self._due = self._between = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Not at the end of the step before: Lightning hands its metrics to the loggers only after that, and a run that is
         # killed in between would go on without them.
         if self._due:
             self._save(trainer, pl_module)
-        self._due, self._step_before = False, trainer.global_step
+        self._due, self._step_before, self._between = False, trainer.global_step, False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._due = trainer.global_step // self.save_steps > self._step_before // self.save_steps
+        self._between = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # All steps are made, and the last evaluation or its picture has failed or was stopped: that must not cost them.
+        if self._between and trainer.global_step == trainer.max_steps:
+            self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._save(trainer, pl_module)

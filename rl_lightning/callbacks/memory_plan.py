@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from rl_lightning.policy.memory import CUDA_CONTEXT
 from rl_lightning.policy.plan import table
 
 if sys.platform != "win32":
@@ -42,12 +43,10 @@ def peak_bytes(device: torch.device) -> int | None:
     """Bytes that this process has had at most on its device; None on Windows' CPU, which is not asked.
 
     Args:
-        device: a GPU, with all that is gone from it and not free counted as CUDA's; or the CPU.
+        device: a GPU, with what CUDA itself takes by the plan's reckoning, for what else is gone may be others'; or the CPU.
     """
     if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        beside = total - free - torch.cuda.memory_reserved(device)
-        return torch.cuda.max_memory_reserved(device) + beside
+        return torch.cuda.max_memory_reserved(device) + CUDA_CONTEXT
     if sys.platform == "win32":
         return None
     unit = 1 if sys.platform == "darwin" else 1024

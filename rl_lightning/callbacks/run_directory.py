@@ -45,10 +45,20 @@ class RunDirectory(Callback):
 
     def __init__(self, start_again: bool = False) -> None:
         self.start_again = start_again
+        self._seconds_before = 0.0
+        self._began = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        """How long the run has taken so far."""
+        return {"seconds": time.monotonic() - self._began}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it over."""
+        self._seconds_before = state_dict["seconds"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         root, step = Path(trainer.default_root_dir), pl_module.loaded_step
-        if step == 0 and not self.start_again:
+        if step == 0 and not self.start_again and trainer.ckpt_path is None:
             refuse_taken(root)
         newer = [p.name for p in checkpoints(root) if checkpoint_step(p) > step and damage(p) is None]
         if newer:
@@ -60,7 +70,7 @@ class RunDirectory(Callback):
             _forget_after(trainer, root, step if step else -1)  # the evaluation at step 0 comes again too
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._began = time.monotonic()
+        self._began = time.monotonic() - self._seconds_before
         self._first_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
@@ -86,6 +96,7 @@ def _forget_after(trainer: Trainer, root: Path, step: int) -> None:
             logger.go_on_after(step)
     forget_after(root / "rollouts", step)
     forget_warnings_after(root, step)
+    (root / "train_results.json").unlink(missing_ok=True)  # of an end that is no longer one
     for path in root.glob("eval_results/*"):
         if (found := _EVALUATION.fullmatch(path.name)) and int(found[1]) > step:
             path.unlink()

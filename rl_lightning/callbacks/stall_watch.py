@@ -57,7 +57,7 @@ class StallWatch(Callback):
         latest = next((c.latest for c in trainer.callbacks if isinstance(c, FixedEval)), None)  # type: ignore[attr-defined]
         if latest and latest["step"] not in {evaluation["step"] for evaluation in history.evaluations}:
             overall = latest["overall"]
-            history.add_evaluation(latest["step"], overall["accuracy"], overall["standard_error"])
+            history.add_evaluation(latest["step"], latest["suite"], overall["accuracy"], overall["standard_error"])
         for rule in RULES if history.start else ():
             if rule.__name__ not in self._said and (text := rule(history)) is not None:
                 self._said.append(rule.__name__)

@@ -33,18 +33,20 @@ class StopAtSignal(Callback):
                 self._restore()
                 raise KeyboardInterrupt
             self.received = number
-            trainer.should_stop = pl_module.interrupted = True
+            if trainer.global_step != trainer.max_steps:  # else the run is over by itself, and writes its figures
+                trainer.should_stop = pl_module.interrupted = True
             os.write(2, _SAID)  # print may be what the signal has interrupted
 
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, stop)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == trainer.max_steps:  # the run is over by itself: let it evaluate and write its figures
+        if trainer.global_step == trainer.max_steps:
             self.received, pl_module.interrupted = None, False
-            self._restore()
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        if not pl_module.interrupted:
+            self.received = None
         self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:

@@ -61,7 +61,7 @@ def _evaluation_file(name: str) -> Path:
         return found[-1]
     step = path.name.removeprefix("checkpoint-")
     if path.is_dir() and step.isdigit():
-        results = path.resolve().parent / "eval_results"
+        results = (path.parent if path.name.startswith("checkpoint-") else path.resolve().parent) / "eval_results"
         for kind in ("eval", "validate"):
             if (file := results / f"{kind}_step_{step}.json").is_file():
                 return file

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
-from transformers.utils import is_flash_attn_2_available
 
 from rl_lightning.policy.attention import seam
 from rl_lightning.types import UserError, require
@@ -37,7 +36,7 @@ class PolicyConfig:
     """What the base computes in; auto: bfloat16 on a GPU that has it, else float16 with loss scaling; float32 on a CPU."""
 
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel of the update; where flash_attention_2 is missing, sdpa takes its place and a line says so."""
+    """Attention kernel of the update; sdpa takes the place of flash_attention_2, which has the same kernel, and a line says so."""
 
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
     """Recompute activations in backward: a third more work for a fraction of the memory; auto: where it does not fit without."""
@@ -122,7 +121,7 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
         config.model_name_or_path,
         dtype=dtype,
         quantization_config=quantization,
-        attn_implementation=seam(_attention(config.attn_implementation, device)),
+        attn_implementation=seam(_attention(config.attn_implementation)),
         device_map={"": device},
     )
     base.requires_grad_(False)
@@ -149,9 +148,9 @@ def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
         ) from error
 
 
-def _attention(wanted: str, device: torch.device) -> str:
-    if wanted == "flash_attention_2" and not (device.type == "cuda" and is_flash_attn_2_available()):
-        log.warning("flash_attention_2 is not installed or this is not a CUDA device: using sdpa instead")
+def _attention(wanted: str) -> str:
+    if wanted == "flash_attention_2":  # whose own packing knows nothing of rows that share a prompt
+        log.warning("flash_attention_2: blocks of rows are attended over by sdpa, which has the same kernel in it")
         return "sdpa"
     return wanted
 

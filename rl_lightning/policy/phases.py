@@ -122,11 +122,10 @@ def _refreshing(model: Model, settings: Settings) -> Moment:
 
 
 def _prefilling(model: Model, work: Work, settings: Settings) -> Moment:
-    at_once = min(work.prompts * work.prompt_tokens, max(PREFILL_TOKENS, work.prompt_tokens))
     return {
         **_resting(model, settings),
         "cache": memory.cache(model.shape, model.unit, work.prompts * work.prompt_tokens),
-        "activations": memory.prefill(model.shape, model.unit, at_once),
+        "activations": memory.prefill(model.shape, model.unit, tokens_read_together(work)),
         "workspace": _unpacked(model, settings.merged),
     }
 
@@ -135,13 +134,19 @@ def _decoding(model: Model, work: Work, settings: Settings) -> Moment:
     slots = min(settings.max_rollout_rows, work.rows)
     return {
         **_resting(model, settings),
-        "cache": memory.cache(model.shape, model.unit, _slot_tokens(work, slots) + work.prompts * work.prompt_tokens),
+        "cache": memory.cache(model.shape, model.unit, slot_tokens(work, slots) + work.prompts * work.prompt_tokens),
         "logits": memory.draws(model.shape, model.unit, slots, work.filtered),
         "workspace": _unpacked(model, settings.merged),
     }
 
 
-def _slot_tokens(work: Work, slots: int) -> int:
+def tokens_read_together(work: Work) -> int:
+    """Of the prompts, in one forward pass."""
+    return min(work.prompts * work.prompt_tokens, max(PREFILL_TOKENS, work.prompt_tokens))
+
+
+def slot_tokens(work: Work, slots: int) -> int:
+    """Room in the cache of so many slots."""
     return slots * (work.prompt_tokens + work.new_tokens + memory.OVERRUN_TOKENS)
 
 
@@ -156,7 +161,8 @@ def _updating(model: Model, work: Work, settings: Settings) -> list[Moment]:
     longest = work.prompt_tokens + work.new_tokens
     budget = max(settings.token_budget, longest)
     tokens = min(budget, work.prompts * work.prompt_tokens + work.rows * work.new_tokens)
-    places = min(PLACES_A_TOKEN * budget, work.rows * longest)
+    # Rows of unlike length are padded by up to a third, but not where all are as long as can be.
+    places = min(PLACES_A_TOKEN * budget * 4 // 3, work.rows * longest)
     recast = unit == 2 and not model.quantized
     saved = memory.saved_a_layer(shape, unit, model.rank, tokens, places, recast)
     kept = memory.kept_for_backward(saved, shape, unit, tokens, settings.checkpointing)

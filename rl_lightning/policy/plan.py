@@ -3,11 +3,13 @@
     shape x work x settings -> bytes by phase and part (`predict`)
     card -> the settings (`make_plan`)
 
-It is a function of the configuration and the card's total memory alone, so a resumed run gets what it had.
+It depends on the configuration and on what memory is free at the start, so a run that is resumed beside others on the card may
+get smaller settings, which change results by rounding only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -17,7 +19,17 @@ import torch
 
 from rl_lightning.policy import memory
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype
-from rl_lightning.policy.phases import Model, Moment, Part, Phase, Settings, Work, predict
+from rl_lightning.policy.phases import (
+    Model,
+    Moment,
+    Part,
+    Phase,
+    Settings,
+    Work,
+    predict,
+    slot_tokens,
+    tokens_read_together,
+)
 from rl_lightning.policy.shapes import model_shape
 from rl_lightning.rollout import Sampling
 from rl_lightning.types import require
@@ -65,6 +77,14 @@ class Plan:
     settings: Settings
     card: Card
     phases: dict[Phase, Moment]
+
+    @property
+    def eval_rows(self) -> int:
+        """Rows that an evaluation decodes at once: fewer than a rollout, for it reads further prompts meanwhile."""
+        shape, unit, work = self.model.shape, self.model.unit, self.work
+        rows = min(self.settings.max_rollout_rows, work.rows)
+        a_row = memory.cache(shape, unit, slot_tokens(work, 1)) + memory.draws(shape, unit, 1, work.filtered)
+        return max(1, rows - math.ceil(memory.prefill(shape, unit, tokens_read_together(work)) / a_row))
 
     @property
     def peak(self) -> float:

@@ -105,6 +105,12 @@ class Policy(nn.Module):
         slides = any("sliding" in kind for kind in getattr(config, "layer_types", None) or ["sliding"])
         window = (slides and getattr(config, "sliding_window", None)) or config.max_position_embeddings
         context = min(config.max_position_embeddings, window)
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") in (
+            "longrope",
+            "dynamic",
+        ):  # positions beyond it are turned otherwise, and so are all before
+            context = min(context, rope.get("original_max_position_embeddings") or context)
         if tokens > context:
             raise UserError(
                 f"data.max_prompt_tokens + model.sampling.max_new_tokens: {tokens} tokens are more than the {context} that "

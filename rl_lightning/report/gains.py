@@ -37,8 +37,9 @@ def gain_between(first: Figures, last: Figures, task: str | None = None) -> Figu
     old = [float(before[row["task"], row["index"]]) for row in rows]
     new = [float(row["exact"]) for row in rows]
     gain = paired_difference(old, new, [row["task"] for row in rows])
-    signs = [(b > a) - (b < a) for a, b in zip(old, new, strict=True)]
-    changed = {"better": signs.count(1), "worse": signs.count(-1), "p": sign_flip_p(signs)}
+    samples = (last.get("samples") or {}).get("samples", 1)
+    by = [round(samples * (b - a)) for a, b in zip(old, new, strict=True)]
+    changed = {"better": sum(d > 0 for d in by), "worse": sum(d < 0 for d in by), "p": sign_flip_p(by)}
     return {"n": len(rows), "mean": gain.mean, "low": gain.low, "high": gain.high, **changed}
 
 

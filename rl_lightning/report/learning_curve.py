@@ -42,7 +42,8 @@ def draw(run: Path, picture: Path) -> None:
     figure, (accuracy, reward, length) = plt.subplots(1, 3, figsize=(13, 3.9), constrained_layout=True)
     if found:
         _draw_accuracy(accuracy, found)
-    accuracy.set(title="Held-out problems answered exactly (greedy)", ylim=(0, 1.03))
+    how = "" if not found or found[-1].get("samples") else " (greedy)"
+    accuracy.set(title=f"Held-out problems answered exactly{how}", ylim=(0, 1.03))
     for name, label in (("reward/exact", "exactly right"), ("reward/well_formed", "well formed")):
         reward.plot(*series(run, name), label=label)
     reward.set(title="Training samples: share", ylim=(0, 1.03))
@@ -65,7 +66,7 @@ def _draw_accuracy(axis: Any, found: Sequence[dict[str, Any]]) -> None:
     axis.errorbar(
         steps,
         [o["accuracy"] for o in overall],
-        [1.96 * o["standard_error"] for o in overall],
+        [[o["accuracy"] - o["low"] for o in overall], [o["high"] - o["accuracy"] for o in overall]],
         color="black",
         linewidth=2.5,
         capsize=3,

@@ -121,8 +121,9 @@ def read_runs(paths: list[Path]) -> list[Run]:
     if len(set(names)) < len(names):
         names = [f"{path.parent.name}/{path.name}" for path in resolved]
     if len(set(names)) < len(names):
-        names = [str(path) for path in resolved]
-    return [Run(path, name) for path, name in zip(resolved, names, strict=True)]
+        names = [str(path) for path in paths]
+    # The path as it was given: a page may be sent to somebody.
+    return [Run(path, name) for path, name in zip(paths, names, strict=True)]
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:

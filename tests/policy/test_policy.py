@@ -152,11 +152,11 @@ def test_reference_is_the_base(policy, micro):
     assert not torch.allclose(policy.reference_log_probs(micro, 1.0), policy.log_probs(micro, 1.0)[0], atol=1e-2)
 
 
-def test_a_missing_flash_attention_falls_back_and_says_so(caplog):
+def test_flash_attention_is_taken_as_sdpa_and_that_is_said(caplog):
     with caplog.at_level(logging.WARNING):
         policy = Policy(PolicyConfig("tiny", quantization="none", attn_implementation="flash_attention_2"), CPU)
     assert policy.model.config._attn_implementation == "rl_lightning_sdpa"
-    assert "using sdpa instead" in caplog.text
+    assert "are attended over by sdpa" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/such/dir", "Tiny", "a/b/c"])

@@ -14,7 +14,13 @@ from rl_lightning.types import UserError
 def finished_run(tmp_path):
     (tmp_path / "eval_results").mkdir()
     for step, accuracy in ((0, 0.1), (20, 0.6), (100, 0.9)):
-        figures = {"n": 10, "accuracy": accuracy, "standard_error": 0.05, "mean_tokens": 7.0 + step}
+        figures = {
+            "n": 10,
+            "accuracy": accuracy,
+            "low": accuracy - 0.1,
+            "high": accuracy + 0.05,
+            "mean_tokens": 7.0 + step,
+        }
         gain = {"gain": {"mean": accuracy - 0.1, "low": 0.3, "high": 0.9}} if step else {}
         report = {"step": step, "overall": figures | gain, "tasks": {"chain_sum": figures}}
         (tmp_path / "eval_results" / f"eval_step_{step}.json").write_text(json.dumps(report))
