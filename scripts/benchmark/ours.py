@@ -10,7 +10,8 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 from benchmark.record import Report, Step, main
-from benchmark.work import LEARNING_RATE, Alternating, Workload, problems, quickstart_tasks
+from benchmark.sides import LEARNING_RATE, Alternating
+from benchmark.work import Workload, problems, quickstart_tasks
 from rl_lightning.cli import quiet
 from rl_lightning.data import collate
 from rl_lightning.module import GRPOModule

@@ -17,7 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from benchmark.record import Report, Step, main
-from benchmark.work import LEARNING_RATE, Workload, alternating, problems, quickstart_tasks
+from benchmark.sides import PEER, alternating
+from benchmark.work import Workload, problems, quickstart_tasks
 from rl_lightning.tasks.prompts import PromptTemplate
 
 
@@ -87,6 +88,7 @@ def settings(workload: Workload, directory: str, steps: int, seed: int, **change
     """TRL's configuration of a workload."""
     rows = workload.peer_rows
     values: dict[str, Any] = {
+        **PEER,
         "output_dir": directory,
         "use_cpu": True,
         "bf16": False,
@@ -96,21 +98,7 @@ def settings(workload: Workload, directory: str, steps: int, seed: int, **change
         "gradient_accumulation_steps": workload.rows // rows,
         "num_generations": workload.generations,
         "max_completion_length": workload.new_tokens,
-        "temperature": 1.0,
-        "beta": 0.0,
-        "num_iterations": 1,
-        "loss_type": "dapo",
-        "epsilon_high": 0.28,
-        "learning_rate": LEARNING_RATE,
-        "lr_scheduler_type": "constant",
-        "weight_decay": 0.0,
         "gradient_checkpointing": False,
-        "shuffle_dataset": False,
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
     }
     return GRPOConfig(**{**values, **changes})
 

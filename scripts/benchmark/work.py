@@ -1,4 +1,4 @@
-"""The workloads: a model, its prompts, and a reward, the same for both sides."""
+"""The workloads: a model and its prompts, the same for both sides."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ import yaml
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from rl_lightning.policy.loading import resolve_name
-from rl_lightning.scoring import Reward
 from rl_lightning.tasks.prompts import PromptTemplate
 from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec
-from rl_lightning.types import Problem, Score
+from rl_lightning.types import Problem
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
-LEARNING_RATE = 1e-6
-"""So small that the completions of the last step are like those of the first."""
-
 END_BY_CHANCE_NEVER = 1e-12
 """Probability of the end token a position, where completions are to run to the length limit."""
 
@@ -189,19 +185,3 @@ def _lengthened(question: str, template: PromptTemplate, tokens: int) -> str:
     text += "7" * (tokens - len(template.token_ids(text)))
     assert len(template.token_ids(text)) == tokens
     return text
-
-
-def alternating(count: int) -> list[float]:
-    """Rewards 0, 1, 0, 1, …: no group is without a difference, whatever was written."""
-    return [float(number % 2) for number in range(count)]
-
-
-class Alternating(Reward):
-    """The same for rl_lightning, which asks for one reward at a time."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def __call__(self, problem: Problem, completion: str, score: Score) -> float:
-        self.asked += 1
-        return float(self.asked % 2 == 0)

@@ -7,12 +7,12 @@ import tempfile
 from typing import Any
 
 import torch
+from benchmark.sides import PEER, alternating
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 
 from gpu_benchmark import Report
 from gpu_benchmark.device import device_of, now, peak, start_peak
-from gpu_benchmark.prompts import alternating, questions
-from gpu_benchmark.steps import LEARNING_RATE
+from gpu_benchmark.prompts import questions
 from rl_lightning.policy.loading import compute_dtype
 
 
@@ -95,6 +95,7 @@ def _settings(job: dict[str, Any], device: torch.device, directory: str) -> dict
     """As fast as it can be on this work without changing it."""
     completions = job["prompts"] * job["generations"]
     return {
+        **PEER,
         "output_dir": directory,
         "use_cpu": device.type == "cpu",
         "bf16": device.type == "cuda",
@@ -103,19 +104,5 @@ def _settings(job: dict[str, Any], device: torch.device, directory: str) -> dict
         "gradient_accumulation_steps": completions // job["rows"],
         "num_generations": job["generations"],
         "max_completion_length": job["new_tokens"],
-        "temperature": 1.0,
-        "beta": 0.0,
-        "num_iterations": 1,
-        "loss_type": "dapo",
-        "epsilon_high": 0.28,
-        "learning_rate": LEARNING_RATE,
-        "lr_scheduler_type": "constant",
-        "weight_decay": 0.0,
         "gradient_checkpointing": job["checkpointing"],
-        "shuffle_dataset": False,
-        "save_strategy": "no",
-        "logging_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "dataloader_pin_memory": False,
     }

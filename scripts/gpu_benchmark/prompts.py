@@ -1,4 +1,4 @@
-"""Prompts of a given length, and a reward that depends on nothing, the same for every side."""
+"""Prompts of a given length, the same for every side."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from torch.utils.data import DataLoader
 
 from rl_lightning.data import collate
 from rl_lightning.policy.loading import load_tokenizer
-from rl_lightning.scoring import Reward
 from rl_lightning.tasks.stream import Prompt, TaskMixture, TaskSpec
-from rl_lightning.types import Problem, PromptBatch, Score
+from rl_lightning.types import Problem, PromptBatch
 
 TASK = "chain_sum"
 """Whose problems stand beside the prompts: its scorer is asked about answers, of which random weights write none."""
@@ -51,19 +50,3 @@ class FixedPrompts(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[PromptBatch]:
         return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]
-
-
-def alternating(count: int) -> list[float]:
-    """0, 1, 0, 1, …: no group is without a difference, whatever was written, so every token is trained on."""
-    return [float(number % 2) for number in range(count)]
-
-
-class Alternating(Reward):
-    """The same for rl_lightning, which asks for one reward at a time."""
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def __call__(self, problem: Problem, completion: str, score: Score) -> float:
-        self.asked += 1
-        return float(self.asked % 2 == 0)

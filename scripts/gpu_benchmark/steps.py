@@ -7,20 +7,17 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from benchmark.sides import LEARNING_RATE, Alternating
 from lightning.pytorch import Callback, Trainer
 
 from gpu_benchmark import Report
 from gpu_benchmark.device import cap, device_of, now, peak, start_peak
 from gpu_benchmark.prediction import prediction
-from gpu_benchmark.prompts import Alternating, FixedPrompts
+from gpu_benchmark.prompts import FixedPrompts
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.plan import Card, Plan
 from rl_lightning.rollout import Sampling
-
-LEARNING_RATE = 1e-6
-"""So small that the completions of the last step are like those of the first."""
-
 
 _METRICS = (
     "time/sample",
