@@ -6,7 +6,7 @@
     python scripts/bench.py --table              # all results at hand into docs/performance.md
 
 Ours and the peer run as separate processes, in turn, with the same model, prompts, group size, lengths and adapters. Each
-workload leaves one JSON file; nothing that is there is written over. Linux only: memory is read from /proc.
+workload leaves one JSON file, scaling one a point; nothing that is there is written over. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark.rounds import compare, race, require_the_peer, scale
+from benchmark.rounds import SIDES, compare, race, require_the_peer
 from benchmark.table import learning_table, put_into, scaling_table, workload_table
-from benchmark.work import WORKLOADS
+from benchmark.work import SCALING, WORKLOADS
 
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import write_json
 
 ROOT = Path(__file__).parents[1]
+POINTS = {point.name: point for point in SCALING}
 
 
 def main(words: list[str] | None = None) -> int:
@@ -34,7 +35,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--workload", choices=names, action="append", default=[], help="scaling is ours only")
     parser.add_argument("--learn", action="store_true", help="time to a held-out accuracy on the quickstart")
     parser.add_argument("--table", action="store_true", help="write the tables of --page from all results")
-    parser.add_argument("--rounds", type=int, default=2, help="processes a side; scaling always takes as many a point")
+    parser.add_argument("--rounds", type=int, default=2, help="processes a side")
     parser.add_argument("--steps", type=int, default=0, help="counted steps a process; 0: the workload's own number")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of --learn")
     parser.add_argument("--every", type=int, default=2, help="steps between two evaluations of --learn")
@@ -58,35 +59,41 @@ def work(args: argparse.Namespace) -> None:
     names = [*dict.fromkeys(args.workload), *(["learn"] if args.learn else [])]
     if any(name != "scaling" for name in names):
         require_the_peer()
+    points = [point for point in POINTS if not result_file(args.results, point).exists()]  # it goes on where it was
+    if "scaling" in names and points:
+        at = names.index("scaling")
+        names[at : at + 1] = points
     for name in names:  # before hours of work
-        if result_file(args.results, name).exists():
-            raise UserError(
-                f"{result_file(args.results, name)}: exists already; move it away, or choose another --results"
-            )
+        if result_file(args.results, name).exists() or name == "scaling":
+            path = result_file(args.results, list(POINTS)[-1] if name == "scaling" else name)
+            raise UserError(f"{path}: exists already; move it away, or choose another --results")
     for name in names:
         if name == "learn":
             result = race(args.seeds, args.every, args.target, args.threads)
-        elif name == "scaling":
-            result = scale(args.rounds, args.steps, args.threads)
         else:
-            workload = WORKLOADS[name]
-            result = compare(workload, args.rounds, args.steps or workload.steps, args.threads)
+            workload, sides = (POINTS | WORKLOADS)[name], SIDES[:1] if name in POINTS else SIDES
+            result = compare(workload, args.rounds, args.steps or workload.steps, args.threads, sides)
         write_json(result_file(args.results, name), result)
-        print(table(name, {name: result}), flush=True)
+        print(table(section_of(name), {name: result}), flush=True)
     if args.table:
         write_tables(args.results, args.page)
 
 
 def result_file(results: Path, name: str) -> Path:
     """Where a workload's results go."""
-    return results / f"bench_{name}.json"
+    return results / f"bench_{name.replace(' ', '_').replace(',', '')}.json"
+
+
+def section_of(name: str) -> str:
+    """The section of the page that shows a result: scaling, learn, or workloads."""
+    return "scaling" if name in POINTS else name if name == "learn" else "workloads"
 
 
 def table(section: str, results: dict[str, dict[str, Any]]) -> str:
     """The Markdown of a section of the page: scaling, learn, or the workloads that both sides run."""
     if section == "learn":
         return learning_table(results["learn"])
-    return scaling_table(results["scaling"]) if section == "scaling" else workload_table(results)
+    return scaling_table(results) if section == "scaling" else workload_table(results)
 
 
 def write_tables(results: Path, page: Path) -> None:
@@ -95,7 +102,7 @@ def write_tables(results: Path, page: Path) -> None:
     Raises:
         UserError: there is no result.
     """
-    names = [*WORKLOADS, "scaling", "learn"]
+    names = [*WORKLOADS, *POINTS, "learn"]
     found = {
         name: json.loads(result_file(results, name).read_text(encoding="utf-8"))
         for name in names
@@ -103,10 +110,8 @@ def write_tables(results: Path, page: Path) -> None:
     }
     if not found:
         raise UserError(f"{results}: no results of the benchmark; measure first: --workload {names[0]}")
-    both = {name: result for name, result in found.items() if name in WORKLOADS}
-    sections = ({"workloads": both} if both else {}) | {k: {k: v} for k, v in found.items() if k not in WORKLOADS}
-    for section, of in sections.items():
-        put_into(page, section, table(section, of))
+    for section in sorted({section_of(name) for name in found}):
+        put_into(page, section, table(section, {k: v for k, v in found.items() if section_of(k) == section}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.table import learnt, summary
-from benchmark.work import SCALING, Shape, Workload, make_model
+from benchmark.work import Shape, Workload, make_model
 from rl_lightning.types import UserError
 
 SIDES = ("ours", "peer")
@@ -31,40 +31,28 @@ def compare(
     steps: int,
     threads: int,
     sides: tuple[str, ...] = SIDES,
-    rates: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """One workload's results.
 
     Args:
         workload: what to do.
-        rounds: processes a side. With more than one the first accounts for its tensors in its warm-up step, if it has one,
-            and the others show what is resident.
+        rounds: processes a side. The first accounts for its tensors in its warm-up step, if it has one, and the others show
+            what is resident; where there is only one and a peer to be compared with, it shows what is resident.
         steps: counted steps a process.
         threads: that torch computes on.
         sides: who takes part.
-        rates: the machine's, from `benchmark.limits`; None measures them.
     """
     reports: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as directory:
         model = make_model(workload, Path(directory) / "model")
-        rates = rates or run("limits", threads, model=model)
+        rates = run("limits", threads, model=model)
         for number in range(rounds):
             for side in sides:
                 warm_up = workload.peer_warm_up if side == "peer" else WARM_UP_STEPS
                 options = {"workload": json.dumps(asdict(workload)), "model": model, "seed": number, "steps": steps}
-                account = int(number == 0 and rounds > 1 and warm_up > 0)
+                account = int(number == 0 and warm_up > 0 and (rounds > 1 or len(sides) == 1))
                 reports[side].append(run(side, threads, **options, warm_up=warm_up, account=account))
         return {"machine": machine(threads), **summary(workload, Shape.of(model), reports, rates)}
-
-
-def scale(rounds: int, steps: int, threads: int) -> dict[str, Any]:
-    """How ours behaves as the work grows: one `compare` a point, without the peer."""
-    points: dict[str, dict[str, Any]] = {}
-    rates = None
-    for work in SCALING:
-        points[work.name] = compare(work, rounds, steps or work.steps, threads, sides=("ours",), rates=rates)
-        rates = points[work.name]["rates"]
-    return {"machine": machine(threads), "points": points}
 
 
 def race(seeds: list[int], every: int, target: float, threads: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def counted(reports: Reports) -> list[dict[str, Any]]:
 def figures(reports: Reports) -> dict[str, float]:
     """Medians of one side over all counted steps of all rounds, and of memory over the rounds; seconds, tokens, bytes."""
     steps = counted(reports)
-    above = [r["peak"] - r["before_load"] - r["parameters"] for r in reports if not r["account"]]
+    above = [r["peak"] - r["before_load"] - r["parameters"] for r in reports if not r["account"]] or [0]
     return {
         "step_seconds": median(s["seconds"] for s in steps),
         "sample_seconds": median(s["sample"] for s in steps),
@@ -120,17 +120,17 @@ def _tensors(of: dict[str, float]) -> str:
     return f"{of['tensors_above_step_start'] / 1e9:.3f}" if of["tensors_above_step_start"] else ""
 
 
-def scaling_table(result: dict[str, Any]) -> str:
-    """Ours as the work grows; times against the limit, for a token of a larger vocabulary is more work."""
+def scaling_table(results: dict[str, dict[str, Any]]) -> str:
+    """Ours as the work grows, a result a point; times against the limit, for a token of a larger vocabulary is more work."""
     lines = [
         "| | prompts × group | length | vocabulary | step, s | ms a useful token | times the limit | tensors, GB | "
-        "predicted, GB | peak above the model, GB |",
+        "predicted, GB | off by |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for name, point in result["points"].items():
+    for name, point in results.items():
         work, ours = point["workload"], point["ours"]
         cells = (
-            name,
+            name.removeprefix("scaling "),
             f"{work['prompts']} × {work['generations']}",
             str(work["new_tokens"]),
             f"{work['shape']['vocabulary']:,}",
@@ -139,10 +139,10 @@ def scaling_table(result: dict[str, Any]) -> str:
             f"{ours['step_seconds'] / sum(point['least_seconds'].values()):.2f}",
             _tensors(ours),
             f"{ours['predicted'] / 1e9:.3f}",
-            f"{ours['peak_above_model'] / 1e9:.3f}",
+            f"{ours['predicted'] / ours['tensors_above_step_start'] - 1:+.0%}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", _where(result)])
+    return "\n".join([*lines, "", *sorted({_where(point) for point in results.values()})])
 
 
 def learning_table(result: dict[str, Any]) -> str:

@@ -93,14 +93,17 @@ WORKLOADS = {
     )
 }
 
-SCALING = (
-    Workload("base", 4, 16, 64, Shape(32_768)),
-    Workload("group 4", 16, 4, 64, Shape(32_768)),
-    Workload("group 64", 1, 64, 64, Shape(32_768)),
-    Workload("length 256", 4, 16, 256, Shape(32_768)),
-    Workload("length 512", 4, 16, 512, Shape(32_768), steps=1),
-    Workload("vocabulary 151,936", 4, 16, 64, Shape()),
-    Workload("all at their most", 1, 64, 512, Shape(), steps=1),
+SCALING = tuple(
+    replace(point, name=f"scaling {point.name}")
+    for point in (
+        Workload("base", 4, 16, 64, Shape(32_768)),
+        Workload("group 4", 16, 4, 64, Shape(32_768)),
+        Workload("group 64", 1, 64, 64, Shape(32_768)),
+        Workload("length 256", 4, 16, 256, Shape(32_768)),
+        Workload("length 512", 4, 16, 512, Shape(32_768), steps=1),
+        Workload("vocabulary 151,936", 4, 16, 64, Shape()),
+        Workload("all at their most", 1, 64, 512, Shape(), steps=1),
+    )
 )
 """64 completions a step; from the base, one of group size, length and vocabulary grows at a time, and at last all of them.
 

@@ -169,8 +169,7 @@ def test_the_race_is_won_by_the_median_over_the_seeds():
 def test_tables_come_from_the_files(tmp_path, capsys):
     results, page = tmp_path / "results", tmp_path / "page.md"
     results.mkdir()
-    points = {"machine": rounds.machine(1), "points": {"base": result()}}
-    for name, of in {"tiny": result(), "scaling": points, "learn": race()}.items():
+    for name, of in {"tiny": result(), "scaling base": result(), "learn": race()}.items():
         bench.result_file(results, name).write_text(json.dumps(of))
     sections = ("workloads", "scaling", "learn")
     page.write_text(
@@ -183,6 +182,7 @@ def test_tables_come_from_the_files(tmp_path, capsys):
     assert "| `tiny` | ours | 2 (2 to 2) | 40 |" in written
     assert "| | TRL to ours | **4.0×** | **4.0×** | **4.0×** | **4.0×** | |" in written
     assert "| base | 2 × 2 | 4 | 1,024 | 2 | 66.7 |" in written
+    assert "| 0.000 | 0.000 | +8% |" in written
     assert "| 2 | TRL | 4 | 0.200 to 0.900 | 36.0 |" in written
     assert "| medians | ours to TRL | | | **0.25** |" in written
     assert [line for line in written.splitlines() if line.startswith(("#", "about", "end"))] == [
@@ -211,9 +211,26 @@ def test_a_page_without_marks_is_refused(tmp_path):
 
 
 def test_nothing_is_measured_over_a_result_that_is_there(tmp_path, capsys):
-    bench.result_file(tmp_path, "scaling").write_text("{}")
+    for point in bench.POINTS:
+        bench.result_file(tmp_path, point).write_text("{}")
     assert bench.main(["--workload", "scaling", "--results", str(tmp_path)]) == 2
-    assert "bench_scaling.json: exists already" in capsys.readouterr().err
+    assert "bench_scaling_all_at_their_most.json: exists already" in capsys.readouterr().err
+
+
+def test_scaling_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
+    """Point by point: what has a file is not measured again."""
+    names, measured = list(bench.POINTS), []
+
+    def compare(workload, rounds, steps, threads, sides):
+        measured.append((workload.name, sides))
+        return result()
+
+    monkeypatch.setattr(bench, "compare", compare)
+    for name in names[:-2]:
+        bench.result_file(tmp_path, name).write_text("{}")
+    assert bench.main(["--workload", "scaling", "--results", str(tmp_path)]) == 0
+    assert measured == [(name, ("ours",)) for name in names[-2:]]
+    assert bench.result_file(tmp_path, names[-1]).exists()
 
 
 def test_a_missing_peer_is_one_line(monkeypatch, tmp_path, capsys):
