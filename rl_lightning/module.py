@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rl_lightning.metrics import Meter, step_metrics
-from rl_lightning.objective import Objective, group_advantages, policy_loss, token_weights
+from rl_lightning.objective import Objective, Tokens, group_advantages, overlong_penalty, policy_loss, token_weights
 from rl_lightning.policy import PolicyConfig, Schedule, cut
 from rl_lightning.recovery import MOST_IN_A_ROW, again_with_half, keep_for_inspection
 from rl_lightning.rollout import Sampling
@@ -112,7 +112,7 @@ class GRPOModule(TrainablePolicy):
             rollout = self.sample(batch, self.generator)
         with self.meter.time("score"):
             scores, rewards = self.judge(batch, rollout)
-        advantages = group_advantages(rewards, self.objective.scale_advantages)
+        advantages = group_advantages(rewards, self.objective.scale_advantages, self.objective.baseline)
         counted = rollout.finished if self.objective.mask_truncated_completions else None
         weights = token_weights(rollout.mask, self.objective.loss_type, self.sampling.max_new_tokens, counted)
         old_logps, entropies = (torch.full_like(rollout.sampling_logps, torch.nan) for _ in range(2))
@@ -145,7 +145,9 @@ class GRPOModule(TrainablePolicy):
         rewards = torch.tensor([self.reward(*each) for each in zip(problems, rollout.texts, scores, strict=True)])
         if not rewards.isfinite().all():
             raise UserError(f"model.reward: {type(self.reward).__name__} gave a reward that is not a finite number")
-        return scores, rewards.float().view(len(batch.problems), -1).to(self.device)
+        rewards = rewards.float().to(self.device)
+        rewards += overlong_penalty(rollout.lengths, self.sampling.max_new_tokens, self.objective.overlong_buffer)
+        return scores, rewards.view(len(batch.problems), -1)
 
     @again_with_half("token_budget")
     def accumulate_gradients(
@@ -167,30 +169,31 @@ class GRPOModule(TrainablePolicy):
             entropies: (N, T), filled at the first update.
             first: whether the policy still is the one that sampled.
         """
-        beta, temperature = self.objective.beta, self.sampling.temperature
-        # A completion without advantage has no gradient, unless the KL gives it one: leaving it out is exact.
-        live = weights.any(dim=1) & ((advantages != 0) | (beta > 0))
+        objective, temperature = self.objective, self.sampling.temperature
+        # A completion without advantage has no gradient, unless KL or entropy give it one: leaving it out is exact.
+        live = weights.any(dim=1) & ((advantages != 0) | objective.all_teach)
         self.policy.zero_grad()
         meter = Meter()
         for micro in cut(rollout, live.nonzero().squeeze(1), self.token_budget):
             at = micro.row_of, micro.column_of
-            logps, entropy = self.policy.log_probs(micro, temperature)
+            logps, entropy = self.policy.log_probs(micro, temperature, objective.entropy_bonus > 0)
             if first:
-                old_logps[at], entropies[at] = logps.detach(), entropy
+                old_logps[at], entropies[at] = logps.detach(), entropy.detach()
                 meter.add("sampler_gap", (logps.detach() - rollout.sampling_logps[at]).abs().sum())
-            ref_logps = self.policy.reference_log_probs(micro, temperature) if beta else None
-            out = policy_loss(
+            ref_logps = self.policy.reference_log_probs(micro, temperature) if objective.beta else None
+            tokens = Tokens(
                 logps,
                 old_logps[at],
                 advantages[micro.row_of],
                 weights[at],
-                self.objective.epsilon,
-                self.objective.epsilon_high,
+                micro.row_of,
+                rollout.sampling_logps[at],
                 ref_logps,
-                beta,
+                entropy,
             )
+            out = policy_loss(tokens, objective)
             self.manual_backward(self.scaler.scale(out.loss))
-            meter.add_all(entropy=entropy.sum(), tokens=len(logps), loss=out.loss.detach(), **out.metrics)
+            meter.add_all(entropy=entropy.detach().sum(), tokens=len(logps), loss=out.loss.detach(), **out.metrics)
         self.meter.add_all(**meter.sums)
 
     def update(self) -> None:

@@ -66,10 +66,18 @@ def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
     assert sum(float(b.norm()) for b in theirs) > 1e-3
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])
+OBJECTIVES = {
+    **{loss_type: Objective(loss_type=loss_type) for loss_type in ("grpo", "dr_grpo", "dapo", "bnpo")},
+    "gspo": Objective(surrogate="gspo", loss_type="grpo"),
+    "entropy": Objective(surrogate="sapo", entropy_bonus=0.1),
+    "corrected": Objective(surrogate="cispo", sampler_correction="truncated", sampler_cap=1.001),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("budget", [1, 90, 300, 100_000])
-def test_gradient_is_the_same_for_every_micro_batch_size(own_policy, rollout, loss_type, budget):
-    objective = Objective(loss_type=loss_type)
+def test_gradient_is_the_same_for_every_micro_batch_size(own_policy, rollout, name, budget):
+    objective = OBJECTIVES[name]
     one = make_module(own_policy, objective=objective, token_budget=10**9)
     cut_up = make_module(own_policy, objective=objective, token_budget=budget)
     rewards = rewards_with_dead_groups()
@@ -119,7 +127,7 @@ def test_gradient_does_not_depend_on_the_chunk(own_policy, rollout, chunk, monke
     expected = gradient(make_module(own_policy), rollout, rewards)
     original = policy_room.chunked_log_probs
     monkeypatch.setattr(
-        policy_room, "chunked_log_probs", lambda h, w, t, temperature, _: original(h, w, t, temperature, chunk)
+        policy_room, "chunked_log_probs", lambda h, w, t, temperature, _, of: original(h, w, t, temperature, chunk, of)
     )
     assert_same(gradient(make_module(own_policy), rollout, rewards), expected)
 

@@ -1,4 +1,4 @@
-"""How much better a completion did than the others of its group."""
+"""How much better a completion did than others."""
 
 from __future__ import annotations
 
@@ -8,28 +8,52 @@ import torch
 from torch import Tensor
 
 AdvantageScale = Literal["group", "batch", "none"]
+Baseline = Literal["group", "leave_one_out", "batch"]
 
 _EPSILON = 1e-4
 """Added to the standard deviation, in units of reward, so that a nearly dead group is not blown up (as in TRL)."""
 
 
-def group_advantages(rewards: Tensor, scale: AdvantageScale = "group") -> Tensor:
-    """Centre rewards within each group, and optionally scale them.
+def group_advantages(rewards: Tensor, scale: AdvantageScale = "group", baseline: Baseline = "group") -> Tensor:
+    """Compare rewards, and optionally scale the differences.
 
     Args:
         rewards: (B, G) float, one row a prompt; G >= 2.
         scale: "group" divides by the row's standard deviation (GRPO, arXiv 2402.03300), "batch" by that of all rewards
-            (as in REINFORCE++, arXiv 2501.03262), "none" leaves them (Dr. GRPO, arXiv 2503.20783).
+            (REINFORCE++, arXiv 2501.03262), "none" leaves them (Dr. GRPO, arXiv 2503.20783).
+        baseline: what a reward is compared with: "group" its row's mean; "leave_one_out" the mean of the row's others (RLOO,
+            arXiv 2402.14740); "batch" the mean of all (REINFORCE++).
 
     Returns:
-        (B, G) float32; a row of equal rewards is exactly zero, so that its group may be skipped.
+        (B, G) float32; rewards that equal their baseline are exactly zero, so that their group may be skipped.
     """
     rewards = rewards.float()
-    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    compared = rewards.mean() if baseline == "batch" else rewards.mean(dim=1, keepdim=True)
+    differences = rewards - compared
+    if baseline == "leave_one_out":
+        differences = differences * (rewards.shape[1] / (rewards.shape[1] - 1))
     if scale == "group":
-        centred = centred / (rewards.std(dim=1, keepdim=True) + _EPSILON)
+        differences = differences / (rewards.std(dim=1, keepdim=True) + _EPSILON)
     elif scale == "batch":
-        centred = centred / (rewards.std() + _EPSILON)
+        differences = differences / (rewards.std() + _EPSILON)
     # The mean of equal floats may differ from them in the last bit, and a dead group must be dead exactly.
-    dead = (rewards == rewards[:, :1]).all(dim=1, keepdim=True)
-    return torch.where(dead, torch.zeros_like(centred), centred)
+    same = (
+        (rewards == rewards[:1, :1]).all()
+        if baseline == "batch"
+        else (rewards == rewards[:, :1]).all(dim=1, keepdim=True)
+    )
+    return torch.where(same, torch.zeros_like(differences), differences)
+
+
+def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:
+    """DAPO's soft punishment of length (arXiv 2503.14476, equation 13): to be added to rewards before they are compared.
+
+    Args:
+        lengths: (N,) tokens of each completion.
+        limit: the most that they may have.
+        buffer: tokens before the limit in which the penalty grows; 0: there is none.
+
+    Returns:
+        (N,) float32, 0 up to limit - buffer tokens and -1 at the limit.
+    """
+    return ((limit - buffer - lengths.float()) / max(buffer, 1)).clamp(min=-1, max=0) if buffer else lengths.float() * 0

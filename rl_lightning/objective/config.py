@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from rl_lightning.objective.advantages import AdvantageScale
+from rl_lightning.objective.advantages import AdvantageScale, Baseline
+from rl_lightning.objective.divergence import KLEstimator
+from rl_lightning.objective.mismatch import SamplerCorrection
 from rl_lightning.objective.weights import LossType
-from rl_lightning.types import require
+from rl_lightning.types import UserError, require
 
 
 @dataclass
@@ -19,14 +22,49 @@ class Objective:
     scale_advantages: AdvantageScale = "group"
     """Divide advantages by the standard deviation of rewards in the group, in the batch, or not at all (none)."""
 
+    baseline: Baseline = "group"
+    """What a reward is compared with: the group's mean, the mean of the group's others (leave_one_out, RLOO), or the batch's mean
+    (batch, REINFORCE++)."""
+
+    surrogate: Literal["clip", "gspo", "cispo", "sapo"] = "clip"
+    """What the update raises: clip (PPO's and GRPO's, by token), gspo (the same by completion), cispo (the clipped ratio as a
+    weight), sapo (a soft gate). They differ where num_iterations is above 1."""
+
     epsilon: float = 0.2
     """The ratio is clipped below at 1 - epsilon; in (0, 1)."""
 
     epsilon_high: float = 0.28
     """The ratio is clipped above at 1 + epsilon_high; > 0."""
 
+    delta: float | None = None
+    """The ratio of a bad token counts at most this much (two-sided clip); above 1 + epsilon_high; null: without limit."""
+
+    sapo_positive: float = 1.0
+    """Steepness of sapo's gate for good tokens; > 0."""
+
+    sapo_negative: float = 1.05
+    """Steepness of sapo's gate for bad tokens; > 0."""
+
+    sampler_correction: SamplerCorrection = "none"
+    """Importance weights where sampler and trainer differ: truncated at sampler_cap, masked beyond it, or none."""
+
+    sampler_cap: float = 2.0
+    """The largest importance weight; > 1."""
+
     beta: float = 0.0
     """Weight of the KL to the base; 0 needs no reference pass."""
+
+    kl_estimator: KLEstimator = "k3"
+    """How the KL is estimated from sampled tokens: k1 (unbiased), k2 (with the true gradient), k3 (unbiased, never negative)."""
+
+    kl_unbiased_gradient: bool = False
+    """Multiply the estimate by the ratio, so that its gradient is that of the KL (DeepSeek-V3.2, arXiv 2512.02556)."""
+
+    entropy_bonus: float = 0.0
+    """Weight of the policy's entropy, which is raised with the surrogate; 0 or more, 0.001 is much."""
+
+    overlong_buffer: int = 0
+    """The last so many tokens before max_new_tokens cost reward, along a line up to 1 at the limit (DAPO's penalty); 0: none."""
 
     num_iterations: int = 1
     """Optimizer steps a rollout; at least 1."""
@@ -39,3 +77,36 @@ class Objective:
         require("objective.epsilon_high", self.epsilon_high, self.epsilon_high > 0, "above 0")
         require("objective.beta", self.beta, self.beta >= 0, "0 or more")
         require("objective.num_iterations", self.num_iterations, self.num_iterations >= 1, "at least 1")
+        require("objective.entropy_bonus", self.entropy_bonus, self.entropy_bonus >= 0, "0 or more")
+        require("objective.overlong_buffer", self.overlong_buffer, self.overlong_buffer >= 0, "0 or more, in tokens")
+        for name in ("sapo_positive", "sapo_negative"):
+            require(f"objective.{name}", getattr(self, name), getattr(self, name) > 0, "above 0")
+        require("objective.sampler_cap", self.sampler_cap, self.sampler_cap > 1, "above 1")
+        above = f"above 1 + epsilon_high, which is {1 + self.epsilon_high:g}, or null"
+        require("objective.delta", self.delta, self.delta is None or self.delta > 1 + self.epsilon_high, above)
+        self._refuse_senseless()
+
+    @property
+    def all_teach(self) -> bool:
+        """Whether a completion without advantage has a gradient too."""
+        return self.beta > 0 or self.entropy_bonus > 0
+
+    def _refuse_senseless(self) -> None:
+        """Combinations whose parts undo or ignore each other."""
+        if self.delta is not None and self.surrogate not in ("clip", "gspo"):
+            raise UserError(f"objective.delta: {self.surrogate} does not clip from below, so there is nothing to limit")
+        if self.baseline == "leave_one_out" and self.scale_advantages == "group":
+            raise UserError(
+                "objective.baseline: leave_one_out divided by the group's deviation is the group baseline times G / (G - 1); "
+                "set scale_advantages to none or batch"
+            )
+        if self.baseline == "batch" and self.scale_advantages == "group":
+            raise UserError(
+                "objective.baseline: batch compares with all groups, so one group's deviation is no measure; set "
+                "scale_advantages to batch (REINFORCE++) or none"
+            )
+        if self.beta > 0 and self.kl_estimator == "k1" and not self.kl_unbiased_gradient:
+            raise UserError(
+                "objective.kl_estimator: the gradient of k1 is zero on average, so it pulls nowhere; use k2 or k3, or set "
+                "kl_unbiased_gradient"
+            )

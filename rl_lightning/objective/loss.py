@@ -1,52 +1,46 @@
-"""The clipped surrogate, weighted token by token, and the optional pull towards the base."""
+"""The loss of a micro-batch: surrogate and entropy are raised, the distance to the base is not; weighed, summed over tokens."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
+from rl_lightning.objective.config import Objective
+from rl_lightning.objective.divergence import kl
+from rl_lightning.objective.mismatch import sampler_weights
+from rl_lightning.objective.surrogates import SURROGATES
+from rl_lightning.objective.tokens import Tokens
 from rl_lightning.types import LossOutput
 
 
-def policy_loss(
-    logps: Tensor,
-    old_logps: Tensor,
-    advantages: Tensor,
-    weights: Tensor,
-    epsilon: float,
-    epsilon_high: float,
-    ref_logps: Tensor | None = None,
-    beta: float = 0.0,
-) -> LossOutput:
-    """Sum over tokens of weight x (beta x KL - min(ratio x advantage, clip(ratio) x advantage)), PPO's surrogate
-    (arXiv 1707.06347) with GRPO's advantages (arXiv 2402.03300).
-
-    All tensors are flat over the M tokens of one micro-batch.
+def policy_loss(tokens: Tokens, objective: Objective) -> LossOutput:
+    """Sum over tokens of weight x sampler weight x (beta x KL - surrogate - entropy_bonus x entropy).
 
     Args:
-        logps: (M,) float32, the policy's log-probs, with gradient.
-        old_logps: (M,) the log-probs at the time of the rollout, by the same forward pass.
-        advantages: (M,) each token's completion's advantage.
-        weights: (M,) from `token_weights`.
-        epsilon: lower clipping range of the ratio.
-        epsilon_high: upper clipping range ("clip higher", arXiv 2503.14476).
-        ref_logps: (M,) the base model's log-probs; needed where beta > 0.
-        beta: weight of the KL to the base by the k3 estimator, exp(d) - d - 1 with d = ref - policy, which is never negative.
+        tokens: a micro-batch's.
+        objective: which surrogate, estimator and correction.
 
     Returns:
-        the loss, and sums that add up over micro-batches: `clipped_low` and `clipped_high` are counts of tokens,
-        `kl` is the sum of the estimator over tokens.
+        the loss, and sums that add up over micro-batches: `clipped_low` and `clipped_high` are counts of tokens whose ratio is
+        beyond the range on the side where it matters, `kl` is the sum of the estimator over tokens.
     """
-    ratio = torch.exp(logps - old_logps)
-    clipped = ratio.clamp(1 - epsilon, 1 + epsilon_high)
-    per_token = -torch.minimum(ratio * advantages, clipped * advantages)
+    surrogate, ratio = SURROGATES[objective.surrogate](tokens, objective)
+    per_token = -surrogate
     metrics = {
-        "clipped_low": ((ratio < 1 - epsilon) & (advantages < 0)).sum(),
-        "clipped_high": ((ratio > 1 + epsilon_high) & (advantages > 0)).sum(),
+        "clipped_low": ((ratio < 1 - objective.epsilon) & (tokens.advantages < 0)).sum(),
+        "clipped_high": ((ratio > 1 + objective.epsilon_high) & (tokens.advantages > 0)).sum(),
     }
-    if ref_logps is not None:
-        difference = ref_logps - logps
-        kl = torch.exp(difference) - difference - 1
-        per_token = per_token + beta * kl
-        metrics["kl"] = kl.detach().sum()
+    if tokens.ref_logps is not None:
+        divergence = kl(tokens.logps, tokens.ref_logps, objective.kl_estimator)
+        metrics["kl"] = divergence.detach().sum()
+        if objective.kl_unbiased_gradient:
+            divergence = divergence * torch.exp(tokens.logps - tokens.old_logps)
+        per_token = per_token + objective.beta * divergence
+    if tokens.entropy is not None and objective.entropy_bonus:
+        per_token = per_token - objective.entropy_bonus * tokens.entropy
+    weights = tokens.weights
+    if tokens.sampling_logps is not None and objective.sampler_correction != "none":
+        correction = sampler_weights(
+            tokens.old_logps, tokens.sampling_logps, objective.sampler_correction, objective.sampler_cap
+        )
+        weights = weights * correction
     return LossOutput((weights * per_token).sum(), metrics)

@@ -54,22 +54,25 @@ class Policy(nn.Module):
         """Adapters are float32 masters; their products run in the base's dtype."""
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
 
-    def log_probs(self, batch: MicroBatch, temperature: float, chunk: int = CHUNK_TOKENS) -> tuple[Tensor, Tensor]:
+    def log_probs(
+        self, batch: MicroBatch, temperature: float, of_entropy: bool = False, chunk: int = CHUNK_TOKENS
+    ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of a micro-batch's completion tokens; prompt and padding never reach the head.
 
         Args:
             batch: M completion tokens.
             temperature: divides the logits.
+            of_entropy: whether entropies have a gradient too.
             chunk: tokens whose logits are alive at once.
 
         Returns:
-            (M,) float32 log-probs with gradient to the adapters; (M,) float32 entropies in nats without.
+            (M,) float32 log-probs with gradient to the adapters; (M,) float32 entropies in nats.
         """
         with self.autocast():
             mask = no_mask(self.device)
             hidden = self._hidden(batch.input_ids, batch.positions, rows=batch.rows, attention_mask=mask)
         head = self.model.get_output_embeddings().weight
-        return chunked_log_probs(hidden[batch.predicting], head, batch.targets, temperature, chunk)
+        return chunked_log_probs(hidden[batch.predicting], head, batch.targets, temperature, chunk, of_entropy)
 
     def _hidden(self, ids: Tensor, positions: Tensor, **attention: Any) -> Tensor:
         """(S,) ids to (S, H)."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_lightning.objective import group_advantages
+from rl_lightning.objective import group_advantages, overlong_penalty
 
 
 def test_advantages_are_worked_out_by_hand():
@@ -35,3 +35,27 @@ def test_advantages_of_a_group_sum_to_zero_and_keep_the_order(rewards):
     assert abs(float(advantages.sum())) < 1e-2
     order = sorted(range(len(rewards)), key=lambda i: rewards[i])
     assert all(advantages[a] <= advantages[b] for a, b in pairwise(order))
+
+
+def test_other_baselines_are_worked_out_by_hand():
+    rewards = torch.tensor([[1.0, 0.0, 0.5], [1.0, 1.0, 1.0]])
+    rloo = group_advantages(rewards, "none", "leave_one_out")
+    assert torch.allclose(rloo, torch.tensor([[0.75, -0.75, 0.0], [0.0, 0.0, 0.0]]))
+    std = rewards.std() + 1e-4
+    plus_plus = group_advantages(rewards, "batch", "batch")
+    assert torch.allclose(plus_plus, torch.tensor([[0.25, -0.75, -0.25], [0.25, 0.25, 0.25]]) / std)
+    assert (group_advantages(torch.full((2, 3), 0.1), "batch", "batch") == 0).all()
+
+
+@given(st.lists(st.floats(-10, 10, width=32), min_size=3, max_size=9))
+def test_a_leave_one_out_baseline_is_the_mean_of_the_others(rewards):
+    found = group_advantages(torch.tensor([rewards]), "none", "leave_one_out")[0]
+    for i, advantage in enumerate(found):
+        others = rewards[:i] + rewards[i + 1 :]
+        assert abs(float(advantage) - (rewards[i] - sum(others) / len(others))) < 1e-4
+
+
+def test_the_penalty_for_length_is_worked_out_by_hand():
+    lengths = torch.tensor([1, 60, 70, 80, 100])
+    assert torch.allclose(overlong_penalty(lengths, 100, 40), torch.tensor([0.0, 0.0, -0.25, -0.5, -1.0]))
+    assert (overlong_penalty(lengths, 100, 0) == 0).all()

@@ -1,20 +1,24 @@
-"""The four losses against values worked out by hand and against a plain implementation of the papers' formulas."""
+"""The losses of the family against values worked out by hand and against a plain implementation of the papers' formulas."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from rl_lightning.objective import policy_loss, token_weights
+from rl_lightning.objective import Objective, Tokens, policy_loss, token_weights
+from rl_lightning.objective.divergence import kl
+from rl_lightning.types import UserError
 
 MASK = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], dtype=torch.bool)
+ROWS = torch.arange(3)[:, None].expand_as(MASK)
+PLAIN = Objective(epsilon=0.2, epsilon_high=0.28)
 
 
-def flat_loss(logps, old, advantages, weights, mask=MASK, **kwargs):
-    per_token = advantages[:, None].expand_as(logps)
-    return policy_loss(logps[mask], old[mask], per_token[mask], weights[mask], 0.2, 0.28, **kwargs)
+def one_row(logps, old, advantages, weights, **more) -> Tokens:
+    return Tokens(logps, old, advantages, weights, torch.zeros(len(logps), dtype=torch.int64), **more)
 
 
 @pytest.mark.parametrize(
@@ -38,64 +42,202 @@ def test_truncated_rows_weigh_nothing():
     assert torch.allclose(token_weights(MASK, "grpo", 10, counted).sum(dim=1), torch.tensor([1 / 3, 0, 1 / 3]))
 
 
-def test_surrogate_is_worked_out_by_hand():
+def test_the_clip_is_worked_out_by_hand():
     """ratio 2 is clipped to 1.28 for a good token and not for a bad one; ratio 0.5 the other way round."""
     logps = torch.log(torch.tensor([2.0, 2.0, 0.5, 0.5])).requires_grad_()
-    out = policy_loss(logps, torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.full((4,), 0.25), 0.2, 0.28)
+    tokens = one_row(logps, torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.full((4,), 0.25))
+    out = policy_loss(tokens, PLAIN)
     assert math.isclose(out.loss.item(), -0.25 * (1.28 - 2.0 + 0.5 - 0.8), rel_tol=1e-6)
     out.loss.backward()
     assert torch.allclose(logps.grad, torch.tensor([0.0, 0.5, -0.125, 0.0]))  # d ratio / d logp = ratio
     assert (int(out.metrics["clipped_high"]), int(out.metrics["clipped_low"])) == (1, 1)
 
 
+def test_the_two_sided_clip_bounds_what_a_bad_token_counts():
+    logps = torch.log(torch.tensor([9.0, 2.0])).requires_grad_()
+    tokens = one_row(logps, torch.zeros(2), torch.tensor([-1.0, -1.0]), torch.ones(2))
+    out = policy_loss(tokens, replace(PLAIN, delta=4.0))
+    assert math.isclose(out.loss.item(), 4.0 + 2.0, rel_tol=1e-6)
+    out.loss.backward()
+    assert torch.allclose(logps.grad, torch.tensor([0.0, 2.0]))
+
+
 def test_kl_is_worked_out_by_hand_and_pulls_towards_the_base():
     logps = torch.tensor([math.log(0.5)], requires_grad=True)
     ref = torch.tensor([math.log(0.25)])
-    out = policy_loss(logps, logps.detach(), torch.zeros(1), torch.ones(1), 0.2, 0.28, ref_logps=ref, beta=0.1)
+    tokens = one_row(logps, logps.detach(), torch.zeros(1), torch.ones(1), ref_logps=ref)
+    out = policy_loss(tokens, replace(PLAIN, beta=0.1))
     assert math.isclose(out.loss.item(), 0.1 * (0.5 + math.log(2) - 1), rel_tol=1e-6)
     out.loss.backward()
     assert logps.grad.item() > 0  # gradient descent makes the token less likely, as in the base
 
 
-def plain_loss(loss_type, logps, old, advantages, mask, limit, ref, beta):
-    """Token by token, as in the papers; shares nothing with the code under test."""
+def plain_loss(o: Objective, logps, old, advantages, sampling, ref, mask=MASK, limit=10):
+    """Completion by completion and token by token, as in the papers; shares nothing with the code under test."""
     rows, total = [], 0
     for n in range(len(mask)):
+        length, good = int(mask[n].sum()), advantages[n] > 0
+        mean = sum(logps[n, t] - old[n, t] for t in range(length)) / length
         terms = []
-        for t in range(mask.shape[1]):
-            if mask[n, t]:
-                ratio = torch.exp(logps[n, t] - old[n, t])
-                clipped = torch.clip(ratio, 0.8, 1.28)
-                kl = torch.exp(ref[n, t] - logps[n, t]) - (ref[n, t] - logps[n, t]) - 1
-                terms.append(-torch.min(ratio * advantages[n], clipped * advantages[n]) + beta * kl)
+        for t in range(length):
+            ratio = torch.exp(mean if o.surrogate == "gspo" else logps[n, t] - old[n, t])
+            if o.surrogate == "cispo":
+                term = min(float(ratio), 1 + o.epsilon_high) * advantages[n] * logps[n, t]
+            elif o.surrogate == "sapo":
+                steep = o.sapo_positive if good else o.sapo_negative
+                term = 4 / steep / (1 + torch.exp(-steep * (ratio - 1))) * advantages[n]
+            else:
+                free = ratio if o.delta is None or ratio < o.delta else torch.full_like(ratio, o.delta)
+                if good:
+                    term = advantages[n] * (free if ratio < 1 + o.epsilon_high else 1 + o.epsilon_high)
+                else:
+                    term = advantages[n] * (free if ratio > 1 - o.epsilon else 1 - o.epsilon)
+                term = term + 0 * ratio  # a constant has a gradient too: none
+            d = ref[n, t] - logps[n, t]
+            pull = {"k1": -d, "k2": d * d / 2, "k3": d.exp() - d - 1}[o.kl_estimator]
+            if o.kl_unbiased_gradient:
+                pull = pull * torch.exp(logps[n, t] - old[n, t])
+            apart = math.exp(float(old[n, t] - sampling[n, t]))
+            if o.sampler_correction == "none":
+                apart = 1.0
+            elif o.sampler_correction == "truncated":
+                apart = min(apart, o.sampler_cap)
+            elif not 1 / o.sampler_cap <= apart <= o.sampler_cap:
+                apart = 0.0
+            terms.append(apart * (o.beta * pull - term))
         rows.append(torch.stack(terms))
-        total += len(terms)
-    if loss_type == "grpo":
+        total += length
+    if o.loss_type == "grpo":
         return sum(row.mean() for row in rows) / len(rows)
-    if loss_type == "dr_grpo":
+    if o.loss_type == "dr_grpo":
         return sum(row.sum() for row in rows) / (len(rows) * limit)
     return sum(row.sum() for row in rows) / total
 
 
-@pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])
-@pytest.mark.parametrize("beta", [0.0, 0.05])
-def test_losses_and_gradients_equal_a_plain_implementation(loss_type, beta):
-    generator = torch.Generator().manual_seed(0)
-    old, ref, advantages = (torch.randn(s, generator=generator) for s in ((3, 4), (3, 4), (3,)))
-    ours = (old + 0.4 * torch.randn((3, 4), generator=generator)).requires_grad_()
+VARIANTS = {
+    **{
+        f"{loss}{beta}": Objective(loss_type=loss, beta=beta)
+        for loss in ("grpo", "dr_grpo", "dapo", "bnpo")
+        for beta in (0.0, 0.05)
+    },
+    "two-sided": Objective(delta=1.5),
+    "gspo": Objective(surrogate="gspo", loss_type="grpo"),
+    "gspo, two-sided": Objective(surrogate="gspo", loss_type="grpo", delta=1.3),
+    "cispo": Objective(surrogate="cispo"),
+    "sapo": Objective(surrogate="sapo", sapo_negative=1.4),
+    "k1, unbiased": Objective(beta=0.1, kl_estimator="k1", kl_unbiased_gradient=True),
+    "k2": Objective(beta=0.1, kl_estimator="k2"),
+    "k3, unbiased": Objective(beta=0.1, kl_unbiased_gradient=True),
+    "truncated weights": Objective(sampler_correction="truncated", sampler_cap=1.2),
+    "masked weights": Objective(sampler_correction="masked", sampler_cap=1.2),
+    "everything": Objective(
+        surrogate="gspo",
+        loss_type="dr_grpo",
+        beta=0.1,
+        kl_estimator="k2",
+        sampler_correction="truncated",
+        sampler_cap=1.1,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_losses_and_gradients_equal_a_plain_implementation(name):
+    objective = VARIANTS[name]
+    generator = torch.Generator().manual_seed(4)
+    shape = (20, *MASK.shape)
+    mask, rows = MASK.repeat(20, 1), torch.arange(60)[:, None].expand(60, 4)
+
+    def drawn(*size, scale=1.0):
+        return (scale * torch.randn(size, generator=generator, dtype=torch.float64)).reshape(-1, *size[2:])
+
+    old, advantages = drawn(*shape), drawn(20, 3)
+    sampling, ref = old + drawn(*shape, scale=0.2), old + drawn(*shape, scale=0.5)
+    ours = (old + drawn(*shape, scale=0.4)).requires_grad_()
     theirs = ours.detach().clone().requires_grad_()
-    weights = token_weights(MASK, loss_type, 10)
-    out = flat_loss(ours, old, advantages, weights, ref_logps=ref[MASK] if beta else None, beta=beta)
+    weights = token_weights(mask, objective.loss_type, 10).double()
+    each = advantages[:, None].expand(60, 4)
+    out = policy_loss(
+        Tokens(
+            ours[mask],
+            old[mask],
+            each[mask],
+            weights[mask],
+            rows[mask],
+            sampling[mask],
+            ref[mask] if objective.beta else None,
+        ),
+        objective,
+    )
     out.loss.backward()
-    plain = plain_loss(loss_type, theirs, old, advantages, MASK, 10, ref, beta)
+    plain = plain_loss(objective, theirs, old, advantages, sampling, ref, mask)
     plain.backward()
-    assert torch.allclose(out.loss, plain, rtol=1e-5)
-    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-5, atol=1e-7)
+    # Weights are float32, whatever the log-probs are.
+    assert torch.allclose(out.loss, plain, rtol=1e-6)
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9)
+    assert ours.grad[mask].abs().sum() > 0
 
 
-def test_first_update_has_ratio_one_and_the_policy_gradient():
-    """With old = new the gradient of a token is -weight x advantage, whatever the clipping."""
+@pytest.mark.parametrize("surrogate", ["clip", "cispo", "sapo"])
+def test_at_the_first_update_the_gradient_is_the_policy_gradient(surrogate):
+    """With old = new the gradient of a token is -weight x advantage, whatever the surrogate."""
     logps = torch.randn(5, requires_grad=True)
     advantages, weights = torch.tensor([1.0, -2.0, 0.5, 0.0, 3.0]), torch.rand(5)
-    policy_loss(logps, logps.detach(), advantages, weights, 0.2, 0.28).loss.backward()
+    policy_loss(one_row(logps, logps.detach(), advantages, weights), Objective(surrogate=surrogate)).loss.backward()
     assert torch.allclose(logps.grad, -weights * advantages)
+
+
+def test_gspo_shares_the_gradient_out_over_the_completion():
+    logps = torch.randn(4, requires_grad=True)
+    rows, weights = torch.tensor([7, 7, 7, 3]), torch.tensor([0.1, 0.2, 0.3, 0.5])
+    tokens = Tokens(logps, logps.detach(), torch.tensor([1.0, 1.0, 1.0, -2.0]), weights, rows)
+    policy_loss(tokens, Objective(surrogate="gspo")).loss.backward()
+    assert torch.allclose(logps.grad, torch.tensor([-0.2, -0.2, -0.2, 1.0]))
+
+
+def test_the_entropy_is_raised_by_its_bonus_and_weight():
+    entropy, weights = torch.tensor([0.5, 2.0], requires_grad=True), torch.tensor([0.25, 0.5])
+    tokens = one_row(torch.zeros(2), torch.zeros(2), torch.zeros(2), weights, entropy=entropy)
+    out = policy_loss(tokens, Objective(entropy_bonus=0.1))
+    assert math.isclose(out.loss.item(), -0.1 * (0.125 + 1.0), rel_tol=1e-6)
+    out.loss.backward()
+    assert torch.allclose(entropy.grad, -0.1 * weights)
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
+def test_estimators_and_their_gradients_on_average(estimator):
+    """Over all of a distribution of four tokens: k1 and k3 are the KL; with the ratio before them their gradient is the KL's."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, generator=generator, dtype=torch.float64, requires_grad=True)
+    ref = torch.randn(4, generator=generator, dtype=torch.float64).log_softmax(0)
+    logps = logits.log_softmax(0)
+    probs, true = logps.exp().detach(), (logps.exp() * (logps - ref)).sum()
+    (expected,) = torch.autograd.grad(true, logits, retain_graph=True)
+    estimates = kl(logps, ref, estimator)
+    plain, unbiased = (probs * estimates).sum(), (probs * estimates * torch.exp(logps - logps.detach())).sum()
+    of_plain, of_unbiased = (torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (plain, unbiased))
+    if estimator != "k2":
+        assert torch.isclose(plain, true)
+        assert torch.allclose(of_unbiased, expected)
+    assert torch.allclose(of_plain, {"k1": torch.zeros(4).double(), "k2": expected}.get(estimator, of_plain))
+    if estimator == "k3":
+        assert not torch.allclose(of_plain, expected, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"delta": 1.2}, "above 1 \\+ epsilon_high, which is 1.28"),
+        ({"delta": 2.0, "surrogate": "cispo"}, "cispo does not clip from below"),
+        ({"delta": 2.0, "surrogate": "sapo"}, "sapo does not clip from below"),
+        ({"baseline": "leave_one_out"}, "times G / \\(G - 1\\)"),
+        ({"baseline": "batch"}, "no measure"),
+        ({"beta": 0.1, "kl_estimator": "k1"}, "zero on average"),
+        ({"sampler_cap": 1.0}, "above 1"),
+        ({"sapo_positive": 0.0}, "above 0"),
+    ],
+    ids=str,
+)
+def test_what_makes_no_sense_is_refused_with_the_reason(settings, reason):
+    with pytest.raises(UserError, match=reason):
+        Objective(**settings)

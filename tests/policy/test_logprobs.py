@@ -33,6 +33,18 @@ def test_values_and_gradients_equal_the_plain_ones_for_every_chunk(chunk, temper
     assert (hidden.grad - theirs.grad).norm() <= 1e-5 * theirs.grad.norm()
 
 
+@pytest.mark.parametrize("chunk", [5, 1000])
+def test_the_entropys_gradient_equals_the_plain_one_where_it_is_asked_for(chunk):
+    (hidden, head, targets), (theirs, _, _) = case(), case()
+    down, up = torch.linspace(1, -1, 37), torch.linspace(-2, 3, 37)
+    logps, entropy = chunked_log_probs(hidden, head, targets, 0.6, chunk, of_entropy=True)
+    (logps * down + entropy * up).sum().backward()
+    expected_logps, expected_entropy = plain(theirs, head, targets, 0.6)
+    (expected_logps * down + expected_entropy * up).sum().backward()
+    assert (hidden.grad - theirs.grad).norm() <= 1e-5 * theirs.grad.norm()
+    assert not chunked_log_probs(hidden, head, targets)[1].requires_grad
+
+
 def test_gradients_pass_the_numerical_check():
     hidden, head, targets = case(torch.float64, tokens=5)
     # The log-probs are float32 by contract, so the check is done at a width that float32 can resolve.
