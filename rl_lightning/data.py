@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.tasks.prompts import SYSTEM_PROMPT, PromptTemplate
 from rl_lightning.tasks.stream import (
+    STRIDE,
     Prompt,
     PromptStream,
     TaskMixture,
@@ -27,6 +28,9 @@ from rl_lightning.tasks.workers import ProblemWorkers, prompts_from
 from rl_lightning.types import Problem, PromptBatch, UserError, require
 
 log = logging.getLogger(__name__)
+
+_FURTHER = STRIDE // 2
+"""The slot of the first prompt that is asked for out of turn; the stream itself does not come so far."""
 
 _STEPS_AHEAD = 3
 """Problems of this many steps are begun before they are needed."""
@@ -80,6 +84,8 @@ class ReasoningGymDataModule(LightningDataModule):
         self.eval_problems: tuple[Problem, ...] = ()
         self.cursor = 0
         """Prompts used so far; `training_step` moves it, a checkpoint keeps it."""
+        self.further_cursor = 0
+        """Prompts used so far out of turn; `further` moves it, a checkpoint keeps it."""
 
     def setup(self, stage: str) -> None:
         """Draw the evaluation set, keep its questions out of training, and report where that costs much of a task."""
@@ -109,6 +115,17 @@ class ReasoningGymDataModule(LightningDataModule):
         """PromptBatches from the cursor on, without end."""
         return _Batches(self)
 
+    def further(self, count: int) -> PromptBatch:
+        """As many prompts out of turn, for a step whose own teach too little. They have slots of their own: what Lightning has
+        fetched ahead, and the stream, stay as they are."""
+        first = _FURTHER + self.further_cursor
+        slots = range(first, first + count)
+        if isinstance(self.make, ProblemWorkers):
+            for slot in slots:
+                self.make.begin(*self.stream.candidate(slot))
+        self.further_cursor += count
+        return collate([self.stream[slot] for slot in slots])
+
     def val_dataloader(self) -> Any:
         """The evaluation set for `validate`; in `fit`, FixedEval evaluates when it is due, and Lightning's own loop rests."""
         assert self.trainer is not None
@@ -136,11 +153,11 @@ class ReasoningGymDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Where the stream is."""
-        return {"cursor": self.cursor, "seed": self.seed}
+        return {"cursor": self.cursor, "further_cursor": self.further_cursor, "seed": self.seed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the stream was."""
-        self.cursor = state_dict["cursor"]
+        self.cursor, self.further_cursor = state_dict["cursor"], state_dict["further_cursor"]
 
 
 def collate(prompts: Sequence[Prompt]) -> PromptBatch:

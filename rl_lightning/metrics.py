@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import Tensor
-
-from rl_lightning.types import PromptBatch, Rollout, Score
+from rl_lightning.groups import Groups
 
 
-def step_metrics(batch: PromptBatch, rollout: Rollout, scores: Sequence[Score], rewards: Tensor) -> dict[str, float]:
+def step_metrics(groups: Groups) -> dict[str, float]:
     """What was sampled and what it earned; shares are of the N completions."""
+    rollout, scores = groups.rollout, groups.scores
     n, lengths = len(scores), rollout.lengths.float()
     return {
-        "reward/mean": float(rewards.mean()),
+        "reward/mean": float(groups.rewards.mean()),
         "reward/exact": sum(s.exact for s in scores) / n,
         "reward/partial": sum(s.partial for s in scores) / n,
         "reward/well_formed": sum(s.well_formed for s in scores) / n,
@@ -26,7 +25,7 @@ def step_metrics(batch: PromptBatch, rollout: Rollout, scores: Sequence[Score], 
         "completion/tokens_max": float(lengths.max()),
         "completion/truncated": 1 - float(rollout.finished.float().mean()),
         **{f"scoring/{why}": count / n for why, count in Counter(s.failure for s in scores if s.failure).items()},
-        **{f"data/skipped_{why}": float(count) for why, count in batch.skipped.items()},
+        **{f"data/skipped_{why}": float(count) for why, count in groups.batch.skipped.items()},
     }
 
 
@@ -49,7 +48,7 @@ class Meter:
         """Seconds spent in a part. Each part ends by reading a number from the device, so its work is done by then."""
         began = time.perf_counter()
         yield
-        self.seconds[part] = time.perf_counter() - began
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
 
     def metrics(self, sampled_tokens: int) -> dict[str, float]:
         """By metric name. Token metrics are means over the tokens that reached the head; there are none in a dead step."""

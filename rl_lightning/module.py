@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -10,14 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rl_lightning.answering_policy import AnsweringPolicy
+from rl_lightning.groups import Groups, chosen
 from rl_lightning.metrics import Meter, step_metrics
-from rl_lightning.objective import Objective, Tokens, group_advantages, overlong_penalty, policy_loss, token_weights
+from rl_lightning.objective import Objective, Tokens, least_sure, policy_loss, token_weights
 from rl_lightning.policy import PolicyConfig, Schedule, cut
 from rl_lightning.recovery import MOST_IN_A_ROW, again_with_half, keep_for_inspection
 from rl_lightning.rollout import Sampling
 from rl_lightning.scoring import Reward, WeightedReward
-from rl_lightning.trainable_policy import TrainablePolicy
-from rl_lightning.types import PromptBatch, Rollout, Score, UserError, require
+from rl_lightning.types import PromptBatch, Rollout, UserError, require
 
 
 @dataclass(frozen=True)
@@ -25,26 +26,20 @@ class StepRecord:
     """One training step, for callbacks: `outputs["record"]` of `on_train_batch_end`.
 
     Attributes:
-        batch: B prompts.
-        rollout: N completions.
-        scores: N scores.
-        rewards: (B, G) float32.
+        groups: B prompts with N completions, their scores and rewards.
         advantages: (B, G) float32.
         trainer_logps: (N, T) float32, the policy's log-probs of the sampled tokens before the first update; NaN in rows that
             were not forwarded, for they had nothing to teach.
         entropies: (N, T) float32, the policy's at the same tokens, nats; NaN likewise.
     """
 
-    batch: PromptBatch
-    rollout: Rollout
-    scores: Sequence[Score]
-    rewards: Tensor
+    groups: Groups
     advantages: Tensor
     trainer_logps: Tensor
     entropies: Tensor
 
 
-class GRPOModule(TrainablePolicy):
+class GRPOModule(AnsweringPolicy):
     """A policy that learns by GRPO.
 
     Args:
@@ -93,6 +88,10 @@ class GRPOModule(TrainablePolicy):
         allowed = token_budget == "auto" or token_budget > 0
         require("model.token_budget", token_budget, allowed, "above 0, or auto")
         require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
+        if sampling.max_resample > 1 and objective.baseline == "batch":
+            raise UserError(
+                "model.sampling.max_resample: with objective.baseline batch every group teaches; set it to 1"
+            )
         self.policy_config, self.objective, self.reward = policy, objective, reward
         self.sampling = replace(sampling)  # a copy: too little memory may halve its rows
         self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
@@ -108,46 +107,72 @@ class GRPOModule(TrainablePolicy):
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """One trip: prompts, group sampling, scoring, advantages, and `num_iterations` updates."""
         self.meter = Meter()
-        with self.meter.time("sample"):
-            rollout = self.sample(batch, self.generator)
-        with self.meter.time("score"):
-            scores, rewards = self.judge(batch, rollout)
-        advantages = group_advantages(rewards, self.objective.scale_advantages, self.objective.baseline)
-        counted = rollout.finished if self.objective.mask_truncated_completions else None
-        weights = token_weights(rollout.mask, self.objective.loss_type, self.sampling.max_new_tokens, counted)
+        groups = self.collect(batch)
+        rollout, (advantages, weights) = groups.rollout, self.lessons(groups)
         old_logps, entropies = (torch.full_like(rollout.sampling_logps, torch.nan) for _ in range(2))
         with self.meter.time("train"):
+            if self.objective.top_entropy < 1:
+                weights = self.where_least_sure(rollout, advantages.flatten(), weights)
             for iteration in range(self.objective.num_iterations):
                 first = iteration == 0
                 self.accumulate_gradients(rollout, advantages.flatten(), weights, old_logps, entropies, first)
                 self.update()
                 if self.not_finite_in_a_row == MOST_IN_A_ROW:
                     file = Path(self.trainer.default_root_dir) / f"not_finite_step_{self.global_step}.pt"
-                    raise keep_for_inspection(file, batch, rollout, rewards)
+                    raise keep_for_inspection(file, groups.batch, rollout, groups.rewards)
                 if self.global_step == self.trainer.max_steps:
                     break
         self.trainer.datamodule.cursor = batch.cursor  # type: ignore[attr-defined]
-        self.metrics = step_metrics(batch, rollout, scores, rewards) | self.meter.metrics(int(rollout.mask.sum()))
-        return {"record": StepRecord(batch, rollout, scores, rewards, advantages, old_logps, entropies)}
+        self.metrics = step_metrics(groups) | self.meter.metrics(int(rollout.mask.sum()))
+        return {"record": StepRecord(groups, advantages, old_logps, entropies)}
 
-    @again_with_half("sampling.max_rollout_rows")
-    def sample(self, batch: PromptBatch, generator: torch.Generator) -> Rollout:
-        """A group of completions a prompt; the generator moves on when it has them."""
-        draws = generator.clone_state()
-        rollout = self.roll(batch, self.sampling, draws)
-        generator.set_state(draws.get_state())
-        return rollout
+    def collect(self, batch: PromptBatch) -> Groups:
+        """Sample and judge a group a prompt. A group whose answers all earned the same has nothing to teach: where `max_resample`
+        allows it, further prompts are asked until enough groups have (dynamic sampling, DAPO, arXiv 2503.14476)."""
+        groups, size = self.answered(batch), len(batch.problems)
+        wanted = math.ceil(self.sampling.live_share * size)
+        while (room := self.sampling.max_resample * size - len(groups)) > 0:
+            live = int(self.live(groups).sum())
+            if live >= wanted:
+                break
+            needed = math.ceil((wanted - live) * len(groups) / max(live, 1))  # if as many of them teach as did so far
+            more = self.trainer.datamodule.further(min(needed, room, size))  # type: ignore[attr-defined]
+            groups += self.answered(more.to(self.device))
+        return replace(groups, kept=chosen(self.live(groups), size))
 
-    def judge(self, batch: PromptBatch, rollout: Rollout) -> tuple[list[Score], Tensor]:
-        """N scores and (B, G) rewards."""
-        problems = [problem for problem in batch.problems for _ in range(rollout.group_size)]
-        scores = self.scorer(problems, rollout.texts)
-        rewards = torch.tensor([self.reward(*each) for each in zip(problems, rollout.texts, scores, strict=True)])
-        if not rewards.isfinite().all():
-            raise UserError(f"model.reward: {type(self.reward).__name__} gave a reward that is not a finite number")
-        rewards = rewards.float().to(self.device)
-        rewards += overlong_penalty(rollout.lengths, self.sampling.max_new_tokens, self.objective.overlong_buffer)
-        return scores, rewards.view(len(batch.problems), -1)
+    def live(self, groups: Groups) -> Tensor:
+        """(B,) bool: which groups have something to teach."""
+        return self.objective.advantages(groups.parts, self.part_weights()).any(dim=1)
+
+    def lessons(self, groups: Groups) -> tuple[Tensor, Tensor]:
+        """(B, G) advantages and (N, T) weights, float32, of the kept groups; zero in the others."""
+        rollout, kept = groups.rollout, groups.kept
+        rows = kept.repeat_interleave(rollout.group_size)
+        advantages, weights = (
+            torch.zeros_like(groups.rewards, dtype=torch.float32),
+            torch.zeros_like(rollout.sampling_logps),
+        )
+        advantages[kept] = self.objective.advantages(groups.parts[kept], self.part_weights())
+        counted = rollout.finished[rows] if self.objective.mask_truncated_completions else None
+        limit = self.sampling.max_new_tokens
+        weights[rows] = token_weights(rollout.mask[rows], self.objective.loss_type, limit, counted)
+        return advantages, weights
+
+    @again_with_half("token_budget")
+    def where_least_sure(self, rollout: Rollout, advantages: Tensor, weights: Tensor) -> Tensor:
+        """(N, T) weights, zero but for the tokens of the highest entropy of the whole step; a forward pass more."""
+        entropies = torch.full_like(weights, torch.nan)
+        with torch.no_grad():
+            for micro in cut(rollout, self.teaching(advantages, weights), self.token_budget):
+                logps_and_entropies = self.policy.log_probs(micro, self.sampling.temperature)
+                entropies[micro.row_of, micro.column_of] = logps_and_entropies[1]
+        return weights * least_sure(entropies, ~entropies.isnan(), self.objective.top_entropy)
+
+    def teaching(self, advantages: Tensor, weights: Tensor) -> Tensor:
+        """Rows that the loss depends on. A completion without advantage has no gradient, unless KL or entropy give it one:
+        leaving it out is exact."""
+        live = weights.any(dim=1) & ((advantages != 0) | self.objective.all_teach)
+        return live.nonzero().squeeze(1)
 
     @again_with_half("token_budget")
     def accumulate_gradients(
@@ -170,11 +195,9 @@ class GRPOModule(TrainablePolicy):
             first: whether the policy still is the one that sampled.
         """
         objective, temperature = self.objective, self.sampling.temperature
-        # A completion without advantage has no gradient, unless KL or entropy give it one: leaving it out is exact.
-        live = weights.any(dim=1) & ((advantages != 0) | objective.all_teach)
         self.policy.zero_grad()
         meter = Meter()
-        for micro in cut(rollout, live.nonzero().squeeze(1), self.token_budget):
+        for micro in cut(rollout, self.teaching(advantages, weights), self.token_budget):
             at = micro.row_of, micro.column_of
             logps, entropy = self.policy.log_probs(micro, temperature, objective.entropy_bonus > 0)
             if first:

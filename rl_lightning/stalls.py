@@ -105,7 +105,7 @@ def too_hard(h: History) -> str | None:
     return (
         f"in {share:.0%} of the groups every answer is wrong and earns the same, so they teach nothing{where}: too hard; make "
         "the task easier (data.datasets.<task>.config), pay for partial credit (model.reward), or sample more "
-        "(model.sampling.num_generations)"
+        "(model.sampling.num_generations; model.sampling.max_resample replaces such groups)"
     )
 
 

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
 
-from rl_lightning.evaluation import Draws, draws_of
 from rl_lightning.objective import Objective
 from rl_lightning.policy import Policy, PolicyConfig, Schedule, learning_rate_share
 from rl_lightning.policy.adapters import load_adapter
 from rl_lightning.policy.plan import Card, Plan, card_of, make_plan, step_work
-from rl_lightning.recovery import again_with_half
 from rl_lightning.resume import random_states, refuse_other_settings, restore_random_states, settings
-from rl_lightning.rollout import Sampling, sample_groups
-from rl_lightning.scoring import Reward, Scorer
-from rl_lightning.types import PromptBatch, Rollout, UserError, require
+from rl_lightning.rollout import Sampling
+from rl_lightning.scoring import Reward
+from rl_lightning.types import UserError, require
 
 _SETTINGS = ("learning_rate", "lr_schedule", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
 
 
 class TrainablePolicy(LightningModule):
-    """Owns the policy; `GRPOModule` is what is done with it.
+    """Owns the policy; `AnsweringPolicy` is what it writes, `GRPOModule` what it learns from that.
 
     Attributes:
         loaded_step: the optimizer step of the checkpoint that was loaded, 0 where none was: Lightning's own clock rests in
@@ -33,7 +29,6 @@ class TrainablePolicy(LightningModule):
         plan: what the model needs on this device, and the settings that fit; from `configure_model` on.
         interrupted: whether a signal ended the run before its time.
         adapter: a PEFT adapter's directory to begin with, None for fresh adapters; see `validate --ckpt_path`.
-        eval_draws: how evaluations draw, None for greedily; `FixedEval` sets it.
         metrics: of the step that has just been made; callbacks may add theirs in `on_train_batch_end`.
     """
 
@@ -46,8 +41,6 @@ class TrainablePolicy(LightningModule):
     warmup_steps: int
     weight_decay: float
     token_budget: Any  # "auto" until the plan is made
-    score_workers: int
-    score_seconds: float
     seed: int
     generator: torch.Generator
     plan: Plan
@@ -60,7 +53,6 @@ class TrainablePolicy(LightningModule):
         self.not_finite_in_a_row = 0
         self.interrupted = False
         self.adapter: Path | None = None
-        self.eval_draws: Draws | None = None
         self.metrics: dict[str, float] = {}
         self._random_states: dict[str, Any] = {}
 
@@ -84,54 +76,6 @@ class TrainablePolicy(LightningModule):
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         work = step_work(self.sampling, data.prompts_per_step, data.max_prompt_tokens)
         return make_plan(self.policy_config, work, self.token_budget, self.sampling.max_rollout_rows, card)
-
-    def setup(self, stage: str) -> None:
-        """Scorers for the data module's tasks."""
-        self.scorer = Scorer(self.trainer.datamodule.mixture, self.score_workers, self.score_seconds)  # type: ignore[attr-defined]
-
-    def teardown(self, stage: str) -> None:
-        """Stop their processes."""
-        self.scorer.close()
-
-    def roll(
-        self,
-        batch: PromptBatch,
-        sampling: Sampling,
-        draws: torch.Generator | Tensor | None,
-        prompts_at_once: int | None = None,
-    ) -> Rollout:
-        """Completions by the policy as it is now; each is scored while the others are being written. See `sample_groups`."""
-        policy, group = self.policy, 1 if draws is None else sampling.num_generations
-
-        def ended(row: int, text: str) -> None:
-            self.scorer.begin(batch.problems[row // group], text)
-
-        ends, pad = policy.end_token_ids, policy.pad_token_id
-        with policy.sampling() as model:
-            return sample_groups(
-                model, batch, sampling, ends, policy.decode_text, draws, pad, ended, prompts_at_once=prompts_at_once
-            )
-
-    @again_with_half("sampling.max_rollout_rows")
-    def answer(self, batch: PromptBatch, draws: Draws | None) -> Rollout:
-        """Completions for an evaluation, greedy or drawn, in no more memory than training needs: as many rows decode at once,
-        as the plan allows, and as many prompts are kept as a training step has."""
-        work, limit, most = self.plan.work, self.sampling.max_new_tokens, self.sampling.max_rollout_rows
-        length = batch.prompt_ids.shape[1] + limit  # no problem is left out of an evaluation for its length
-        self.policy.refuse_longer(length)
-        rows = self.plan.eval_rows if most == "auto" else min(self.plan.eval_rows, most)
-        rows = max(1, rows * min(length, work.prompt_tokens + limit) // length)
-        sampling, drawn = replace(self.sampling, max_rollout_rows=rows), None
-        if draws is not None:
-            sampling = Sampling(draws.samples, limit, draws.temperature, max_rollout_rows=rows)
-            drawn = draws_of(batch.problems, draws.samples, limit)
-        return self.roll(batch, sampling, drawn, work.prompts)
-
-    def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """An evaluation's completions and their scores; random states stay as they are."""
-        rollout = self.answer(batch, self.eval_draws)
-        problems = [problem for problem in batch.problems for _ in range(rollout.group_size)]
-        return {"rollout": rollout, "scores": self.scorer(problems, rollout.texts)}
 
     def configure_optimizers(self) -> Any:
         """AdamW on the adapters."""

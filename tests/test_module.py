@@ -146,6 +146,27 @@ def test_gradient_does_not_depend_on_padding(own_policy, rollout):
     assert_same(gradient(module, padded, rewards), gradient(module, rollout, rewards))
 
 
+@pytest.mark.parametrize("budget", [1, 300])
+def test_the_least_sure_tokens_are_those_of_the_whole_step(own_policy, rollout, budget):
+    """However it is cut; and they are a fifth of those that would be trained on, the ones with the highest entropy."""
+    objective = Objective(top_entropy=0.2)
+    advantages = group_advantages(rewards_with_dead_groups()).flatten()
+    weights = token_weights(rollout.mask, "dapo", 24)
+    one, cut_up = (make_module(own_policy, objective=objective, token_budget=b) for b in (10**9, budget))
+    found = one.where_least_sure(rollout, advantages, weights)
+    assert torch.equal(cut_up.where_least_sure(rollout, advantages, weights) > 0, found > 0)
+    live = rollout.mask & (advantages != 0)[:, None]
+    assert torch.equal(found[found > 0], weights[found > 0])  # not scaled up for it
+    least = 0.2 * int(live.sum())
+    assert least <= int((found > 0).sum()) <= least + 4  # first tokens of a group are equally sure
+    _, entropies = torch.zeros(2, *rollout.mask.shape)
+    one.meter = Meter()
+    own_policy.model.zero_grad()
+    one.accumulate_gradients(rollout, advantages, weights, torch.zeros_like(weights), entropies, first=True)
+    assert entropies[found > 0].min() >= entropies[live & (found == 0)].max()
+    assert all(p.grad is not None for p in own_policy.adapter_parameters())
+
+
 def test_all_groups_dead_leave_no_gradient(own_policy, rollout):
     module = make_module(own_policy)
     own_policy.model.zero_grad()

@@ -23,7 +23,8 @@ from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.objective import Objective
 from rl_lightning.policy import Policy
-from rl_lightning.scoring import Reward
+from rl_lightning.rollout import Sampling
+from rl_lightning.scoring import Reward, WeightedReward
 from rl_lightning.tasks.stream import TaskMixture, TaskSpec
 from rl_lightning.types import LossOutput, UserError
 from tests.test_training import SUMS, LengthReward, adapters, evaluated, run
@@ -53,11 +54,13 @@ def same(ours: Path, theirs: Path, steps: int) -> None:
         {"objective": Objective(beta=0.05)},
         {"reward": RandomReward()},
         {"lr_schedule": "constant", "warmup_steps": 3, "weight_decay": 0.1},
+        {"sampling": Sampling(4, 24, max_resample=3), "reward": WeightedReward(format=0.0)},
     ],
-    ids=["two updates", "KL", "random reward", "warm-up"],
+    ids=["two updates", "KL", "random reward", "warm-up", "dynamic sampling"],
 )
 def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path, model):
-    run(tmp_path / "whole", 6, **model)
+    _, module, data = run(tmp_path / "whole", 6, **model)
+    assert (data.further_cursor > 0) == (module.sampling.max_resample > 1)
     run(tmp_path / "halves", 4, **model)
     run(tmp_path / "halves", 6, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")), **model)
     same(tmp_path / "halves", tmp_path / "whole", 6)
@@ -246,10 +249,10 @@ def test_too_little_memory_for_the_update_halves_the_budget_and_changes_nothing(
 
 
 def test_too_little_memory_for_the_rollout_halves_its_rows_and_samples_the_same(tmp_path, monkeypatch):
-    from rl_lightning import trainable_policy
+    from rl_lightning import answering_policy
 
     run(tmp_path / "roomy", 2, evaluate=False)
-    sample_groups = trainable_policy.sample_groups
+    sample_groups = answering_policy.sample_groups
 
     def scarce(model, batch, sampling, *args, **kwargs):
         if sampling.max_rollout_rows > 3:
@@ -257,7 +260,7 @@ def test_too_little_memory_for_the_rollout_halves_its_rows_and_samples_the_same(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sample_groups(model, batch, sampling, *args, **kwargs)
 
-    monkeypatch.setattr(trainable_policy, "sample_groups", scarce)
+    monkeypatch.setattr(answering_policy, "sample_groups", scarce)
     _, module, _ = run(tmp_path / "scarce", 2, evaluate=False)
     assert module.sampling.max_rollout_rows == 2
     a, b = (pd.read_parquet(tmp_path / name / "rollouts") for name in ("scarce", "roomy"))
@@ -420,15 +423,15 @@ def test_a_failure_in_the_middle_writes_no_checkpoint_of_its_own(tmp_path, monke
 
 def test_a_run_stopped_before_its_first_step_goes_on(tmp_path, monkeypatch):
     """Ctrl-C while the evaluation at step 0 goes on leaves checkpoint-0, from which --ckpt_path last begins."""
-    from rl_lightning.trainable_policy import TrainablePolicy
+    from rl_lightning.answering_policy import AnsweringPolicy
 
-    answer = TrainablePolicy.answer
+    answer = AnsweringPolicy.answer
 
     def stopped(self, *args):
         self.trainer.should_stop = self.interrupted = True  # as StopAtSignal does
         return answer(self, *args)
 
-    monkeypatch.setattr(TrainablePolicy, "answer", stopped)
+    monkeypatch.setattr(AnsweringPolicy, "answer", stopped)
     run(tmp_path, 3)
     monkeypatch.undo()
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-0"]

@@ -18,20 +18,31 @@ class GroupVariance(Callback):
     - `diverse`: share of prompts whose completions earned different rewards;
     - `dead_right`, `dead_wrong`: share of prompts whose rewards are all equal, with every answer exact, or not;
     - `reward_std`: mean over prompts of the standard deviation of rewards;
-    - `distinct_answers`: mean over prompts of the number of different answers in a group (none counts as one).
+    - `distinct_answers`: mean over prompts of the number of different answers in a group (none counts as one);
+    - `useful_tokens`: share of the sampled tokens that were trained on;
+    - `wasted_seconds`: the seconds of sampling that went into the others.
+
+    And over all of them `groups/sampled`, the number of prompts: with dynamic sampling it may be more than the data module's.
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        record = outputs["record"]
-        size = record.rollout.group_size
-        groups = [record.scores[i : i + size] for i in range(0, len(record.scores), size)]
-        tasks = [problem.task for problem in record.batch.problems]
-        metrics = {f"groups/{name}": value for name, value in group_statistics(record.rewards, groups).items()}
+        sampled, size = outputs["record"].groups, outputs["record"].groups.rollout.group_size
+        groups = [sampled.scores[i : i + size] for i in range(0, len(sampled.scores), size)]
+        tasks = [problem.task for problem in sampled.batch.problems]
+        tokens = sampled.rollout.lengths.view(-1, size).float()
+        useful = tokens * (outputs["record"].advantages != 0)
+        token_seconds = pl_module.metrics["time/sample"] / float(tokens.sum())
+
+        def figures(chosen: list[int]) -> dict[str, float]:
+            spent, taught = float(tokens[chosen].sum()), float(useful[chosen].sum())
+            cost = {"useful_tokens": taught / spent, "wasted_seconds": (spent - taught) * token_seconds}
+            return group_statistics(sampled.rewards[chosen], [groups[i] for i in chosen]) | cost
+
+        metrics = {f"groups/{name}": value for name, value in figures(list(range(len(groups)))).items()}
         for task in sorted(set(tasks)) if len(set(tasks)) > 1 else []:
-            chosen = [i for i, name in enumerate(tasks) if name == task]
-            statistics = group_statistics(record.rewards[chosen], [groups[i] for i in chosen])
-            metrics |= {f"groups/{task}/{name}": value for name, value in statistics.items()}
-        pl_module.metrics |= metrics
+            of_task = figures([i for i, name in enumerate(tasks) if name == task])
+            metrics |= {f"groups/{task}/{name}": value for name, value in of_task.items()}
+        pl_module.metrics |= metrics | {"groups/sampled": float(len(groups))}
 
 
 def group_statistics(rewards: Tensor, groups: Sequence[Sequence[Score]]) -> dict[str, float]:

@@ -41,14 +41,14 @@ class RolloutLog(Callback):
 
 def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
     """A row a completion, as `docs/rollouts.md` describes them, but for the step."""
-    rollout, problems = record.rollout, record.batch.problems
+    rollout, problems = record.groups.rollout, record.groups.batch.problems
     sampled = _row_means(rollout.sampling_logps, rollout.mask)
     entropies = _row_means(record.entropies, rollout.mask)
     gaps = _row_means((record.trainer_logps - rollout.sampling_logps).abs(), rollout.mask)
     tokens, finished = rollout.lengths.tolist(), rollout.finished.tolist()
-    rewards, advantages = record.rewards.flatten().tolist(), record.advantages.flatten().tolist()
+    rewards, advantages = record.groups.rewards.flatten().tolist(), record.advantages.flatten().tolist()
     rows = []
-    for n, (text, score) in enumerate(zip(rollout.texts, record.scores, strict=True)):
+    for n, (text, score) in enumerate(zip(rollout.texts, record.groups.scores, strict=True)):
         group = n // rollout.group_size
         expected, log_prob = problems[group].entry.get("answer"), sampled[n]
         assert log_prob is not None  # a completion has at least its end

@@ -60,8 +60,8 @@ class RolloutTable(Callback):
 
 def _solved(record: StepRecord) -> set[str]:
     """The tasks of which a problem was answered right."""
-    size = record.rollout.group_size
-    return {record.batch.problems[n // size].task for n, score in enumerate(record.scores) if score.exact == 1}
+    problems, size = record.groups.batch.problems, record.groups.rollout.group_size
+    return {problems[n // size].task for n, score in enumerate(record.groups.scores) if score.exact == 1}
 
 
 def _extremes(rows: list[Row]) -> list[Row]:

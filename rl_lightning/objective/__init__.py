@@ -1,6 +1,12 @@
 """GRPO's mathematics as pure functions of tensors: advantages, token weights, surrogate loss. Needs torch only."""
 
-from rl_lightning.objective.advantages import AdvantageScale, group_advantages, overlong_penalty
+from rl_lightning.objective.advantages import (
+    AdvantageScale,
+    decoupled_advantages,
+    group_advantages,
+    overlong_penalty,
+)
+from rl_lightning.objective.certainty import least_sure
 from rl_lightning.objective.config import Objective
 from rl_lightning.objective.loss import policy_loss
 from rl_lightning.objective.tokens import Tokens
@@ -11,7 +17,9 @@ __all__ = [
     "LossType",
     "Objective",
     "Tokens",
+    "decoupled_advantages",
     "group_advantages",
+    "least_sure",
     "overlong_penalty",
     "policy_loss",
     "token_weights",

@@ -9,6 +9,7 @@ from torch import Tensor
 
 AdvantageScale = Literal["group", "batch", "none"]
 Baseline = Literal["group", "leave_one_out", "batch"]
+RewardAggregation = Literal["sum_then_normalize", "normalize_then_sum"]
 
 _EPSILON = 1e-4
 """Added to the standard deviation, in units of reward, so that a nearly dead group is not blown up (as in TRL)."""
@@ -43,6 +44,22 @@ def group_advantages(rewards: Tensor, scale: AdvantageScale = "group", baseline:
         else (rewards == rewards[:, :1]).all(dim=1, keepdim=True)
     )
     return torch.where(same, torch.zeros_like(differences), differences)
+
+
+def decoupled_advantages(parts: Tensor, weights: Tensor) -> Tensor:
+    """GDPO's (arXiv 2601.05242): each part of the reward is compared and scaled within its group, then they are weighed and
+    summed, then all are divided by their deviation over the batch, so that more parts are not larger steps.
+
+    Args:
+        parts: (B, G, R) float, the R parts of each reward.
+        weights: (R,) float, what each part counts.
+
+    Returns:
+        (B, G) float32; zero in groups in which every part that counts is the same throughout.
+    """
+    each = torch.stack([group_advantages(part) for part in parts.unbind(dim=-1)], dim=-1)
+    summed = each @ weights.to(each)
+    return summed / (summed.std() + _EPSILON)  # their mean is zero already: each group's is
 
 
 def overlong_penalty(lengths: Tensor, limit: int, buffer: int) -> Tensor:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rl_lightning.objective.advantages import AdvantageScale, Baseline
+from torch import Tensor
+
+from rl_lightning.objective.advantages import (
+    AdvantageScale,
+    Baseline,
+    RewardAggregation,
+    decoupled_advantages,
+    group_advantages,
+)
 from rl_lightning.objective.divergence import KLEstimator
 from rl_lightning.objective.mismatch import SamplerCorrection
 from rl_lightning.objective.weights import LossType
@@ -63,6 +71,14 @@ class Objective:
     entropy_bonus: float = 0.0
     """Weight of the policy's entropy, which is raised with the surrogate; 0 or more, 0.001 is much."""
 
+    top_entropy: float = 1.0
+    """Train on this share of the tokens, those where the policy was least sure (arXiv 2506.01939); in (0, 1], 0.2 in the paper.
+    Below 1 it costs a forward pass more."""
+
+    reward_aggregation: RewardAggregation = "sum_then_normalize"
+    """Whether the parts of a reward are summed before they are compared (sum_then_normalize), or each is divided by its own
+    deviation in the group first, so that none drowns in another (normalize_then_sum, GDPO)."""
+
     overlong_buffer: int = 0
     """The last so many tokens before max_new_tokens cost reward, along a line up to 1 at the limit (DAPO's penalty); 0: none."""
 
@@ -79,12 +95,19 @@ class Objective:
         require("objective.num_iterations", self.num_iterations, self.num_iterations >= 1, "at least 1")
         require("objective.entropy_bonus", self.entropy_bonus, self.entropy_bonus >= 0, "0 or more")
         require("objective.overlong_buffer", self.overlong_buffer, self.overlong_buffer >= 0, "0 or more, in tokens")
+        require("objective.top_entropy", self.top_entropy, 0 < self.top_entropy <= 1, "above 0 and at most 1")
         for name in ("sapo_positive", "sapo_negative"):
             require(f"objective.{name}", getattr(self, name), getattr(self, name) > 0, "above 0")
         require("objective.sampler_cap", self.sampler_cap, self.sampler_cap > 1, "above 1")
         above = f"above 1 + epsilon_high, which is {1 + self.epsilon_high:g}, or null"
         require("objective.delta", self.delta, self.delta is None or self.delta > 1 + self.epsilon_high, above)
         self._refuse_senseless()
+
+    def advantages(self, parts: Tensor, weights: Tensor) -> Tensor:
+        """(B, G) float32 advantages of (B, G, R) parts of rewards that count (R,) weights, both float64."""
+        if self.reward_aggregation == "normalize_then_sum":
+            return decoupled_advantages(parts, weights)
+        return group_advantages(parts @ weights, self.scale_advantages, self.baseline)
 
     @property
     def all_teach(self) -> bool:
@@ -95,6 +118,15 @@ class Objective:
         """Combinations whose parts undo or ignore each other."""
         if self.delta is not None and self.surrogate not in ("clip", "gspo"):
             raise UserError(f"objective.delta: {self.surrogate} does not clip from below, so there is nothing to limit")
+        if self.top_entropy < 1 and self.surrogate == "gspo":
+            raise UserError(
+                "objective.top_entropy: gspo's ratio is the whole completion's, so its gradient reaches every token; set 1"
+            )
+        if self.reward_aggregation == "normalize_then_sum" and self.scale_advantages != "group":
+            raise UserError(
+                "objective.reward_aggregation: normalize_then_sum divides each part by its group's deviation; set "
+                "scale_advantages to group"
+            )
         if self.baseline == "leave_one_out" and self.scale_advantages == "group":
             raise UserError(
                 "objective.baseline: leave_one_out divided by the group's deviation is the group baseline times G / (G - 1); "

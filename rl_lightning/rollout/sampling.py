@@ -37,6 +37,13 @@ class Sampling:
     max_rollout_rows: int | Literal["auto"] = "auto"
     """At most this many sequences decode at once; fewer need less memory for their cache; auto: what the card has room for."""
 
+    max_resample: int = 1
+    """Groups whose answers all earned the same teach nothing; above 1, further prompts are sampled in their place, up to so many
+    times prompts_per_step in all (dynamic sampling, DAPO). 1 is plain GRPO."""
+
+    live_share: float = 1.0
+    """With max_resample above 1: enough when this share of a step's groups has something to teach; in (0, 1]."""
+
     def __post_init__(self) -> None:
         if self.num_generations < 2:
             raise UserError(
@@ -51,6 +58,8 @@ class Sampling:
         )
         require("sampling.top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1")
         require("sampling.top_k", self.top_k, self.top_k >= 0, "0 or more")
+        require("sampling.max_resample", self.max_resample, self.max_resample >= 1, "at least 1, which is off")
+        require("sampling.live_share", self.live_share, 0 < self.live_share <= 1, "above 0 and at most 1")
         require("sampling.min_p", self.min_p, 0 <= self.min_p < 1, "0 or more and below 1")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 from rl_lightning.types import Problem, Score
 
 
 class Reward(ABC):
-    """A reward function."""
+    """A reward function. One of several parts gives these and their weights as well."""
 
     @abstractmethod
     def __call__(self, problem: Problem, completion: str, score: Score) -> float:
@@ -19,6 +20,16 @@ class Reward(ABC):
             completion: the whole text, tags included.
             score: what the task's scorer says of its answer.
         """
+
+    def parts(self, problem: Problem, completion: str, score: Score) -> Sequence[float]:
+        """The same in parts, as many as there are weights, not weighed yet: `objective.reward_aggregation` may scale each by
+        itself."""
+        return (self(problem, completion, score),)
+
+    @property
+    def weights(self) -> Sequence[float]:
+        """What each part counts in the sum."""
+        return (1.0,)
 
 
 class WeightedReward(Reward):
@@ -35,3 +46,10 @@ class WeightedReward(Reward):
 
     def __call__(self, problem: Problem, completion: str, score: Score) -> float:
         return self.exact * score.exact + self.partial * score.partial + self.format * score.well_formed
+
+    def parts(self, problem: Problem, completion: str, score: Score) -> Sequence[float]:
+        return score.exact, score.partial, float(score.well_formed)
+
+    @property
+    def weights(self) -> Sequence[float]:
+        return self.exact, self.partial, self.format

@@ -62,7 +62,7 @@ class Stopwatch(Callback):
         self.report.begin_step()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        now, metrics, rollout = time.perf_counter(), pl_module.metrics, outputs["record"].rollout
+        now, metrics, rollout = time.perf_counter(), pl_module.metrics, outputs["record"].groups.rollout
         self.report.end_step(
             Step(
                 seconds=now - self.last,

@@ -85,7 +85,7 @@ class Stopwatch(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         seconds = now(pl_module.device) - self.began
-        sampled = int(outputs["record"].rollout.mask.sum())
+        sampled = int(outputs["record"].groups.rollout.mask.sum())
         metrics = {name: round(value, 6) for name, value in pl_module.metrics.items() if name in _METRICS}
         self.steps.append({"seconds": round(seconds, 4), "sampled_tokens": sampled, **metrics})
         self.report(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rl_lightning.callbacks.rollout_log import rollout_rows
+from rl_lightning.groups import Groups
 from rl_lightning.module import StepRecord
 from rl_lightning.rollout_files import SCHEMA
 from rl_lightning.types import Problem, PromptBatch, Rollout, Score
@@ -30,15 +31,16 @@ def record() -> StepRecord:
         torch.tensor([True, False, True, True]),
         ("a", "b", "c", "d"),
     )
-    scores = [
+    scores = (
         Score(1.0, 1.0, True, "2"),
         Score(0.0, 0.25, False, None, "no_answer"),
         *[Score(0.0, 0.0, False, "x")] * 2,
-    ]
+    )
     trainer = torch.tensor([[-1.5, -3.0, NAN], [-1.0, -1.0, -1.0], [NAN] * 3, [NAN] * 3])
     entropies = torch.tensor([[0.5, 1.0, NAN], [0.1, 0.2, 0.6], [NAN] * 3, [NAN] * 3])
     rewards, advantages = torch.tensor([[1.1, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.0, 0.0]])
-    return StepRecord(batch, rollout, scores, rewards, advantages, trainer, entropies)
+    groups = Groups(batch, rollout, scores, rewards[..., None], rewards, torch.tensor([True, True]))
+    return StepRecord(groups, advantages, trainer, entropies)
 
 
 def test_every_column_by_hand():

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_lightning.objective import group_advantages, overlong_penalty
+from rl_lightning.objective import decoupled_advantages, group_advantages, overlong_penalty
 
 
 def test_advantages_are_worked_out_by_hand():
@@ -59,3 +59,37 @@ def test_the_penalty_for_length_is_worked_out_by_hand():
     lengths = torch.tensor([1, 60, 70, 80, 100])
     assert torch.allclose(overlong_penalty(lengths, 100, 40), torch.tensor([0.0, 0.0, -0.25, -0.5, -1.0]))
     assert (overlong_penalty(lengths, 100, 0) == 0).all()
+
+
+def test_parts_scaled_each_by_itself_are_worked_out_by_hand():
+    """One group right now and then, another that differs only by its format: with GRPO both get the same advantages."""
+    right = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    formed = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
+    parts, weights = torch.stack([right, formed], dim=-1), torch.tensor([1.0, 0.5])
+    by_part = [group_advantages(right), group_advantages(formed)]
+    expected = by_part[0] + 0.5 * by_part[1]
+    assert torch.allclose(decoupled_advantages(parts, weights), expected / (expected.std() + 1e-4))
+    # a one in four, scaled, is the same whatever it is worth: half the weight is half the advantage
+    assert torch.allclose(expected[1], 0.5 * group_advantages(right)[0])
+    assert torch.allclose(group_advantages(parts @ weights)[1], group_advantages(right)[0], atol=1e-3)
+
+
+def test_a_group_whose_every_part_is_the_same_is_dead_exactly():
+    parts = torch.tensor([[[0.1, 0.7]] * 3, [[1.0, 0.7], [0.0, 0.7], [0.0, 0.7]]], dtype=torch.float64)
+    advantages = decoupled_advantages(parts, torch.tensor([1.0, 0.1], dtype=torch.float64))
+    assert (advantages[0] == 0).all()
+    assert advantages[1].abs().min() > 0.1
+
+
+def test_parts_are_aggregated_as_trl_does():
+    """Its formula, on random rewards, to its own rounding; an optional test, for the peer is an extra."""
+    pytest.importorskip("trl", reason="needs the extra [bench]")
+    from trl.trainer.utils import nanstd
+
+    generator = torch.Generator().manual_seed(3)
+    parts = torch.rand(6, 4, 3, generator=generator)
+    weights = torch.tensor([1.0, 0.3, 0.1])
+    each = (parts - parts.mean(1, keepdim=True)) / (nanstd(parts, dim=1, keepdim=True) + 1e-4)
+    summed = (each * weights).sum(-1).flatten()
+    theirs = (summed - summed.mean()) / (nanstd(summed) + 1e-4)
+    assert torch.allclose(decoupled_advantages(parts, weights).flatten(), theirs, atol=1e-5)
