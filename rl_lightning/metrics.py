@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rl_lightning.types import PromptBatch, Rollout, Score
+from rl_lightning.types import Problem, PromptBatch, Rollout, Score
 
 
 def step_metrics(batch: PromptBatch, rollout: Rollout, scores: Sequence[Score], rewards: Tensor) -> dict[str, float]:
@@ -28,6 +28,17 @@ def step_metrics(batch: PromptBatch, rollout: Rollout, scores: Sequence[Score], 
         **{f"scoring/{why}": count / n for why, count in Counter(s.failure for s in scores if s.failure).items()},
         **{f"data/skipped_{why}": float(count) for why, count in batch.skipped.items()},
     }
+
+
+def outcomes(problems: Sequence[Problem], scores: Sequence[Score]) -> list[tuple[Problem, float]]:
+    """Of each group its problem and the share of its answers that are right.
+
+    Args:
+        problems: B.
+        scores: B groups of G.
+    """
+    size = len(scores) // len(problems)
+    return [(p, sum(s.exact for s in scores[i * size : (i + 1) * size]) / size) for i, p in enumerate(problems)]
 
 
 @dataclass

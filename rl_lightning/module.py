@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rl_lightning.metrics import Meter, step_metrics
+from rl_lightning.metrics import Meter, outcomes, step_metrics
 from rl_lightning.objective import Objective, group_advantages, policy_loss, token_weights
 from rl_lightning.policy import PolicyConfig, Schedule, cut
 from rl_lightning.recovery import MOST_IN_A_ROW, again_with_half, keep_for_inspection
@@ -126,7 +126,7 @@ class GRPOModule(TrainablePolicy):
                     raise keep_for_inspection(file, batch, rollout, rewards)
                 if self.global_step == self.trainer.max_steps:
                     break
-        self.trainer.datamodule.cursor = batch.cursor  # type: ignore[attr-defined]
+        self.trainer.datamodule.advance(batch.cursor, outcomes(batch.problems, scores))  # type: ignore[attr-defined]
         self.metrics = step_metrics(batch, rollout, scores, rewards) | self.meter.metrics(int(rollout.mask.sum()))
         return {"record": StepRecord(batch, rollout, scores, rewards, advantages, old_logps, entropies)}
 
