@@ -1,0 +1,166 @@
+"""Whole runs whose difficulty follows the learner: the same with workers ahead and after a stop, and evaluated on all levels."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from rl_lightning import data as data_room
+from rl_lightning.checkpoints import resolve_checkpoint
+from rl_lightning.cli import main
+from rl_lightning.curriculum import Curriculum
+from rl_lightning.data import ReasoningGymDataModule
+from rl_lightning.tasks.prompts import PromptTemplate
+from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec
+from rl_lightning.types import UserError
+from tests.conftest import ROOT
+from tests.test_reliability import same
+from tests.test_training import SUMS, run
+
+DIGITS = {"min_digits": 1, "max_digits": 1}
+LEVELS = [{"min_terms": terms, "max_terms": terms} for terms in (2, 3, 4, 5)]
+TASKS = {
+    "chain_sum": TaskSpec(config=DIGITS, levels=LEVELS),
+    "spell_backward": TaskSpec(weight=0.5, config={"max_word_len": 4}, levels=[{}]),
+}
+CLIMB = Curriculum(window=2, start=1, rehearsal=0.3, follow_progress=True)
+PROMPTS_WITHOUT_A_CURRICULUM = "GOLDEN"
+"""blake2b of the questions of slots 0 to 199 of seed 11, by the version before there were curricula."""
+
+
+@pytest.fixture
+def learner(monkeypatch):
+    """What the tiny policy gets right says little; so here a level is mastered when it is asked twice."""
+    monkeypatch.setattr(
+        "rl_lightning.module.outcomes",
+        lambda problems, scores: [(p, 1.0 if (p.level or 0) < 3 else 0.1) for p in problems],
+    )
+
+
+def climb(root: Path, steps: int, **kwargs):
+    return run(root, steps, tasks=TASKS, curriculum=CLIMB, **kwargs)
+
+
+@pytest.fixture
+def whole(learner, tmp_path):
+    climb(tmp_path / "whole", 14)
+    return tmp_path / "whole"
+
+
+def test_the_level_follows_the_learner_as_many_steps_later_as_are_drawn_ahead(whole):
+    rows = pd.read_parquet(whole / "rollouts")
+    sums = rows[rows.task == "chain_sum"]
+    assert rows[rows.task == "spell_backward"].level.isna().all()
+    assert sums[sums.step <= 5].level.max() == 1
+    assert 0 in set(sums[sums.step <= 5].level)  # a rehearsal
+    assert sums.level.max() == 3
+    assert all(prompt.count("+") + prompt.count("-") == level + 1 for prompt, level in zip(sums.prompt, sums.level))
+    logged = [row for row in csv.DictReader((whole / "metrics.csv").open()) if row["curriculum/chain_sum/level"]]
+    levels = [float(row["curriculum/chain_sum/level"]) for row in logged]
+    assert len(levels) == 14
+    moved = next(step for step, level in enumerate(levels, 1) if level == 2)
+    first = int(sums[sums.level == 2].step.min())
+    assert first > moved + 4  # it was decided after that step, and four were drawn by then
+    assert not any("spell_backward" in name for name in logged[0] if name.startswith("curriculum/"))
+    docs = (ROOT / "docs" / "metrics.md").read_text()
+    for name in logged[0]:
+        if name.startswith("curriculum/"):
+            assert f"`{name.replace('chain_sum', '<task>')}`" in docs
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("stop", [3, 8])
+def test_a_stopped_run_climbs_the_same_way_to_the_last_bit(whole, tmp_path, workers, stop):
+    climb(tmp_path / "halves", stop, workers=workers)
+    climb(tmp_path / "halves", 14, workers=workers, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
+    same(tmp_path / "halves", whole, 14)
+
+
+def test_a_run_goes_on_by_its_own_ladder_where_this_machine_would_use_another(whole, tmp_path, monkeypatch, caplog):
+    """For instance because a level is too slow while something else runs."""
+    climb(tmp_path / "halves", 8)
+    good = data_room.usable
+    monkeypatch.setattr(data_room, "usable", lambda rungs: good(rungs)[:-1])
+    climb(tmp_path / "halves", 14, workers=1, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
+    assert "going on with the checkpoint's" in caplog.text
+    same(tmp_path / "halves", whole, 14)
+
+
+def test_what_was_learnt_is_kept_with_and_without_a_curriculum(whole, tmp_path):
+    state = torch.load(whole / "checkpoint-14" / "trainer.ckpt", weights_only=True)["ReasoningGymDataModule"]
+    rows = pd.read_parquet(whole / "rollouts").drop_duplicates(["step", "group"])
+    sums = rows[rows.task == "chain_sum"]
+    assert {(task, level): groups for task, level, groups, *_ in state["record"]} == {
+        ("spell_backward", None): len(rows) - len(sums),
+        **{("chain_sum", level): number for level, number in sums.level.value_counts().items()},
+    }
+    assert len(state["course"]["plan"]) <= 6  # what is behind is forgotten
+    run(tmp_path / "plain", 2)
+    plain = torch.load(tmp_path / "plain" / "checkpoint-2" / "trainer.ckpt", weights_only=True)
+    assert plain["ReasoningGymDataModule"] == {"cursor": 4, "seed": 0, "record": [["chain_sum", None, 4, 1.0, 1.0]]}
+
+
+def test_the_evaluation_has_all_levels_and_validate_asks_the_same(whole):
+    results = [json.loads((whole / "eval_results" / f"eval_step_{step}.json").read_text()) for step in (0, 14)]
+    assert results[0]["suite"] == results[1]["suite"]
+    found = {name: figures["n"] for name, figures in results[1]["levels"]["chain_sum"].items() if name.startswith("level")}
+    assert found == {"level 0": 2, "level 1": 1, "level 2": 1, "level 3": 1}
+    assert next(iter(results[1]["levels"]["chain_sum"])) == "level 0"
+    assert "gain" in results[1]["levels"]["chain_sum"]["level 0"]
+    specs = {n: {"weight": s.weight, "config": s.config, "levels": s.levels} for n, s in TASKS.items()}
+    data = {"datasets": specs, "system_prompt": "", "num_workers": 0, "eval_num_samples": 5, "curriculum": {"start": 1}}
+    sampling = {"num_generations": 4, "max_new_tokens": 12}
+    config = whole / "config_for_validate.yaml"
+    config.write_text(json.dumps({"trainer": {"accelerator": "cpu"}, "model": {"sampling": sampling}, "data": data}))
+    words = ["validate", "--config", str(config), "--ckpt_path", str(whole / "checkpoint-14")]
+    assert main([*words, f"--trainer.default_root_dir={whole}", "--trainer.enable_progress_bar=false"]) == 0
+    again = json.loads((whole / "eval_results" / "validate_step_14.json").read_text())
+    assert again["suite"] == results[1]["suite"]
+    assert again["levels"] == results[1]["levels"]
+
+
+def test_the_page_shows_the_climb(whole):
+    assert main(["report", str(whole)]) == 0
+    text = (whole / "report.html").read_text()
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    charts = {chart["title"]: chart for chart in json.loads(found)["charts"]["training"]}
+    assert [line["label"] for line in charts["Level of difficulty"]["lines"]] == ["chain_sum"]
+    assert charts["Level of difficulty"]["lines"][0]["y"][-1] == 3
+    assert charts["Success at that level"]["unit"] == "share"
+
+
+def test_without_a_curriculum_the_prompts_are_what_they_were(datasets, policy):
+    stream = PromptStream(TaskMixture(datasets), PromptTemplate(policy.tokenizer, ""), seed=11)
+    questions = [stream[slot].problem.question for slot in range(200)]
+    assert hashlib.blake2b("\n".join(questions).encode(), digest_size=8).hexdigest() == PROMPTS_WITHOUT_A_CURRICULUM
+    data = ReasoningGymDataModule(TASKS)
+    assert "curriculum" not in data.settings()
+    assert data.course is None
+
+
+def test_another_curriculum_is_another_run(learner, tmp_path):
+    climb(tmp_path, 2, evaluate=False)
+    with pytest.raises(UserError, match="data.curriculum.low was 0.3 and is 0.2"):
+        run(
+            tmp_path,
+            4,
+            tasks=TASKS,
+            curriculum=Curriculum(low=0.2, window=2, start=1, rehearsal=0.3, follow_progress=True),
+            evaluate=False,
+            ckpt_path=str(resolve_checkpoint("last", tmp_path)),
+        )
+
+
+def test_what_cannot_be_climbed_is_named(learner, tmp_path, caplog):
+    run(tmp_path, 1, tasks=SUMS | {"spell_backward": TASKS["spell_backward"]}, curriculum=Curriculum(), evaluate=False)
+    lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+    assert len(lines) == 2
+    assert "datasets.spell_backward: fewer than two levels" in "".join(lines)
+    assert "the same as the level before" in "".join(lines)  # what the config fixes, no level changes
