@@ -177,11 +177,8 @@ def _tasks(args: list[str]) -> None:
         raise UserError(f"tasks: takes one name, not {len(names)}")
     if "--levels" in args and not names:
         raise UserError("tasks: --levels shows the levels of one task; name it, e.g. tasks spell_backward --levels")
-    if "--levels" in args:
-        text = describe_levels(names[0])
-    else:
-        text = describe(names[0]) if names else catalogue()
-    print(text, flush=True)
+    show = describe_levels if "--levels" in args else describe
+    print(show(names[0]) if names else catalogue(), flush=True)
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {

@@ -35,8 +35,8 @@ _STEPS_AHEAD = 3
 """Problems of this many steps are begun before they are needed."""
 
 _LAG_STEPS = _STEPS_AHEAD + 1
-"""What a step decides about levels holds this many steps later: when it ends, Lightning holds the next batch ready, and the problems
-of the steps after that have been begun."""
+"""What a step decides about levels holds this many steps later: when it ends, Lightning holds the next batch ready, and the
+problems of the steps after that have been begun."""
 
 
 class ReasoningGymDataModule(LightningDataModule):

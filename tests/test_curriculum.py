@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -28,30 +29,34 @@ DIGITS = {"min_digits": 1, "max_digits": 1}
 LEVELS = [{"min_terms": terms, "max_terms": terms} for terms in (2, 3, 4, 5)]
 TASKS = {
     "chain_sum": TaskSpec(config=DIGITS, levels=LEVELS),
-    "spell_backward": TaskSpec(weight=0.5, config={"max_word_len": 4}, levels=[{}]),
+    "spell_backward": TaskSpec(weight=0.2, config={"max_word_len": 4}, levels=[{}]),
 }
 CLIMB = Curriculum(window=2, start=1, rehearsal=0.3, follow_progress=True)
-PROMPTS_WITHOUT_A_CURRICULUM = "GOLDEN"
+STEPS = 18
+PROMPTS_WITHOUT_A_CURRICULUM = "cf199d604069c980"
 """blake2b of the questions of slots 0 to 199 of seed 11, by the version before there were curricula."""
 
 
-@pytest.fixture
-def learner(monkeypatch):
-    """What the tiny policy gets right says little; so here a level is mastered when it is asked twice."""
-    monkeypatch.setattr(
-        "rl_lightning.module.outcomes",
-        lambda problems, scores: [(p, 1.0 if (p.level or 0) < 3 else 0.1) for p in problems],
-    )
+@pytest.fixture(scope="module", autouse=True)
+def learner():
+    """What the tiny policy gets right in twelve tokens says little; so here levels 0 to 2 are easy, and level 3 is hard."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "rl_lightning.module.outcomes",
+            lambda problems, scores: [(p, 1.0 if (p.level or 0) < 3 else 0.1) for p in problems],
+        )
+        yield
 
 
 def climb(root: Path, steps: int, **kwargs):
     return run(root, steps, tasks=TASKS, curriculum=CLIMB, **kwargs)
 
 
-@pytest.fixture
-def whole(learner, tmp_path):
-    climb(tmp_path / "whole", 14)
-    return tmp_path / "whole"
+@pytest.fixture(scope="module")
+def whole(learner, tmp_path_factory):
+    root = tmp_path_factory.mktemp("climb") / "whole"
+    climb(root, STEPS)
+    return root
 
 
 def test_the_level_follows_the_learner_as_many_steps_later_as_are_drawn_ahead(whole):
@@ -61,10 +66,13 @@ def test_the_level_follows_the_learner_as_many_steps_later_as_are_drawn_ahead(wh
     assert sums[sums.step <= 5].level.max() == 1
     assert 0 in set(sums[sums.step <= 5].level)  # a rehearsal
     assert sums.level.max() == 3
-    assert all(prompt.count("+") + prompt.count("-") == level + 1 for prompt, level in zip(sums.prompt, sums.level))
+    assert all(
+        prompt.count("+") + prompt.count("-") == level + 1
+        for prompt, level in zip(sums.prompt, sums.level, strict=True)
+    )
     logged = [row for row in csv.DictReader((whole / "metrics.csv").open()) if row["curriculum/chain_sum/level"]]
     levels = [float(row["curriculum/chain_sum/level"]) for row in logged]
-    assert len(levels) == 14
+    assert len(levels) == STEPS
     moved = next(step for step, level in enumerate(levels, 1) if level == 2)
     first = int(sums[sums.level == 2].step.min())
     assert first > moved + 4  # it was decided after that step, and four were drawn by then
@@ -75,12 +83,11 @@ def test_the_level_follows_the_learner_as_many_steps_later_as_are_drawn_ahead(wh
             assert f"`{name.replace('chain_sum', '<task>')}`" in docs
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("stop", [3, 8])
+@pytest.mark.parametrize(("stop", "workers"), [(3, 1), (12, 0)])
 def test_a_stopped_run_climbs_the_same_way_to_the_last_bit(whole, tmp_path, workers, stop):
     climb(tmp_path / "halves", stop, workers=workers)
-    climb(tmp_path / "halves", 14, workers=workers, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
-    same(tmp_path / "halves", whole, 14)
+    climb(tmp_path / "halves", STEPS, workers=workers, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
+    same(tmp_path / "halves", whole, STEPS)
 
 
 def test_a_run_goes_on_by_its_own_ladder_where_this_machine_would_use_another(whole, tmp_path, monkeypatch, caplog):
@@ -88,13 +95,13 @@ def test_a_run_goes_on_by_its_own_ladder_where_this_machine_would_use_another(wh
     climb(tmp_path / "halves", 8)
     good = data_room.usable
     monkeypatch.setattr(data_room, "usable", lambda rungs: good(rungs)[:-1])
-    climb(tmp_path / "halves", 14, workers=1, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
+    climb(tmp_path / "halves", STEPS, workers=1, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
     assert "going on with the checkpoint's" in caplog.text
-    same(tmp_path / "halves", whole, 14)
+    same(tmp_path / "halves", whole, STEPS)
 
 
 def test_what_was_learnt_is_kept_with_and_without_a_curriculum(whole, tmp_path):
-    state = torch.load(whole / "checkpoint-14" / "trainer.ckpt", weights_only=True)["ReasoningGymDataModule"]
+    state = torch.load(whole / f"checkpoint-{STEPS}" / "trainer.ckpt", weights_only=True)["ReasoningGymDataModule"]
     rows = pd.read_parquet(whole / "rollouts").drop_duplicates(["step", "group"])
     sums = rows[rows.task == "chain_sum"]
     assert {(task, level): groups for task, level, groups, *_ in state["record"]} == {
@@ -107,10 +114,13 @@ def test_what_was_learnt_is_kept_with_and_without_a_curriculum(whole, tmp_path):
     assert plain["ReasoningGymDataModule"] == {"cursor": 4, "seed": 0, "record": [["chain_sum", None, 4, 1.0, 1.0]]}
 
 
-def test_the_evaluation_has_all_levels_and_validate_asks_the_same(whole):
-    results = [json.loads((whole / "eval_results" / f"eval_step_{step}.json").read_text()) for step in (0, 14)]
+def test_the_evaluation_has_all_levels_and_validate_asks_the_same(whole, tmp_path):
+    whole = shutil.copytree(whole, tmp_path / "whole")
+    results = [json.loads((whole / "eval_results" / f"eval_step_{step}.json").read_text()) for step in (0, STEPS)]
     assert results[0]["suite"] == results[1]["suite"]
-    found = {name: figures["n"] for name, figures in results[1]["levels"]["chain_sum"].items() if name.startswith("level")}
+    found = {
+        name: figures["n"] for name, figures in results[1]["levels"]["chain_sum"].items() if name.startswith("level")
+    }
     assert found == {"level 0": 2, "level 1": 1, "level 2": 1, "level 3": 1}
     assert next(iter(results[1]["levels"]["chain_sum"])) == "level 0"
     assert "gain" in results[1]["levels"]["chain_sum"]["level 0"]
@@ -119,20 +129,20 @@ def test_the_evaluation_has_all_levels_and_validate_asks_the_same(whole):
     sampling = {"num_generations": 4, "max_new_tokens": 12}
     config = whole / "config_for_validate.yaml"
     config.write_text(json.dumps({"trainer": {"accelerator": "cpu"}, "model": {"sampling": sampling}, "data": data}))
-    words = ["validate", "--config", str(config), "--ckpt_path", str(whole / "checkpoint-14")]
+    words = ["validate", "--config", str(config), "--ckpt_path", str(whole / f"checkpoint-{STEPS}")]
     assert main([*words, f"--trainer.default_root_dir={whole}", "--trainer.enable_progress_bar=false"]) == 0
-    again = json.loads((whole / "eval_results" / "validate_step_14.json").read_text())
+    again = json.loads((whole / "eval_results" / f"validate_step_{STEPS}.json").read_text())
     assert again["suite"] == results[1]["suite"]
     assert again["levels"] == results[1]["levels"]
 
 
-def test_the_page_shows_the_climb(whole):
-    assert main(["report", str(whole)]) == 0
-    text = (whole / "report.html").read_text()
+def test_the_page_shows_the_climb(whole, tmp_path):
+    assert main(["report", str(whole), "--out", str(tmp_path / "page.html")]) == 0
+    text = (tmp_path / "page.html").read_text()
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     charts = {chart["title"]: chart for chart in json.loads(found)["charts"]["training"]}
     assert [line["label"] for line in charts["Level of difficulty"]["lines"]] == ["chain_sum"]
-    assert charts["Level of difficulty"]["lines"][0]["y"][-1] == 3
+    assert charts["Level of difficulty"]["lines"][0]["y"][0] == 2
     assert charts["Success at that level"]["unit"] == "share"
 
 
@@ -145,7 +155,7 @@ def test_without_a_curriculum_the_prompts_are_what_they_were(datasets, policy):
     assert data.course is None
 
 
-def test_another_curriculum_is_another_run(learner, tmp_path):
+def test_another_curriculum_is_another_run(tmp_path):
     climb(tmp_path, 2, evaluate=False)
     with pytest.raises(UserError, match="data.curriculum.low was 0.3 and is 0.2"):
         run(
@@ -158,7 +168,7 @@ def test_another_curriculum_is_another_run(learner, tmp_path):
         )
 
 
-def test_what_cannot_be_climbed_is_named(learner, tmp_path, caplog):
+def test_what_cannot_be_climbed_is_named(tmp_path, caplog):
     run(tmp_path, 1, tasks=SUMS | {"spell_backward": TASKS["spell_backward"]}, curriculum=Curriculum(), evaluate=False)
     lines = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
     assert len(lines) == 2

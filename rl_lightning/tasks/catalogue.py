@@ -57,7 +57,9 @@ def describe_levels(name: str, seconds: float = 60.0) -> str:
     rungs = try_ladders({name: task}, {name: candidates(task)}, seconds, workers=2)[name]
     parts = [f"{name} ({category(name)}): {DESCRIPTIONS[name]}"]
     if not usable(rungs):
-        parts.append("A curriculum leaves it at its config: reasoning-gym has fewer than two levels of it that can be used.")
+        parts.append(
+            "A curriculum leaves it at its config: reasoning-gym has fewer than two levels of it that can be used."
+        )
     before, number = config_defaults(name), 0
     for rung in rungs:
         if rung.wrong is None:

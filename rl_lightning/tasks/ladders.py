@@ -62,7 +62,7 @@ def curriculum_levels(name: str) -> list[Config]:
     """What reasoning-gym's curriculum of the task sets at each level; empty where there is none."""
     if name not in CURRICULA:
         return []
-    attributes = CURRICULA[name]().attributes.values()  # type: ignore[operator]
+    attributes = CURRICULA[name]().attributes.values()
     number = max((len(attribute.levels) for attribute in attributes), default=0)
     return [
         {key: value for attribute in attributes for key, value in _values(attribute, level)} for level in range(number)

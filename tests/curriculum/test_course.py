@@ -51,7 +51,6 @@ def test_rehearsals_are_drawn_evenly_from_the_levels_below():
     assert counts[4] / 8000 == pytest.approx(0.75, abs=0.02)
     for level in range(4):
         assert counts[level] / 8000 == pytest.approx(0.25 / 4, abs=0.012)
-    assert {plan.draw(SEED, slot)[1] for slot in range(99)} == {Plan({"a": 4}, {"a": 1.0}, 0.25).draw(SEED, s)[1] for s in range(99)}
     ground = Plan({"a": 0}, {"a": 1.0}, rehearsal=0.25)
     assert {ground.draw(SEED, slot) for slot in range(99)} == {("a", 0)}
 
@@ -78,13 +77,18 @@ def test_turns_behind_are_forgotten_and_the_one_that_holds_is_kept():
 
 
 def test_a_course_that_is_taken_up_again_goes_on_the_same():
+    seen = set()
+
     def learn(way, record, steps):
         for step in steps:
-            outcomes = [(Problem(task, 0, "?", {}, level), (step * 7 % 10) / 9) for task, level in
-                        (way.plan.draw(SEED, slot) for slot in range(2 * step - 2, 2 * step))]
+            outcomes = [
+                (Problem(task, 0, "?", {}, level), (step * 7 % 10) / 9)
+                for task, level in (way.plan.draw(SEED, slot) for slot in range(2 * step - 2, 2 * step))
+            ]
             for problem, success in outcomes:
                 record.add(problem.task, problem.level, success)
             way.learn(outcomes, record, 2 * step, LAG)
+            seen.add(way.levels["a"])
 
     settings = {"window": 2, "follow_progress": True, "rehearsal": 0.3}
     whole, record = course(**settings), SuccessRecord()
@@ -97,7 +101,7 @@ def test_a_course_that_is_taken_up_again_goes_on_the_same():
     learn(second, late, range(17, 40))
     assert second.state() == whole.state()
     assert late.state() == record.state()
-    assert len({turn.levels["a"] for turn in whole.plan.turns}) > 1  # it does move
+    assert len(seen) > 1  # it does move
 
 
 def test_a_plan_for_what_was_drawn_already_is_a_mistake():

@@ -91,7 +91,10 @@ def test_a_generator_that_fails_now_and_then_is_used_and_one_that_fails_mostly_i
 @pytest.mark.parametrize(
     ("levels", "said"),
     [
-        ([{}, {"max_terms": 2}, {"max_term": 3}], r"datasets.chain_sum.levels\[2\].max_term: no such key; did you mean max_terms"),
+        (
+            [{}, {"max_terms": 2}, {"max_term": 3}],
+            r"datasets.chain_sum.levels\[2\].max_term: no such key; did you mean max_terms",
+        ),
         ([{"seed": 1}], r"datasets.chain_sum.levels\[0\].seed: belongs to the stream"),
     ],
 )
