@@ -26,7 +26,7 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
   plan --config ... [--vram 8]                  does it fit, and with which settings: on this GPU, or on one of 8 GB
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or show it a task's problem
-  tasks [NAME]                                  all tasks, or one with its settings and two problems"""
+  tasks [NAME] [--levels]                       all tasks, or one with its settings and two problems, or its levels"""
 
 
 _STOPPED = "stopped at once; --ckpt_path last goes on from the last checkpoint"
@@ -168,11 +168,17 @@ def _plan(args: list[str]) -> int:
 
 
 def _tasks(args: list[str]) -> None:
-    from rl_lightning.tasks.catalogue import catalogue, describe
+    from rl_lightning.tasks.catalogue import catalogue, describe, describe_levels
 
-    if len(args) > 2:
-        raise UserError(f"tasks: takes one name, not {len(args) - 1}")
-    print(describe(args[1]) if args[1:] else catalogue(), flush=True)
+    names = [word for word in args[1:] if not word.startswith("--")]
+    if unknown := set(args[1:]) - {*names, "--levels"}:
+        raise UserError(f"tasks: {min(unknown)}: no such option; there is --levels")
+    if len(names) > 1:
+        raise UserError(f"tasks: takes one name, not {len(names)}")
+    if "--levels" in args and not names:
+        raise UserError("tasks: --levels shows the levels of one task; name it, e.g. tasks spell_backward --levels")
+    show = describe_levels if "--levels" in args else describe
+    print(show(names[0]) if names else catalogue(), flush=True)
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -12,10 +13,12 @@ from lightning.pytorch import LightningDataModule
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
+from rl_lightning.curriculum import Course, Curriculum, SuccessRecord
 from rl_lightning.policy.loading import load_tokenizer
+from rl_lightning.tasks.ladders import candidates, left_out, try_ladders, usable
 from rl_lightning.tasks.prompts import SYSTEM_PROMPT, PromptTemplate
 from rl_lightning.tasks.stream import (
-    STRIDE,
+    FURTHER,
     Prompt,
     PromptStream,
     TaskMixture,
@@ -29,11 +32,12 @@ from rl_lightning.types import Problem, PromptBatch, UserError, require
 
 log = logging.getLogger(__name__)
 
-_FURTHER = STRIDE // 2
-"""The slot of the first prompt that is asked for out of turn; the stream itself does not come so far."""
-
 _STEPS_AHEAD = 3
 """Problems of this many steps are begun before they are needed."""
+
+_LAG_STEPS = _STEPS_AHEAD + 1
+"""What a step decides about levels holds this many steps later: when it ends, Lightning holds the next batch ready, and the
+problems of the steps after that have been begun."""
 
 
 class ReasoningGymDataModule(LightningDataModule):
@@ -49,9 +53,11 @@ class ReasoningGymDataModule(LightningDataModule):
         eval_num_samples: evaluation problems a task; training never sees their questions.
         eval_seed: which evaluation set.
         seed: which training stream.
+        curriculum: difficulty that follows the learner; null leaves every task at its config.
 
     Raises:
-        UserError: a value out of range; at set-up, a task or configuration that cannot be used.
+        UserError: a value out of range, or a task or configuration that cannot be used; at set-up, nothing left to train on,
+            or no such level to start at.
     """
 
     def __init__(
@@ -65,6 +71,7 @@ class ReasoningGymDataModule(LightningDataModule):
         eval_num_samples: int = 50,
         eval_seed: int = 0,
         seed: int = 0,
+        curriculum: Curriculum | None = None,
     ) -> None:
         super().__init__()
         least = {"prompts_per_step": 1, "max_prompt_tokens": 1, "num_workers": 0, "eval_num_samples": 1}
@@ -81,25 +88,52 @@ class ReasoningGymDataModule(LightningDataModule):
             max_prompt_tokens,
         )
         self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
+        self.num_workers, self.problem_seconds, self.curriculum = num_workers, problem_seconds, curriculum
         self.eval_problems: tuple[Problem, ...] = ()
+        self.record = SuccessRecord()
+        """Success by task and level, with and without a curriculum."""
+        self.course: Course | None = None
+        """With a curriculum, from `setup` on: each task's level."""
         self.cursor = 0
-        """Prompts used so far; `training_step` moves it, a checkpoint keeps it."""
+        """Prompts used so far; `advance` moves it, a checkpoint keeps it."""
         self.further_cursor = 0
         """Prompts used so far out of turn; `further` moves it, a checkpoint keeps it."""
 
     def setup(self, stage: str) -> None:
-        """Draw the evaluation set, keep its questions out of training, and report where that costs much of a task."""
+        """Find the levels that can be used, draw the evaluation set, and keep its questions out of training."""
         if self.eval_problems:
             return
         module: Any = self.trainer.lightning_module if self.trainer else None
         tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
         self.template = PromptTemplate(tokenizer, self.system_prompt)
+        if self.curriculum is not None:
+            self.mixture.climb(self._usable_levels())
+        self._prepare(stage == "fit")
+
+    def _usable_levels(self) -> dict[str, tuple[dict[str, Any], ...]]:
+        """Of each task the levels that can be used; what cannot is named."""
+        levels = {name: candidates(task, self.mixture.levels[name]) for name, task in self.mixture.tasks.items()}
+        tried = try_ladders(self.mixture.tasks, levels, self.problem_seconds, max(self.num_workers, 1), self._is_short)
+        for name, rungs in tried.items():
+            if (line := left_out(name, rungs)) is not None:
+                log.warning(line)
+        return {name: usable(rungs) for name, rungs in tried.items()}
+
+    def _is_short(self, question: str) -> bool:
+        return len(self.template.token_ids(question)) <= self.max_prompt_tokens
+
+    def _prepare(self, fitting: bool) -> None:
+        """Evaluation set and stream by the mixture's ladders; report where the evaluation costs much of a task."""
+        if self.curriculum is not None:
+            levels = {task: len(ladder) for task, ladder in self.mixture.ladders.items()}
+            self.course = Course(self.curriculum, levels, self.mixture.weights)
         self.eval_problems = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples, self.make)
         held_out = held_out_hashes(self.eval_problems)
+        plan = None if self.course is None else self.course.plan
         self.stream = PromptStream(
-            self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens, problem=self.make
+            self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens, problem=self.make, plan=plan
         )
-        if stage == "fit":
+        if fitting:
             for task, share in held_out_share(self.mixture, self.seed, held_out, make=self.make).items():
                 if share == 1:
                     raise UserError(
@@ -111,6 +145,19 @@ class ReasoningGymDataModule(LightningDataModule):
                         f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task"
                     )
 
+    def advance(self, cursor: int, outcomes: Sequence[tuple[Problem, float]]) -> None:
+        """A training step has ended: move on, remember, and with a curriculum let the levels follow.
+
+        Args:
+            cursor: the stream position after the step.
+            outcomes: of every group that was sampled its problem and the share of its answers that are right.
+        """
+        self.cursor = cursor
+        for problem, success in outcomes:
+            self.record.add(problem.task, problem.level, success)
+        if self.course is not None:
+            self.course.learn(outcomes, self.record, cursor, lag=self.prompts_per_step * _LAG_STEPS)
+
     def train_dataloader(self) -> Iterable[PromptBatch]:
         """PromptBatches from the cursor on, without end."""
         return _Batches(self)
@@ -118,7 +165,7 @@ class ReasoningGymDataModule(LightningDataModule):
     def further(self, count: int) -> PromptBatch:
         """As many prompts out of turn, for a step whose own teach too little. They have slots of their own: what Lightning has
         fetched ahead, and the stream, stay as they are."""
-        first = _FURTHER + self.further_cursor
+        first = FURTHER + self.further_cursor
         slots = range(first, first + count)
         if isinstance(self.make, ProblemWorkers):
             for slot in slots:
@@ -149,15 +196,34 @@ class ReasoningGymDataModule(LightningDataModule):
             name: {"weight": self.mixture.weights[name], "config": task.config}
             for name, task in self.mixture.tasks.items()
         }
-        return {"datasets": tasks, **{name: getattr(self, name) for name in names}}
+        found = {"datasets": tasks, **{name: getattr(self, name) for name in names}}
+        if self.curriculum is not None:
+            found |= {"curriculum": asdict(self.curriculum), "levels": self.mixture.levels}
+        return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is."""
-        return {"cursor": self.cursor, "further_cursor": self.further_cursor, "seed": self.seed}
+        """Where the stream is, what was learnt on the way, and with a curriculum the levels, the plan and the ladders."""
+        where = {"cursor": self.cursor, "further_cursor": self.further_cursor, "seed": self.seed}
+        state: dict[str, Any] = {**where, "record": self.record.state()}
+        if self.course is not None:
+            ladders = {task: list(levels) for task, levels in self.mixture.ladders.items()}
+            state |= {"course": self.course.state(), "ladders": ladders}
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the stream was."""
-        self.cursor, self.further_cursor = state_dict["cursor"], state_dict["further_cursor"]
+        self.cursor, self.further_cursor = state_dict["cursor"], state_dict.get("further_cursor", 0)
+        self.record.restore(state_dict.get("record", []))  # older checkpoints have neither
+        if self.course is None or "course" not in state_dict:
+            return
+        if (ladders := state_dict["ladders"]) != {task: list(levels) for task, levels in self.mixture.ladders.items()}:
+            # Which levels are too slow depends on the machine, and on what else it does.
+            log.warning("the levels that can be used are not those of the checkpoint: going on with the checkpoint's")
+            self.mixture.climb(ladders)
+            self.teardown("fit")  # the workers still have the others
+            assert self.trainer is not None
+            self._prepare(self.trainer.state.fn == "fit")
+        self.course.restore(state_dict["course"])
 
 
 def collate(prompts: Sequence[Prompt]) -> PromptBatch:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_lightning.types import PromptBatch, Rollout, Score
+from rl_lightning.types import Problem, PromptBatch, Rollout, Score
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,12 @@ class Groups:
             self.scores + more.scores,
             *(torch.cat([getattr(self, name), getattr(more, name)]) for name in ("parts", "rewards", "kept")),
         )
+
+    def outcomes(self) -> list[tuple[Problem, float]]:
+        """Of each group its problem and the share of its answers that are right."""
+        size = self.rollout.group_size
+        rights = [sum(s.exact for s in self.scores[i : i + size]) / size for i in range(0, len(self.scores), size)]
+        return list(zip(self.batch.problems, rights, strict=True))
 
 
 def chosen(live: Tensor, count: int) -> Tensor:

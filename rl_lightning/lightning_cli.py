@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from rl_lightning.callbacks import (
     AdapterCheckpoint,
+    CurriculumLog,
     FixedEval,
     GroupVariance,
     LearningCurve,
@@ -53,6 +54,7 @@ _CALLBACKS = {
     "stop_at_signal": StopAtSignal,
     "memory_plan": MemoryPlan,
     "group_variance": GroupVariance,
+    "curriculum_log": CurriculumLog,
     "progress_bar": LivePanel,
     "rollout_log": RolloutLog,
     "rollout_table": RolloutTable,

@@ -122,7 +122,7 @@ class GRPOModule(AnsweringPolicy):
                     raise keep_for_inspection(file, groups.batch, rollout, groups.rewards)
                 if self.global_step == self.trainer.max_steps:
                     break
-        self.trainer.datamodule.cursor = batch.cursor  # type: ignore[attr-defined]
+        self.trainer.datamodule.advance(batch.cursor, groups.outcomes())  # type: ignore[attr-defined]
         self.metrics = step_metrics(groups) | self.meter.metrics(int(rollout.mask.sum()))
         return {"record": StepRecord(groups, advantages, old_logps, entropies)}
 

@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         ("step", pa.int64()),
         ("task", pa.string()),
         ("index", pa.int64()),
+        ("level", pa.int64()),
         ("group", pa.int64()),
         ("prompt", pa.string()),
         ("completion", pa.string()),
@@ -93,7 +94,15 @@ def forget_after(directory: Path, step: int) -> None:
 def _read(path: Path) -> list[pa.Table]:
     """A table a step."""
     with pq.ParquetFile(path) as file:
-        return [file.read_row_group(number) for number in range(file.num_row_groups)]
+        return [_completed(file.read_row_group(number)) for number in range(file.num_row_groups)]
+
+
+def _completed(table: pa.Table) -> pa.Table:
+    """With nulls in the columns that a file of an older version has not."""
+    for column in SCHEMA:
+        if column.name not in table.column_names:
+            table = table.append_column(column, pa.nulls(len(table), column.type))
+    return table.select(SCHEMA.names)
 
 
 def _write(path: Path, chunk: Sequence[pa.Table]) -> None:

@@ -41,12 +41,14 @@ class Problem:
         index: the problem's number in its stream.
         question: what the model is asked, without any prompt template.
         entry: reasoning-gym's whole item; the scorer needs it.
+        level: of its task's ladder, 0 the easiest; None where it was made by the task's own config.
     """
 
     task: str
     index: int
     question: str
     entry: dict[str, Any] = field(repr=False)
+    level: int | None = None
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,13 @@ def refused(capfd, args: list[str]) -> str:
         (["--trainer.max_steps=-1", "--model.lr_schedule=linear"], ["lr_schedule", "needs trainer.max_steps"]),
         (["--trainer.precision=16-mixed"], ["trainer.precision", "32-true", "model.policy.dtype"]),
         (["--trainer.gradient_clip_val=1"], ["gradient"]),
+        (["--data.curriculum.low=0.8"], ["data.curriculum.low", "0.8 is not allowed", "below high (0.7)"]),
+        (["--data.curriculum.window=some"], ["window", "some"]),
+        (["--data.curriculum={start: 99}"], ["data.curriculum.start: 99 is not allowed", "the levels of"]),
+        (
+            ["--data.datasets={chain_sum: {levels: [{}, {max_term: 3}]}}"],
+            ["datasets.chain_sum.levels[1].max_term: no such key", "did you mean max_terms"],
+        ),
         (["--fixed_eval.samples=1"], ["FixedEval.samples", "at least 2, or null for greedy"]),
     ],
     ids=lambda value: value[0][:40] if isinstance(value, list) else None,
@@ -74,6 +81,8 @@ def test_an_existing_run_directory_is_refused_and_left_alone(capfd, tmp_path):
         (["fti"], "'fti' is not a command"),
         (["tasks", "game_of_24"], "no such task"),
         (["tasks", "a", "b"], "takes one name"),
+        (["tasks", "chain_sum", "--level"], "--level: no such option; there is --levels"),
+        (["tasks", "--levels"], "name it, e.g. tasks spell_backward --levels"),
         (["fit", "--config"], "config"),
         (["validate", "--config", str(QUICKSTART), "--ckpt_path", "nowhere"], "nowhere"),
     ],
@@ -173,3 +182,13 @@ def test_plan_says_what_fits_without_loading_or_writing_anything(capsys, tmp_pat
 @pytest.mark.parametrize("vram", ["x", "0", "-1"])
 def test_a_card_without_size_is_refused(capfd, vram):
     assert "vram" in refused(capfd, ["plan", "--config", str(QUICKSTART), f"--vram={vram}"])
+
+
+def test_the_levels_of_a_task_are_shown_with_what_each_changes(capsys):
+    assert main(["tasks", "chain_sum", "--levels"]) == 0
+    text = capsys.readouterr().out
+    assert "Level 0: min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 1\n" in text
+    assert "Level 10: min_terms: 11 -> 12, max_terms: 11 -> 12\n" in text
+    assert text.count("Answer: ") == 11
+    assert main(["tasks", "base_conversion", "--levels"]) == 0
+    assert "Left out: level 4 of reasoning-gym's curriculum: the same as the level before" in capsys.readouterr().out

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "rl_lightning"
 FLOORS = [
     {"types", "whole_files", "isolation", "statistics"},
-    {"objective"},
+    {"objective", "curriculum"},
     {"tasks", "scoring", "rollout", "evaluation"},
     {"groups"},
     {"policy", "data", "metrics", "resume", "recovery", "checkpoints", "rollout_files", "stalls", "report"},

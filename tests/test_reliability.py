@@ -376,20 +376,19 @@ def test_a_problem_that_takes_too_long_is_replaced_the_same_every_time(monkeypat
     plain = PromptStream(TaskMixture(SUMS), Words(), 0)
     assert [p.skipped["too_slow"] for p in got] == [0, 1, 0, 0]
     assert [p.problem for p in got[:1] + got[2:]] == [plain[k].problem for k in (0, 2, 3)]
-    task, seed, index = plain.candidate(1, attempt=1)
-    assert got[1].problem == plain.mixture.problem(task, seed, index)
+    assert got[1].problem == plain.mixture.problem(*plain.candidate(1, attempt=1))
 
 
 class Slow(TaskMixture):
     """Hangs on the first candidate of slot 1."""
 
-    def problem(self, task, item_seed, index):
+    def problem(self, task, item_seed, index, level=None):
         from rl_lightning.tasks.stream import item_seed as seed_of
 
         if item_seed == seed_of("train", 0, 1, 0):
             while True:
                 pass
-        return super().problem(task, item_seed, index)
+        return super().problem(task, item_seed, index, level)
 
 
 def test_an_end_that_fails_does_not_cost_the_steps(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from rl_lightning.rollout_files import SCHEMA, RolloutFiles, forget_after
@@ -110,3 +112,14 @@ def test_another_name_is_left_alone(tmp_path):
     (tmp_path / "rollouts_mine.parquet").write_text("mine")
     forget_after(tmp_path, 0)
     assert (tmp_path / "rollouts_mine.parquet").read_text() == "mine"
+
+
+def test_a_run_of_an_older_version_goes_on_in_the_same_files(tmp_path):
+    """Before there were levels, files had no such column."""
+    old = SCHEMA.remove(SCHEMA.get_field_index("level"))
+    table = pa.Table.from_pylist([{"step": 1, **row} for row in step_rows(1)], old)
+    pq.write_table(table, tmp_path / "rollouts_000001-000004.parquet")
+    files = RolloutFiles(tmp_path, steps_per_file=4)
+    files.append(2, [{**row, "level": 5} for row in step_rows(2)])
+    assert whole(tmp_path) == 2
+    assert list(pd.read_parquet(tmp_path).level.fillna(-1)) == [-1] * 3 + [5] * 3

@@ -15,7 +15,15 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from safetensors.torch import load_file
 
-from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, GroupVariance, MemoryPlan, RolloutLog, RunDirectory
+from rl_lightning.callbacks import (
+    AdapterCheckpoint,
+    CurriculumLog,
+    FixedEval,
+    GroupVariance,
+    MemoryPlan,
+    RolloutLog,
+    RunDirectory,
+)
 from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
 from rl_lightning.cli import main
 from rl_lightning.data import ReasoningGymDataModule
@@ -46,12 +54,15 @@ def run(
     callbacks=(),
     tasks=SUMS,
     samples=None,
+    curriculum=None,
     **model,
 ):
     seed_everything(0)
     model = {"reward": LengthReward(), "learning_rate": 1e-3, "sampling": Sampling(4, 12)} | model
     module = GRPOModule(**model)
-    data = ReasoningGymDataModule(tasks, prompts_per_step=2, system_prompt="", num_workers=workers, eval_num_samples=5)
+    data = ReasoningGymDataModule(
+        tasks, prompts_per_step=2, system_prompt="", num_workers=workers, eval_num_samples=5, curriculum=curriculum
+    )
     trainer = Trainer(
         default_root_dir=root,
         accelerator="cpu",
@@ -63,6 +74,7 @@ def run(
         enable_model_summary=False,
         callbacks=[
             GroupVariance(),
+            CurriculumLog(),
             MemoryPlan(),
             RolloutLog(),
             *([FixedEval(2, samples)] if evaluate else []),

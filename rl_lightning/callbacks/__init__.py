@@ -1,6 +1,7 @@
 """Lightning callbacks: the fixed evaluation, group statistics, checkpoints, memory, the panel, what a run leaves."""
 
 from rl_lightning.callbacks.adapter_checkpoint import AdapterCheckpoint
+from rl_lightning.callbacks.curriculum_log import CurriculumLog
 from rl_lightning.callbacks.fixed_eval import FixedEval
 from rl_lightning.callbacks.group_variance import GroupVariance
 from rl_lightning.callbacks.learning_curve import LearningCurve
@@ -14,6 +15,7 @@ from rl_lightning.callbacks.stop_at_signal import StopAtSignal
 
 __all__ = [
     "AdapterCheckpoint",
+    "CurriculumLog",
     "FixedEval",
     "GroupVariance",
     "LearningCurve",

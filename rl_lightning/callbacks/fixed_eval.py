@@ -157,6 +157,8 @@ class FixedEval(Callback):
     def _suite(self, trainer: Trainer, pl_module: Any) -> Suite:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         configs = {name: task.config for name, task in data.mixture.tasks.items()}
+        for name, levels in data.mixture.ladders.items():
+            configs[name] = {**configs[name], "levels": list(levels)}
         length = pl_module.sampling.max_new_tokens
         return make_suite(data.eval_problems, length, data.system_prompt, self.draws, data.eval_seed, configs)
 

@@ -56,6 +56,7 @@ def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
             {
                 "task": problems[group].task,
                 "index": problems[group].index,
+                "level": problems[group].level,
                 "group": group,
                 "prompt": problems[group].question,
                 "completion": text,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_lightning.evaluation.draws import Draws
-from rl_lightning.evaluation.levels import level_of
+from rl_lightning.evaluation.levels import LADDER, level_of
 from rl_lightning.types import Problem, UserError
 from rl_lightning.whole_files import unused, write_json
 
@@ -30,7 +30,8 @@ class Suite:
         decoding: {} for greedy; else samples and temperature.
         eval_seed: which problems of the tasks.
         datasets: task to reasoning-gym's configuration of it.
-        problems: each a task, index, question, expected (the answer as text, or None) and level (knob to value).
+        problems: each a task, index, question, expected (the answer as text, or None) and level (knob to
+            value, that of its task's ladder among them).
     """
 
     max_new_tokens: int
@@ -63,7 +64,7 @@ def make_suite(
             "index": problem.index,
             "question": problem.question,
             "expected": None if (answer := problem.entry.get("answer")) is None else str(answer),
-            "level": level_of(problem.entry),
+            "level": level_of(problem.entry) | ({} if problem.level is None else {LADDER: problem.level}),
         }
         for problem in sorted(problems, key=lambda p: (p.task, p.index))
     )

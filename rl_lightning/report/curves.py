@@ -123,7 +123,22 @@ def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
 
 def training_charts(runs: list[Run]) -> list[dict[str, Any]]:
     """The curves of training; several runs share a chart for each metric, one run has related metrics in one."""
-    return list(_charts(runs, TRAINING))
+    return list(_charts(runs, (*TRAINING, *_curriculum(runs))))
+
+
+def _curriculum(runs: list[Run]) -> list[Chart]:
+    """Level and success of each task that has a ladder, a line a task; none without a curriculum."""
+    names = sorted({name for run in runs for name in run.metrics if name.startswith("curriculum/")})
+    lines = {
+        kind: tuple((name, name.split("/")[1]) for name in names if name.endswith(f"/{kind}"))
+        for kind in ("level", "success")
+    }
+    band = "Share of right samples at the task's level; above the band it goes up a level, below it down."
+    charts = [
+        Chart("Level of difficulty", "level", lines["level"], "Each task's level on its ladder; 0 is the easiest."),
+        Chart("Success at that level", "share", lines["success"], band),
+    ]
+    return [chart for chart in charts if chart.lines]
 
 
 def other_charts(runs: list[Run]) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from rl_lightning.tasks.answers import extract_answer, is_well_formed
 from rl_lightning.types import Problem, Score
 
 Asked = tuple[Problem, str]
-Key = tuple[str, str, str]
-"""Task, question, answer."""
+Key = tuple[str, int | None, str, str]
+"""Task, level, question, answer."""
 
 Outcome = float | str
 """A scorer's value, or the name of what went wrong."""
@@ -37,7 +37,7 @@ class Scorer:
     right answer looks like it. The same answer to the same problem is scored once a call.
 
     Args:
-        mixture: the tasks; each answer is scored by its task's configuration.
+        mixture: the tasks; each answer is scored by its task's configuration at the problem's level.
         workers: processes.
         seconds: time limit of an answer.
     """
@@ -53,7 +53,7 @@ class Scorer:
         answer = extract_answer(text)
         if answer is None or _refusal(problem, answer) is not None:
             return
-        key = problem.task, problem.question, answer
+        key = problem.task, problem.level, problem.question, answer
         if key not in self._known:
             self._known.add(key)
             self._waiting.append((key, (problem, answer)))
@@ -112,7 +112,7 @@ def _refusal(problem: Problem, answer: str | None) -> str | None:
 
 def _score(problem: Problem, text: str, outcomes: dict[Key, Outcome]) -> Score:
     well_formed, answer = is_well_formed(text), extract_answer(text) or None
-    outcome = _refusal(problem, answer) or outcomes[problem.task, problem.question, answer or ""]
+    outcome = _refusal(problem, answer) or outcomes[problem.task, problem.level, problem.question, answer or ""]
     if isinstance(outcome, str):
         return Score(0.0, 0.0, well_formed, answer, outcome)
     if not math.isfinite(outcome):

@@ -81,7 +81,7 @@ class Task:
 
     def __init__(self, name: str, config: Mapping[str, Any]) -> None:
         _check_name(name)
-        _check_keys(name, config)
+        check_keys(name, config, f"datasets.{name}.config")
         self.name, self.config = name, dict(config)
         self._dataset = self._create(seed=0)
 
@@ -91,6 +91,17 @@ class Task:
             return reasoning_gym.create_dataset(self.name, seed=seed, size=10, **self.config)
         except (AssertionError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise UserError(f"datasets.{self.name}.config: {self.config} refused by the task: {error}") from error
+
+    def configured(self, config: Mapping[str, Any]) -> Task:
+        """The same task by another config, whose keys it has.
+
+        Raises:
+            UserError: the task refuses the config.
+        """
+        other = object.__new__(Task)  # without the checks: in a worker the hash seed holds, but is no longer to be seen
+        other.name, other.config = self.name, dict(config)
+        other._dataset = other._create(seed=0)
+        return other
 
     def __reduce__(self) -> tuple[type[Task], tuple[str, dict[str, Any]]]:
         return Task, (self.name, self.config)  # some datasets cannot be pickled: a worker makes its own
@@ -135,10 +146,20 @@ def _check_name(name: str) -> None:
         )
 
 
-def _check_keys(name: str, config: Mapping[str, Any]) -> None:
+def check_keys(name: str, config: Mapping[str, Any], place: str) -> None:
+    """Refuse config keys that the task does not have.
+
+    Args:
+        name: the task.
+        config: some of its settings.
+        place: where they stand, such as "datasets.chain_sum.config".
+
+    Raises:
+        UserError: naming the key, and those that there are.
+    """
     allowed = config_defaults(name)
     for key in config:
-        where = f"datasets.{name}.config.{key}"
+        where = f"{place}.{key}"
         if key in _OWNED_KEYS:
             raise UserError(f"{where}: belongs to the stream; --seed_everything chooses the problems")
         if key not in allowed:

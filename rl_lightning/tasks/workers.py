@@ -27,19 +27,20 @@ class ProblemWorkers:
     def __init__(self, mixture: TaskMixture, workers: int, seconds: float) -> None:
         self._pool = GuardedPool(mixture, workers)
         self._seconds = seconds
-        self._begun: dict[tuple[str, int, int], Future[Problem]] = {}
+        self._begun: dict[tuple[str, int, int, int | None], Future[Problem]] = {}
 
-    def begin(self, task: str, item_seed: int, index: int) -> None:
+    def begin(self, task: str, item_seed: int, index: int, level: int | None = None) -> None:
         """Have a problem made that will be asked for."""
-        self._begun[task, item_seed, index] = self._pool.call("problem", task, item_seed, index, seconds=self._seconds)
+        wanted = task, item_seed, index, level
+        self._begun[wanted] = self._pool.call("problem", *wanted, seconds=self._seconds)
 
-    def __call__(self, task: str, item_seed: int, index: int) -> Problem:
+    def __call__(self, task: str, item_seed: int, index: int, level: int | None = None) -> Problem:
         """The problem; waits for it.
 
         Raises:
             Unmade: the generator failed, took longer than the limit, or lost its process.
         """
-        wanted = task, item_seed, index
+        wanted = task, item_seed, index, level
         for _ in range(_TRIES):
             if wanted not in self._begun:
                 self.begin(*wanted)

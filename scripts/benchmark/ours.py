@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -22,7 +23,7 @@ from rl_lightning.policy.plan import Plan
 from rl_lightning.rollout import Sampling
 from rl_lightning.tasks.prompts import PromptTemplate
 from rl_lightning.tasks.stream import Prompt
-from rl_lightning.types import PromptBatch
+from rl_lightning.types import Problem, PromptBatch
 
 _PASSING: tuple[Part, ...] = ("cache", "activations", "logits", "workspace")
 
@@ -32,13 +33,16 @@ class FixedPrompts(LightningDataModule):
 
     def __init__(self, workload: Workload, model: str, steps: int) -> None:
         super().__init__()
-        self.mixture, self.cursor = quickstart_tasks(), 0
+        self.mixture = quickstart_tasks()
         template = PromptTemplate(load_tokenizer(model), system_prompt="")
         made = problems(workload, self.mixture, template, steps)
         prompts = [Prompt(problem, template.token_ids(problem.question), {}) for problem in made]
         self.batches = [collate(prompts[i : i + workload.prompts]) for i in range(0, len(prompts), workload.prompts)]
         self.prompts_per_step = workload.prompts
         self.max_prompt_tokens = max(len(prompt.token_ids) for prompt in prompts)
+
+    def advance(self, cursor: int, outcomes: Sequence[tuple[Problem, float]]) -> None:
+        """Nothing follows from what was sampled: the prompts are made."""
 
     def settings(self) -> dict[str, Any]:
         return {}

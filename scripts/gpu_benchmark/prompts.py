@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -41,9 +42,12 @@ class FixedPrompts(LightningDataModule):
 
     def __init__(self, job: dict[str, Any], steps: int) -> None:
         super().__init__()
-        self.mixture, self.cursor = TaskMixture({TASK: TaskSpec()}), 0
+        self.mixture = TaskMixture({TASK: TaskSpec()})
         self.prompts_per_step, self.max_prompt_tokens = job["prompts"], job["prompt_tokens"][1]
         self.batches = [batch_of(questions(job["prompts"], *job["prompt_tokens"]))] * steps
+
+    def advance(self, cursor: int, outcomes: Sequence[tuple[Problem, float]]) -> None:
+        """Nothing follows from what was sampled: the prompts are made."""
 
     def settings(self) -> dict[str, Any]:
         return {}

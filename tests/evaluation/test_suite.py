@@ -108,3 +108,13 @@ def test_many_values_are_joined_to_a_few_ranges_of_about_as_many_problems():
     assert len(found) == 4
     assert sorted(place for places in found.values() for place in places) == list(range(20))
     assert next(iter(found)).startswith("n 1-")
+
+
+def test_the_levels_of_a_ladder_come_first_and_are_never_joined():
+    problems = tuple(replace(problem(index, terms=index + 2), level=index // 2) for index in range(14))
+    asked = suite(problems)
+    assert asked.hash == suite(tuple(replace(p, level=None) for p in problems)).hash  # it is no part of the question
+    found = levels([p["level"] for p in asked.problems])
+    assert list(found)[:7] == [f"level {number}" for number in range(7)]
+    assert found["level 3"] == [6, 7]
+    assert list(found)[7].startswith("terms 2-")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -128,3 +129,10 @@ def test_rewards_are_weighted_and_a_users_own_is_a_subclass():
             return score.exact - 0.001 * len(completion)
 
     assert Brief()(problem, "x" * 100, result) == pytest.approx(0.9)
+
+
+def test_the_same_question_at_two_levels_is_scored_by_each(scorer):
+    """The scorer's value here differs from call to call."""
+    easy, hard = replace(PROBLEM, level=0), replace(PROBLEM, level=1)
+    first, second, again = scorer([easy, hard, easy], [of("asked")] * 3)
+    assert first == again != second
