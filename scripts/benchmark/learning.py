@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 import yaml
 
 from benchmark.work import QUICKSTART
+from stopwatch import Stopwatch
 
 
 def quickstart() -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Course:
     evaluations: list[dict[str, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._since = 0.0
+        self._watch = Stopwatch()
 
     def begin(self, evaluate: Callable[[], float]) -> None:
         """Before the first step."""
@@ -60,17 +60,16 @@ class Course:
 
     def step_ended(self, step: int, evaluate: Callable[[], float]) -> bool:
         """After each step; whether the target is reached."""
-        self.training_seconds += time.perf_counter() - self._since
-        self._since = time.perf_counter()
+        self._watch.lap()
+        self.training_seconds = self._watch.training
         if step % self.every == 0:
             self._evaluate(step, evaluate)
         return self.reached
 
     def _evaluate(self, step: int, evaluate: Callable[[], float]) -> None:
-        began = time.perf_counter()
-        accuracy = evaluate()
-        self._since = time.perf_counter()
-        self.evaluation_seconds += self._since - began
+        with self._watch.pause():
+            accuracy = evaluate()
+        self.evaluation_seconds = self._watch.paused
         self.evaluations.append({"step": step, "training_seconds": self.training_seconds, "accuracy": accuracy})
         self.reached = accuracy >= self.target
 

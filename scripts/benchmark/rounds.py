@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -16,13 +14,12 @@ from typing import Any
 
 from benchmark.table import learnt, summary
 from benchmark.work import Shape, Workload, make_model
+from machine import environment, machine
 from rl_lightning.types import UserError
 
 SIDES = ("ours", "peer")
 WARM_UP_STEPS = 1
 """Of each of our processes: workers start, caches and the allocator fill."""
-
-_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "lightning", "trl", "rl_lightning")
 
 
 def compare(
@@ -73,10 +70,7 @@ def run(module: str, threads: int, **options: Any) -> dict[str, Any]:
         words = [sys.executable, "-m", f"benchmark.{module}", "--threads", str(threads), "--out", str(out)]
         for name, value in options.items():
             words += [f"--{name}", str(value)]
-        scripts = Path(__file__).parents[1]
-        path = os.pathsep.join([str(scripts), str(scripts.parent), os.environ.get("PYTHONPATH", "")])
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
-        done = subprocess.run(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(words, env=environment(threads), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise RuntimeError(f"benchmark.{module} failed:\n{done.stderr}")
         result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
@@ -93,22 +87,3 @@ def require_the_peer() -> None:
         version("trl")
     except PackageNotFoundError as error:
         raise UserError("the peer, trl, is not installed: pip install -c constraints.txt -e .[bench]") from error
-
-
-def machine(threads: int) -> dict[str, Any]:
-    """What the figures were measured on and with."""
-    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return {
-        "cpu": names[0].partition(":")[2].strip() if names else platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": threads,
-        "python": platform.python_version(),
-        "packages": {name: _version(name) for name in _PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

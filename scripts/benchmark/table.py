@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from benchmark.limits import Machine, Tokens, least_seconds
 from benchmark.work import Shape, Workload
-from rl_lightning.types import UserError
-from rl_lightning.whole_files import write_whole
+from machine import in_words
 
 Reports = Sequence[dict[str, Any]]
 
@@ -104,7 +102,7 @@ def workload_table(results: dict[str, dict[str, Any]]) -> str:
         lines.append(f"| | limit | {cells[0]:.3g} | {cells[1]:,.0f} | {cells[2]:,.0f} | | |")
         times = [f"**{result['ratios'][key]:.1f}×**" for key in ("step", "rollout", "training", "memory")]
         lines.append(f"| | TRL to ours | {' | '.join(times)} | |")
-    return "\n".join([*lines, "", *sorted({_where(result) for result in results.values()})])
+    return "\n".join([*lines, "", *sorted({in_words(result["machine"]) for result in results.values()})])
 
 
 def _row(name: str, side: str, of: dict[str, float]) -> str:
@@ -142,7 +140,7 @@ def scaling_table(results: dict[str, dict[str, Any]]) -> str:
             f"{ours['predicted'] / ours['tensors_above_step_start'] - 1:+.0%}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *sorted({_where(point) for point in results.values()})])
+    return "\n".join([*lines, "", *sorted({in_words(point["machine"]) for point in results.values()})])
 
 
 def learning_table(result: dict[str, Any]) -> str:
@@ -164,24 +162,4 @@ def learning_table(result: dict[str, Any]) -> str:
         lines.append(
             f"| medians | ours to TRL | | | **{share['training_seconds']:.2f}** | | **{share['process_seconds']:.2f}** |"
         )
-    return "\n".join([*lines, "", _where(result)])
-
-
-def _where(result: dict[str, Any]) -> str:
-    """What a result was measured on and with."""
-    at = result["machine"]
-    packages = ", ".join(f"{name} {number}" for name, number in at["packages"].items() if number)
-    return f"{at['cpu']}, {at['threads']} of {at['cores']} cores; Python {at['python']}, {packages}."
-
-
-def put_into(page: Path, section: str, text: str) -> None:
-    """Replace what stands between `<!-- section -->` and `<!-- /section -->`.
-
-    Raises:
-        UserError: the page has no such section.
-    """
-    before, start, rest = page.read_text(encoding="utf-8").partition(f"<!-- {section} -->\n")
-    _, end, after = rest.partition(f"<!-- /{section} -->")
-    if not (start and end):
-        raise UserError(f"{page}: no lines `<!-- {section} -->` and `<!-- /{section} -->` to put the table between")
-    write_whole(page, f"{before}{start}{text}\n{end}{after}")
+    return "\n".join([*lines, "", in_words(result["machine"])])
