@@ -20,8 +20,8 @@ from typing import Any
 from benchmark.rounds import SIDES, compare, race, require_the_peer
 from benchmark.table import learning_table, scaling_table, workload_table
 from benchmark.work import SCALING, WORKLOADS
-
 from pages import put_into
+
 from rl_lightning.types import UserError
 from rl_lightning.whole_files import write_json
 

@@ -23,6 +23,7 @@ from laboratory.results import is_done, results_of
 from laboratory.standings import table
 from machine import cores
 from pages import put_into
+
 from rl_lightning.types import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -3,10 +3,10 @@ process without loggers, checkpoints or progress bar."""
 
 from __future__ import annotations
 
+import copy
 import json
 import tempfile
 from collections.abc import Iterable, Mapping
-from functools import cache
 from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -20,21 +20,6 @@ Settings = dict[str, Any]
 """The sections `model` and `data`, plain JSON values."""
 
 
-@cache
-def _parser(module: type[GRPOModule]) -> ArgumentParser:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(module, "model")
-    parser.add_class_arguments(ReasoningGymDataModule, "data")
-    return parser
-
-
-def _parsed(config: Mapping[str, Any], module: type[GRPOModule]) -> Any:
-    try:
-        return _parser(module).parse_object({name: config[name] for name in ("model", "data")})
-    except ArgumentError as error:
-        raise UserError(" ".join(str(error).split()).partition(" Given value type:")[0]) from error
-
-
 def resolved(config: Mapping[str, Any], seed: int) -> Settings:
     """All settings of module and data, defaults included.
 
@@ -45,9 +30,9 @@ def resolved(config: Mapping[str, Any], seed: int) -> Settings:
     Raises:
         UserError: a name or type that they do not have.
     """
+    parser = _parser(GRPOModule)
     seeded = {name: {**config[name], "seed": seed} for name in ("model", "data")}
-    parsed = _parsed(seeded, GRPOModule)
-    settings: Settings = json.loads(_parser(GRPOModule).dump(parsed, format="json", skip_unset=False))
+    settings: Settings = json.loads(parser.dump(_parsed(parser, seeded), format="json", skip_unset=False))
     return settings
 
 
@@ -61,8 +46,24 @@ def made(settings: Settings, module: type[GRPOModule] = GRPOModule) -> tuple[Any
     Raises:
         UserError: settings that are out of range, or do not go together.
     """
-    parts = _parser(module).instantiate_classes(_parsed(settings, module))
+    parser = _parser(module)
+    parts = parser.instantiate_classes(_parsed(parser, settings))
     return parts.model, parts.data
+
+
+def _parser(module: type[GRPOModule]) -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(module, "model")
+    parser.add_class_arguments(ReasoningGymDataModule, "data")
+    return parser
+
+
+def _parsed(parser: ArgumentParser, settings: Settings) -> Any:
+    sections = {name: copy.deepcopy(settings[name]) for name in ("model", "data")}  # they are changed in place
+    try:
+        return parser.parse_object(sections)
+    except ArgumentError as error:
+        raise UserError(" ".join(str(error).split()).partition(" Given value type:")[0]) from error
 
 
 def train(module: GRPOModule, data: ReasoningGymDataModule, referee: Callback, max_steps: int = -1) -> None:

@@ -6,10 +6,10 @@ from statistics import fmean
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
+from training import greedy_scores, made, resolved, train
 
 from benchmark.learning import Course, main, quickstart
 from rl_lightning.cli import quiet
-from training import greedy_scores, made, resolved, train
 
 
 class Referee(Callback):

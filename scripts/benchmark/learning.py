@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 import yaml
+from stopwatch import Stopwatch
 
 from benchmark.work import QUICKSTART
-from stopwatch import Stopwatch
 
 
 def quickstart() -> dict[str, Any]:

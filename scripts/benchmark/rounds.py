@@ -12,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from machine import environment, machine
+
 from benchmark.table import learnt, summary
 from benchmark.work import Shape, Workload, make_model
-from machine import environment, machine
 from rl_lightning.types import UserError
 
 SIDES = ("ours", "peer")
@@ -70,7 +71,9 @@ def run(module: str, threads: int, **options: Any) -> dict[str, Any]:
         words = [sys.executable, "-m", f"benchmark.{module}", "--threads", str(threads), "--out", str(out)]
         for name, value in options.items():
             words += [f"--{name}", str(value)]
-        done = subprocess.run(words, env=environment(threads), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        done = subprocess.run(
+            words, env=environment(threads), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
         if done.returncode:
             raise RuntimeError(f"benchmark.{module} failed:\n{done.stderr}")
         result: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))

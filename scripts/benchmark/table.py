@@ -7,9 +7,10 @@ from dataclasses import asdict
 from statistics import median
 from typing import Any
 
+from machine import in_words
+
 from benchmark.limits import Machine, Tokens, least_seconds
 from benchmark.work import Shape, Workload
-from machine import in_words
 
 Reports = Sequence[dict[str, Any]]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from benchmark.learning import quickstart
-from rl_lightning.types import UserError, require
 from training import resolved
+
+from rl_lightning.types import UserError, require
 
 FOLDER = Path(__file__).parents[2] / "configs" / "laboratory"
 
@@ -70,9 +70,7 @@ class Course:
         for name in variants:
             if name not in self.variants:
                 hint = nearest(name, self.variants)
-                raise UserError(
-                    f"{self.name} has no variant {name!r}; {hint}there are: {', '.join(self.variants)}"
-                )
+                raise UserError(f"{self.name} has no variant {name!r}; {hint}there are: {', '.join(self.variants)}")
         return [name for name in self.variants if name in variants or not variants]
 
 
@@ -115,26 +113,29 @@ def runs(course: Course, variants: Sequence[str], seeds: Sequence[int], seconds:
         UserError: a setting that there is not.
     """
     base = changed(quickstart(), course.base, f"{course.name}: base")
-    configs = {name: changed(base, course.variants[name], f"{course.name}: {name}") for name in variants}
-    data = resolved(base, seed=0)["data"]
+    target = _resolved(base, f"{course.name}: base")["data"]
     suite = {
-        "datasets": {name: spec["config"] for name, spec in data["datasets"].items()},
-        "problems": data["eval_num_samples"],
-        "seed": data["eval_seed"],
+        "datasets": {name: spec["config"] for name, spec in target["datasets"].items()},
+        "problems": target["eval_num_samples"],
+        "seed": target["eval_seed"],
     }
     limits = {"suite": suite, "seconds": seconds, "every": course.every, "threads": threads}
-    return [
-        Run(course.name, name, seed, _resolved(configs[name], seed, f"{course.name}: {name}") | limits)
-        for seed in seeds
-        for name in variants
-    ]
+    settings = {}
+    for name in variants:
+        where = f"{course.name}: {name}"
+        settings[name] = _resolved(changed(base, course.variants[name], where), where)
+    return [Run(course.name, name, seed, _seeded(settings[name], seed) | limits) for seed in seeds for name in variants]
 
 
-def _resolved(config: Mapping[str, Any], seed: int, where: str) -> dict[str, Any]:
+def _resolved(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     try:
-        return resolved(config, seed)
+        return resolved(config, seed=0)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def _seeded(settings: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    return {section: {**values, "seed": seed} for section, values in settings.items()}
 
 
 def changed(config: Mapping[str, Any], changes: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -148,16 +149,16 @@ def changed(config: Mapping[str, Any], changes: Mapping[str, Any], where: str) -
     Raises:
         UserError: a name that leads outside of `model` and `data`, or into a value.
     """
-    config = copy.deepcopy(dict(config))
+    found = copy.deepcopy(dict(config))
     for name, value in changes.items():
         *path, last = name.split(".")
         require(where, name, path[:1] in (["model"], ["data"]), "a setting that begins with model. or data.")
-        at: Any = config
+        at: Any = found
         for step in path:
             at = at.setdefault(step, {})
             require(where, name, isinstance(at, dict), f"a setting; {step} is a value and has none within")
         at[last] = copy.deepcopy(value)
-    return config
+    return found
 
 
 def nearest(word: str, words: Collection[str]) -> str:

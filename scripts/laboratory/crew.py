@@ -10,10 +10,12 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import IO
+
+from machine import environment
 
 from laboratory.board import Board
 from laboratory.courses import Run
-from machine import environment
 
 
 class Crew:
@@ -61,7 +63,7 @@ class Crew:
                 self.board.failed(run, said[-1] if said else f"ended with status {process.returncode}")
             return False
 
-    def _begin(self, run: Run, complaints: object) -> subprocess.Popen[str] | None:
+    def _begin(self, run: Run, complaints: IO[str]) -> subprocess.Popen[str] | None:
         """Its process, None where all is to end. In a session of its own, so that Ctrl-C comes here alone."""
         words = [sys.executable, "-m", "laboratory.run", "--settings", json.dumps(run.settings)]
         with self._lock:
@@ -72,7 +74,7 @@ class Crew:
                 env=environment(run.settings["threads"]) | {"PYTHONHASHSEED": "0"},  # some tasks' problems follow it
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=complaints,  # type: ignore[arg-type]
+                stderr=complaints,
                 text=True,
                 start_new_session=True,
             )

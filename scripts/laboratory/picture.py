@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ def draw(results: Results, picture: Path) -> None:
     down = math.ceil(len(shown) / across)
     ends = {"seconds": results[first][0].settings["seconds"], "sampled": equal_completions(results)}
     figure = plt.figure(figsize=(1 + 4.2 * across, 0.9 + 1.9 * down), layout="constrained")
-    for part, (axis, title) in zip(figure.subfigures(1, 2), _AXES.items(), strict=True):
+    parts: Any = figure.subfigures(1, 2)
+    for part, (axis, title) in zip(parts, _AXES.items(), strict=True):
         part.supxlabel(title, fontsize=9)
         panels = part.subplots(down, across, sharex=True, sharey=True, squeeze=False)
         for place, panel in enumerate(panels.flat):
@@ -52,17 +54,16 @@ def draw(results: Results, picture: Path) -> None:
             panel.set_title(shown[place], fontsize=9)
             panel.set(ylim=(0, 1.03), xlim=(0, ends[axis]))
             panel.tick_params(labelsize=7, labelbottom=place + across >= len(shown))
+            panel.locator_params(axis="x", nbins=4)
             panel.grid(alpha=0.3)
     figure.suptitle(f"Held-out accuracy: mean over seeds and its 95% interval; {first} in grey", fontsize=10)
     figure.savefig(picture, dpi=110)
     plt.close(figure)
 
 
-def _draw_curve(panel: Any, mine: list[Result], axis: str, end: float, colour: str) -> None:
+def _draw_curve(panel: Any, mine: Sequence[Result], axis: str, end: float, colour: str) -> None:
     grid = np.linspace(0, end, _POINTS)
     means = [mean_over_runs([result.accuracy(axis, at) for result in mine], 0, 1) for at in grid]
     panel.plot(grid, [m.mean for m in means], color=colour, linewidth=1.8)
     if len(mine) > 1:  # one run has no band
-        panel.fill_between(
-            grid, [m.low for m in means], [m.high for m in means], color=colour, alpha=0.22, linewidth=0
-        )
+        panel.fill_between(grid, [m.low for m in means], [m.high for m in means], color=colour, alpha=0.22, linewidth=0)

@@ -17,16 +17,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-
 from machine import machine
-from rl_lightning.cli import quiet
+from stopwatch import Stopwatch
+from training import greedy_scores, made, train
+
 from rl_lightning.data import collate
 from rl_lightning.module import GRPOModule
 from rl_lightning.tasks.stream import Prompt, TaskMixture, TaskSpec, eval_problems, held_out_hashes, question_hash
 from rl_lightning.types import PromptBatch, Rollout, UserError
 from rl_lightning.whole_files import write_json
-from stopwatch import Stopwatch
-from training import greedy_scores, made, train
 
 Evaluation = dict[str, Any]
 
@@ -124,7 +123,6 @@ def main() -> int:
     parser.add_argument("--settings", required=True, help="of a laboratory.courses.Run, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="the result")
     args = parser.parse_args()
-    quiet()
     settings = json.loads(args.settings)
     try:
         result = run(settings, lambda evaluation: print(json.dumps(evaluation), flush=True))

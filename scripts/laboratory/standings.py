@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import fmean
 
+from machine import in_words
+
 from laboratory.courses import Course
 from laboratory.results import Result, Results
-from machine import in_words
 from rl_lightning.statistics import RunMean, mean_over_runs
 
 
@@ -48,9 +49,7 @@ def standing(results: Results, variant: str, measure: Measure) -> RunMean:
 def difference(results: Results, variant: str, measure: Measure) -> RunMean | None:
     """To the first variant, seed by seed, over the seeds that both have; None where they share none."""
     reference = {result.seed: measure.of(result) for result in next(iter(results.values()))}
-    pairs = [
-        measure.of(result) - reference[result.seed] for result in results[variant] if result.seed in reference
-    ]
+    pairs = [measure.of(result) - reference[result.seed] for result in results[variant] if result.seed in reference]
     return mean_over_runs(pairs, least=-1, most=1) if pairs else None
 
 
@@ -67,7 +66,7 @@ def table(course: Course, results: Results) -> str:
 
 
 def _accuracies(results: Results, columns: list[Measure]) -> str:
-    titles = ["", "seeds", "before", *(c.title for c in columns), "steps", "completions", "with a lesson"]
+    titles = ["variant", "seeds", "before", *(c.title for c in columns), "steps", "completions", "with a lesson"]
     rows = []
     for name, mine in results.items():
         work = [fmean(result.last[key] for result in mine) for key in ("step", "sampled", "taught")]
@@ -83,7 +82,7 @@ def _differences(results: Results, others: list[str], columns: list[Measure]) ->
     for name in others:
         found = [difference(results, name, column) for column in columns]
         rows.append([name, *("no seed in common" if d is None else _judged(d) for d in found)])
-    return _markdown(["", *(column.title for column in columns)], rows)
+    return _markdown(["variant", *(column.title for column in columns)], rows)
 
 
 def _judged(found: RunMean) -> str:

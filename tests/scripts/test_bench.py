@@ -10,14 +10,17 @@ from types import SimpleNamespace
 
 import bench
 import pytest
+import stopwatch
 import torch
-from benchmark import learn_ours, learning, limits, ours, rounds
+from benchmark import learn_ours, limits, ours, rounds
 from benchmark.learning import Course, quickstart
 from benchmark.limits import Tokens
-from benchmark.table import learnt, put_into, summary
+from benchmark.table import learnt, summary
 from benchmark.work import SCALING, WORKLOADS, Shape, Workload, make_model, problems, quickstart_tasks
+from pages import put_into
 from peft import LoraConfig, get_peft_model
 from torch.utils.flop_counter import FlopCounterMode
+from training import made, resolved
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rl_lightning.policy.loading import resolve_name
@@ -244,7 +247,7 @@ def test_a_missing_peer_is_one_line(monkeypatch, tmp_path, capsys):
 
 def test_the_clock_stands_still_while_a_side_evaluates(monkeypatch):
     now = 100.0
-    monkeypatch.setattr(learning, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(stopwatch, "time", SimpleNamespace(perf_counter=lambda: now))
 
     def evaluate(accuracy: float) -> float:
         nonlocal now
@@ -275,7 +278,7 @@ def test_our_side_of_the_race_is_the_quickstart_and_ends_at_the_target():
     assert run.reached
     assert [e["step"] for e in run.evaluations] == [0, 1]
     config = quickstart()
-    module, data = learn_ours.module_of(config, seed=1), learn_ours.data_of(config, seed=1)
+    module, data = made(resolved(config, seed=1))
     assert (module.sampling.num_generations, module.learning_rate, module.reward.format) == (16, 1e-3, 0.1)
     assert (data.prompts_per_step, data.eval_num_samples, data.seed) == (16, 50, 1)
 
@@ -328,8 +331,8 @@ def test_both_sides_race_over_the_same_course():
     )  # the same policy, greedy, the same problems
     tokenizer = AutoTokenizer.from_pretrained(resolve_name("tiny"))
     trained, held_out = learn_peer.prompts(config, tokenizer, seed=1)
-    data = learn_ours.data_of(config, seed=1)
-    data.trainer = SimpleNamespace(lightning_module=learn_ours.module_of(config, seed=1))
+    module, data = made(resolved(config, seed=1))
+    data.trainer = SimpleNamespace(lightning_module=module)
     data.setup("fit")
     assert held_out == data.eval_problems
     assert trained == list(next(iter(data.train_dataloader())).problems)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
+import subprocess
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import lab
 import pytest
+import torch
 import yaml
 from benchmark.learning import quickstart
 from laboratory import courses, crew, picture, standings
 from laboratory.board import Board
 from laboratory.courses import Course, Run, changed
 from laboratory.results import Result, is_done, results_of
+from laboratory.run import Counting, Referee, run
 from matplotlib.image import imread
+from training import made
 
 from rl_lightning.data import ReasoningGymDataModule
 from rl_lightning.rollout import Sampling
+from rl_lightning.tasks.stream import TaskMixture, TaskSpec, eval_problems, held_out_hashes
 from rl_lightning.types import UserError
 
 TOY = {
@@ -63,49 +68,63 @@ def toy_runs(file: Path, seeds=(0,)) -> list[Run]:
     return courses.runs(course, list(course.variants), seeds, course.seconds, threads=1)
 
 
-def test_a_toy_course_from_the_command_to_the_page(toy, tmp_path, capsys, monkeypatch):
+def test_from_the_command_to_the_page(tmp_path, capsys, monkeypatch):
+    # Refused only when the run begins: there are no such words.
+    bad = {"data.datasets.spell_backward.config": {"min_word_len": 30, "max_word_len": 30}}
+    toy = written(tmp_path / "toy.yaml", variants={"plain": {}, "bad": bad})
     page, results = tmp_path / "page.md", tmp_path / "results"
     page.write_text("before\n<!-- toy -->\nold\n<!-- /toy -->\nafter\n")
     words = [str(toy), "--seeds", "3", "--jobs", "2", "--results", str(results), "--page", str(page)]
-    assert lab.main(words) == 0
-    assert "toy: 2 runs, 0 of them done already" in capsys.readouterr().out
-    found = results_of(Course.read(str(toy)), results)
-    assert list(found) == ["plain", "shorter"]
-    for (result,) in found.values():
-        assert result.seed == 3
-        first, *others = result.evaluations
-        assert (first["step"], first["seconds"], first["sampled"]) == (0, 0, 0)
-        assert [e["step"] for e in others] == list(range(1, len(others) + 1))
-        assert [e["sampled"] for e in others] == [4 * e["step"] for e in others]
-        assert all(e["taught"] <= e["sampled"] for e in others)
-        assert result.last["seconds"] >= 0.2 > result.evaluations[-2]["seconds"]
-        assert list(result.last["tasks"]) == ["spell_backward"]
-    plain, shorter = (result for (result,) in found.values())
-    assert plain.settings["suite"] == shorter.settings["suite"]  # though the other trains on shorter words
-    assert plain.settings["data"]["datasets"] != shorter.settings["data"]["datasets"]
+    assert lab.main(words) == 1
+    said = capsys.readouterr().out
+    assert "toy: 2 runs, 0 of them done already" in said
+    assert "bad, seed 3: FAILED: datasets.spell_backward: nothing left to train on" in said
+    assert "\nplain, seed 3: 0." in said
+    assert [file.name for file in (results / "toy").iterdir()] == ["plain_seed_3.json"]
 
     def no_process(*_, **__):
         raise AssertionError("nothing is left to do")
 
     monkeypatch.setattr(crew.subprocess, "Popen", no_process)
-    assert lab.main([*words, "--table"]) == 0
-    assert "toy: 2 runs, 2 of them done already" in capsys.readouterr().out
+    assert lab.main([*words, "--variants", "plain", "--table"]) == 0
+    assert "toy: 1 runs, 1 of them done already" in capsys.readouterr().out
     text = page.read_text()
-    assert text.startswith("before\n<!-- toy -->\nDoes it run?\n\n| | seeds | before | after 0.2 s | after ")
+    assert text.startswith("before\n<!-- toy -->\nDoes it run?\n\n| variant | seeds | before | after 0.2 s | after ")
     assert "old" not in text
     assert "![toy: held-out accuracy](page_toy.png)\n<!-- /toy -->\nafter\n" in text
     assert imread(tmp_path / "page_toy.png").size
 
 
-def test_a_failed_run_is_reported_and_the_others_go_on(tmp_path, capsys):
-    # Refused by the trainer only when it begins: the longest word has ten letters.
-    bad = {"data.datasets.spell_backward.config": {"min_word_len": 30, "max_word_len": 30}}
-    file = written(tmp_path / "toy.yaml", variants={"bad": bad, "plain": {}})
-    assert lab.main([str(file), "--seeds", "0", "--jobs", "1", "--results", str(tmp_path)]) == 1
-    said = capsys.readouterr().out
-    assert "bad, seed 0: FAILED: " in said
-    assert "plain, seed 0: 0." in said
-    assert [f.name for f in (tmp_path / "toy").iterdir()] == ["plain_seed_0.json"]
+def test_a_run_is_asked_the_courses_problems_whatever_it_trains_on(toy):
+    plain, shorter = toy_runs(toy, seeds=[3])
+    assert plain.settings["suite"] == shorter.settings["suite"]
+    assert plain.settings["data"]["datasets"] != shorter.settings["data"]["datasets"]
+    said = []
+    result = run(shorter.settings, said.append)
+    assert result["evaluations"] == said
+    first, *others = said
+    assert (first["step"], first["seconds"], first["sampled"]) == (0, 0, 0)
+    assert [e["step"] for e in others] == list(range(1, len(others) + 1))
+    assert [e["sampled"] for e in others] == [4 * e["step"] for e in others]
+    assert all(e["taught"] <= e["sampled"] and list(e["tasks"]) == ["spell_backward"] for e in said)
+    assert said[-1]["seconds"] >= 0.2 > said[-2]["seconds"]
+    suite = shorter.settings["suite"]
+    tasks = TaskMixture({name: TaskSpec(config=config) for name, config in suite["datasets"].items()})
+    assert {len(p.entry["answer"]) for p in eval_problems(tasks, suite["seed"], 20)} == {4, 5}
+
+
+def test_held_out_problems_are_kept_out_of_training_and_looked_for(toy):
+    settings = toy_runs(toy)[1].settings  # trains on other words
+    module, data = made(settings, Counting)
+    data.trainer = SimpleNamespace(lightning_module=module)
+    data.setup("fit")
+    referee = Referee(settings, print)
+    referee.setup(SimpleNamespace(datamodule=data), module, "fit")
+    assert len(referee.problems) == 2
+    assert held_out_hashes(referee.problems) <= data.stream.held_out
+    record = SimpleNamespace(advantages=torch.zeros(2), batch=SimpleNamespace(problems=referee.problems))
+    with pytest.raises(RuntimeError, match="a held-out problem was trained on"):
+        referee.on_train_batch_end(SimpleNamespace(), module, {"record": record}, None, 0)
 
 
 def result(seed: int, accuracies: list[float], seconds: list[float], settings: dict | None = None) -> Result:
@@ -150,9 +169,9 @@ def test_variants_are_compared_seed_by_seed():
 def test_the_table_says_what_is_noise():
     found = constructed()
     found["v2"] = [result(s, [0.0, 0.2, 0.4 + 0.05 * (-1) ** s], [0.0, 2.0, 4.0]) for s in range(3)]
-    course = Course("made_up", "Which?", 3, 1, {}, dict.fromkeys(found, {}))
+    course = Course("made_up", "Which?", 3, 1, {}, {name: {} for name in found})
     lines = standings.table(course, found).splitlines()
-    assert "| v0 | 3 | 0.000 | 0.305 (0.293 to 0.317) | 0.410 (0.385 to 0.435) | 0.168 " in lines[4]
+    assert "| v0 | 3 | 0.000 | 0.305 (0.293 to 0.317) | 0.410 (0.385 to 0.435) | 0.151 (0.149 to 0.153) " in lines[4]
     assert lines[4].endswith("| 2 | 20 | 50% |")
     (second,) = (line for line in lines if line.startswith("| v1 | **"))
     assert "**+0.100 (+0.100 to +0.100)**" in second
@@ -177,18 +196,20 @@ def test_a_result_of_other_settings_is_refused(toy, tmp_path, capsys):
     before = file.read_bytes()
     assert lab.main([str(toy), "--seeds", "0", "--results", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "plain_seed_0.json: a result of other settings (model.learning_rate was 5.0 and is 0.001); move it away" in line
+    assert (
+        "plain_seed_0.json: a result of other settings (model.learning_rate was 5.0 and is 0.001); move it away" in line
+    )
     assert file.read_bytes() == before
     file.write_text(json.dumps({"settings": run.settings, "evaluations": [], "machine": MACHINE}))
     assert is_done(run, tmp_path)
 
 
 def test_runs_that_were_not_asked_the_same_are_not_compared(toy, tmp_path):
-    for run, problems in zip(toy_runs(toy), (2, 3), strict=True):
-        run.settings["suite"]["problems"] = problems
-        file = run.file(tmp_path)
+    for each, problems in zip(toy_runs(toy), (2, 3), strict=True):
+        each.settings["suite"]["problems"] = problems
+        file = each.file(tmp_path)
         file.parent.mkdir(exist_ok=True)
-        file.write_text(json.dumps({"settings": run.settings, "evaluations": [], "machine": MACHINE}))
+        file.write_text(json.dumps({"settings": each.settings, "evaluations": [], "machine": MACHINE}))
         if problems == 2:  # the runs of a course share the dictionary
             assert json.loads(file.read_text())["settings"]["suite"]["problems"] == 2
     with pytest.raises(UserError, match="cannot be compared: suite.problems was 2 and is 3"):
@@ -243,7 +264,12 @@ def test_changes_leave_the_rest_as_it_was():
     before = quickstart()
     after = changed(before, {"data.datasets.chain_sum.config.max_terms": 9}, "here")
     assert before == quickstart()
-    assert after["data"]["datasets"]["chain_sum"]["config"] == {"min_terms": 3, "max_terms": 9, "min_digits": 1, "max_digits": 2}
+    assert after["data"]["datasets"]["chain_sum"]["config"] == {
+        "min_terms": 3,
+        "max_terms": 9,
+        "min_digits": 1,
+        "max_digits": 2,
+    }
 
 
 def test_the_shipped_courses_are_what_the_page_tells():
@@ -271,17 +297,21 @@ def understood(changes: dict) -> bool:
     )
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_when_it_is_stopped_the_runs_end_too(toy, tmp_path, capsys, monkeypatch):
-    file = written(tmp_path / "toy.yaml", seconds=600.0)
-    began = []
+def test_when_it_is_stopped_the_runs_end_too(tmp_path, capsys, monkeypatch):
+    file, begun = written(tmp_path / "toy.yaml", seconds=600.0), []
 
-    def interrupt(self, run, evaluation):
-        began.append(run.label)
+    class Watched(subprocess.Popen):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            begun.append(self)
+
+    def interrupt(self, run):
         raise KeyboardInterrupt  # in a thread of the crew, which hands it on
 
-    monkeypatch.setattr(Board, "evaluated", interrupt)
+    monkeypatch.setattr(crew.subprocess, "Popen", Watched)
+    monkeypatch.setattr(Board, "begin", interrupt)
     assert lab.main([str(file), "--seeds", "0", "--jobs", "1", "--results", str(tmp_path)]) == lab.STOPPED
-    assert began == ["plain, seed 0"]
+    assert begun
+    assert all(process.wait(timeout=60) != 0 for process in begun)
     assert "the same command goes on" in capsys.readouterr().err
-    assert not (tmp_path / "toy").exists() or not list((tmp_path / "toy").iterdir())
+    assert not (tmp_path / "toy").exists()
