@@ -54,7 +54,8 @@ class Crew:
             for line in process.stdout:
                 if line.startswith("{"):
                     self.board.evaluated(run, json.loads(line))
-            if process.wait() == 0:
+            process.wait()
+            if run.file(self.folder).exists():  # the status tells less: Lightning ends with 0 after SIGTERM
                 self.board.end(run)
                 return True
             complaints.seek(0)
