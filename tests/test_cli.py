@@ -50,8 +50,8 @@ def refused(capfd, args: list[str]) -> str:
         (["--data.curriculum.low=0.8"], ["data.curriculum.low", "0.8 is not allowed", "below high (0.7)"]),
         (["--data.curriculum.window=some"], ["window", "some"]),
         (
-            ["--data.datasets={chain_sum: {}}", "--data.curriculum={start: 99}"],
-            ["data.curriculum.start: 99 is not allowed", "the levels of chain_sum are 0 to 10"],
+            ["--data.datasets={products: {}}", "--data.curriculum={start: 99}", "--trainer.max_steps=1"],
+            ["data.curriculum.start: 99 is not allowed", "the levels of products are 0 to"],
         ),
         (
             ["--data.datasets={chain_sum: {levels: [{}, {max_term: 3}]}}"],
