@@ -80,6 +80,8 @@ class ReasoningGymDataModule(LightningDataModule):
         ):
             require(f"data.{name}", value, value >= least[name], f"at least {least[name]}")
         require("data.problem_seconds", problem_seconds, problem_seconds > 0, "above 0")
+        if curriculum is not None:
+            curriculum.check()
         self.mixture = TaskMixture(datasets)
         self.make = ProblemWorkers(self.mixture, num_workers, problem_seconds) if num_workers else self.mixture.problem
         self.prompts_per_step, self.system_prompt, self.max_prompt_tokens = (

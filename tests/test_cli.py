@@ -49,7 +49,10 @@ def refused(capfd, args: list[str]) -> str:
         (["--trainer.gradient_clip_val=1"], ["gradient"]),
         (["--data.curriculum.low=0.8"], ["data.curriculum.low", "0.8 is not allowed", "below high (0.7)"]),
         (["--data.curriculum.window=some"], ["window", "some"]),
-        (["--data.curriculum={start: 99}"], ["data.curriculum.start: 99 is not allowed", "the levels of"]),
+        (
+            ["--data.datasets={products: {}}", "--data.curriculum={start: 99}", "--trainer.max_steps=1"],
+            ["data.curriculum.start: 99 is not allowed", "the levels of products are 0 to"],
+        ),
         (
             ["--data.datasets={chain_sum: {levels: [{}, {max_term: 3}]}}"],
             ["datasets.chain_sum.levels[1].max_term: no such key", "did you mean max_terms"],

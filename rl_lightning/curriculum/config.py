@@ -31,7 +31,12 @@ class Curriculum:
     """Whether tasks whose success moves get more of the prompts. Each task keeps at least half of the share that its weight
     gives it."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse values out of range. Not at construction: of a section that may be null, jsonargparse would wrap the line.
+
+        Raises:
+            UserError: naming the first.
+        """
         require("data.curriculum.high", self.high, 0 < self.high < 1, "above 0 and below 1")
         require("data.curriculum.low", self.low, 0 <= self.low < self.high, f"0 or more, and below high ({self.high})")
         require("data.curriculum.window", self.window, self.window >= 1, "at least 1")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 from reasoning_gym.factory import CURRICULA
@@ -174,12 +175,21 @@ def usable(rungs: Sequence[Rung]) -> tuple[Config, ...]:
 
 def left_out(name: str, rungs: Sequence[Rung]) -> str | None:
     """What cannot be used of a task's ladder and why, in one line; None where all of it can."""
-    wrong = [f"{rung.number} ({rung.wrong})" for rung in rungs if rung.wrong is not None]
+    wrong = [
+        f"{_numbers([rung.number for rung in alike])} ({why})"
+        for why, alike in groupby(rungs, key=lambda rung: rung.wrong)
+        if why is not None
+    ]
+    number = sum(rung.wrong is None for rung in rungs)
     if not rungs:
         return f"datasets.{name}: reasoning-gym has no curriculum for it; it stays at its config"
     if not usable(rungs):
-        stays = "; it stays at its config"
-        return f"datasets.{name}: fewer than two levels; left out: {', '.join(wrong) or 'none'}{stays}"
+        found = f"; left out: {', '.join(wrong)}" if wrong else ""
+        return f"datasets.{name}: {number} of {len(rungs)} levels{found}; it stays at its config"
     if not wrong:
         return None
-    return f"datasets.{name}: {len(rungs) - len(wrong)} of {len(rungs)} levels; left out: {', '.join(wrong)}"
+    return f"datasets.{name}: {number} of {len(rungs)} levels; left out: {', '.join(wrong)}"
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    return str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"

@@ -58,4 +58,4 @@ def test_where_nothing_moves_the_given_weights_hold():
 )
 def test_settings_out_of_range_are_refused(settings, said):
     with pytest.raises(UserError, match=said):
-        Curriculum(**settings)
+        Curriculum(**settings).check()
