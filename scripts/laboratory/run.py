@@ -82,7 +82,7 @@ class Referee(Callback):
         self.steps += 1
         record = outputs["record"]
         self.taught += int(record.advantages.count_nonzero())
-        if not self.held_out.isdisjoint(question_hash(p.task, p.question) for p in record.batch.problems):
+        if not self.held_out.isdisjoint(question_hash(p.task, p.question) for p in record.groups.batch.problems):
             raise RuntimeError("a held-out problem was trained on")
         trainer.should_stop = self.watch.training >= self.settings["seconds"]
         if trainer.should_stop or self.steps % self.settings["every"] == 0:
