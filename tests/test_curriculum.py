@@ -25,7 +25,7 @@ from rl_lightning.tasks.prompts import PromptTemplate
 from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec
 from rl_lightning.types import UserError
 from tests.conftest import ROOT
-from tests.test_reliability import same
+from tests.test_resume import same
 from tests.test_training import SUMS, run
 
 DIGITS = {"min_digits": 1, "max_digits": 1}

@@ -1,0 +1,177 @@
+"""A run that was stopped, by a signal, an error or a kill, goes on as if it had not been."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
+from rl_lightning.module import GRPOModule
+from rl_lightning.objective import Objective
+from rl_lightning.rollout import Sampling
+from rl_lightning.scoring import Reward, WeightedReward
+from rl_lightning.types import UserError
+from tests.test_training import LengthReward, adapters, evaluated, run
+
+
+class RandomReward(Reward):
+    """Draws from every global generator there is."""
+
+    def __call__(self, problem, completion, score):
+        return random.random() + float(np.random.rand()) + float(torch.rand(()))
+
+
+def same(ours: Path, theirs: Path, steps: int) -> None:
+    """Completions, weights and evaluations to the last bit."""
+    for path in (theirs / "rollouts").iterdir():
+        assert (ours / "rollouts" / path.name).read_bytes() == path.read_bytes(), path.name
+    for name in (theirs / "eval_results").iterdir() if (theirs / "eval_results").exists() else []:
+        assert evaluated(ours, name.stem) == evaluated(theirs, name.stem)
+    a, b = adapters(ours, steps), adapters(theirs, steps)
+    assert all(torch.equal(a[name], b[name]) for name in b)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"objective": Objective(num_iterations=2)},
+        {"objective": Objective(beta=0.05)},
+        {"reward": RandomReward()},
+        {"lr_schedule": "constant", "warmup_steps": 3, "weight_decay": 0.1},
+        {"sampling": Sampling(4, 24, max_resample=3), "reward": WeightedReward(format=0.0)},
+    ],
+    ids=["two updates", "KL", "random reward", "warm-up", "dynamic sampling"],
+)
+def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path, model):
+    _, module, data = run(tmp_path / "whole", 6, **model)
+    assert (data.further_cursor > 0) == (module.sampling.max_resample > 1)
+    run(tmp_path / "halves", 4, **model)
+    run(tmp_path / "halves", 6, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")), **model)
+    same(tmp_path / "halves", tmp_path / "whole", 6)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_step_and_the_run_goes_on_the_same(tmp_path, monkeypatch, number):
+    """Sent in the middle of the third step's sampling."""
+    from rl_lightning.callbacks import StopAtSignal
+
+    run(tmp_path / "whole", 5)
+    calls, sample = 0, GRPOModule.sample
+
+    def signalled(self, batch, generator):
+        nonlocal calls
+        calls += generator is not None
+        if calls == 3:
+            calls += 1
+            os.kill(os.getpid(), number)
+        return sample(self, batch, generator)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(GRPOModule, "sample", signalled)
+    stop = StopAtSignal()
+    trainer, *_ = run(tmp_path / "halves", 5, callbacks=[stop])
+    assert (trainer.global_step, stop.received) == (3, number)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert [p.name for p in checkpoints(tmp_path / "halves")] == ["checkpoint-2", "checkpoint-3"]
+    assert not (tmp_path / "halves" / "train_results.json").exists()  # which is for the end
+    run(tmp_path / "halves", 5, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
+    same(tmp_path / "halves", tmp_path / "whole", 5)
+
+
+def test_other_settings_are_refused_and_speed_may_change(tmp_path):
+    run(tmp_path, 2, evaluate=False)
+    last = str(resolve_checkpoint("last", tmp_path))
+    for model, message in (
+        ({"learning_rate": 5e-4}, r"learning_rate was 0.001 and is 0.0005"),
+        ({"reward": RandomReward()}, r"reward.class_path was 'LengthReward' and is 'RandomReward'"),
+        ({"objective": Objective(beta=0.1)}, r"objective.beta was 0.0 and is 0.1"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(tmp_path, 3, ckpt_path=last, evaluate=False, **model)
+    run(tmp_path, 3, ckpt_path=last, evaluate=True, token_budget=64)
+
+
+def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path, monkeypatch):
+    from rl_lightning.callbacks import StopAtSignal
+
+    judge, calls = GRPOModule.judge, 0
+
+    def signalled(self, *args):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return judge(self, *args)
+
+    monkeypatch.setattr(GRPOModule, "judge", signalled)
+    stop = StopAtSignal()
+    run(tmp_path, 2, callbacks=[stop])
+    assert stop.received is None
+    assert (tmp_path / "train_results.json").exists()
+
+
+def test_a_reward_that_keeps_count_resumes(tmp_path):
+    class Counting(LengthReward):
+        def __init__(self):
+            self.seen = 0
+
+        def __call__(self, *args):
+            self.seen += 1
+            return super().__call__(*args)
+
+    run(tmp_path, 2, evaluate=False, reward=Counting())
+    run(tmp_path, 3, ckpt_path=str(resolve_checkpoint("last", tmp_path)), evaluate=False, reward=Counting())
+
+
+def test_an_end_that_fails_does_not_cost_the_steps(tmp_path, monkeypatch):
+    """The last evaluation or its picture fails after the last step: its checkpoint is there all the same."""
+    from rl_lightning.callbacks import FixedEval
+
+    def broken(*args):
+        raise OSError("no such thing")
+
+    monkeypatch.setattr(FixedEval, "on_train_end", broken)
+    with pytest.raises(OSError, match="no such thing"):
+        run(tmp_path, 3)
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-2", "checkpoint-3"]
+
+
+def test_a_failure_in_the_middle_writes_no_checkpoint_of_its_own(tmp_path, monkeypatch):
+    from rl_lightning.module import GRPOModule
+
+    update, steps = GRPOModule.update, iter(range(9))
+
+    def broken(self):
+        if next(steps) == 2:
+            raise OSError("no such thing")
+        update(self)
+
+    monkeypatch.setattr(GRPOModule, "update", broken)
+    with pytest.raises(OSError, match="no such thing"):
+        run(tmp_path, 3, evaluate=False)
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-2"]
+
+
+def test_a_run_stopped_before_its_first_step_goes_on(tmp_path, monkeypatch):
+    """Ctrl-C while the evaluation at step 0 goes on leaves checkpoint-0, from which --ckpt_path last begins."""
+    from rl_lightning.answering_policy import AnsweringPolicy
+
+    answer = AnsweringPolicy.answer
+
+    def stopped(self, *args):
+        self.trainer.should_stop = self.interrupted = True  # as StopAtSignal does
+        return answer(self, *args)
+
+    monkeypatch.setattr(AnsweringPolicy, "answer", stopped)
+    run(tmp_path, 3)
+    monkeypatch.undo()
+    assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-0"]
+    trainer, _, _ = run(tmp_path, 3, ckpt_path=str(resolve_checkpoint("last", tmp_path)))
+    assert trainer.global_step == 3
+    assert (tmp_path / "train_results.json").is_file()
