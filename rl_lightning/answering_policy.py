@@ -100,14 +100,24 @@ class AnsweringPolicy(TrainablePolicy):
         """N scores and (B, G, R) float64 parts of rewards, the last one the penalty for length."""
         problems = [problem for problem in batch.problems for _ in range(rollout.group_size)]
         scores = self.scorer(problems, rollout.texts)
-        earned = [self.reward.parts(*each) for each in zip(problems, rollout.texts, scores, strict=True)]
+        each = zip(problems, rollout.texts, scores, strict=True)
+        earned = [tuple(self.reward.parts(*x)) if self.by_parts else (self.reward(*x),) for x in each]
+        weights, name = self.part_weights()[:-1].cpu(), type(self.reward).__name__
+        if wrong := {len(parts) for parts in earned} - {len(weights)}:
+            raise UserError(f"model.reward: {name} gave {wrong.pop()} parts and has {len(weights)} weights")
         parts = torch.tensor(earned, dtype=torch.float64)
-        if not parts.isfinite().all():
-            raise UserError(f"model.reward: {type(self.reward).__name__} gave a reward that is not a finite number")
+        if not torch.cat([parts, parts @ weights[:, None]], dim=1).float().isfinite().all():
+            raise UserError(f"model.reward: {name} gave a reward that is not a finite number")
         penalty = overlong_penalty(rollout.lengths, self.sampling.max_new_tokens, self.objective.overlong_buffer)
         parts = torch.cat([parts.to(self.device), penalty[:, None].double()], dim=1)
         return tuple(scores), parts.view(len(batch.problems), rollout.group_size, -1)
 
     def part_weights(self) -> Tensor:
         """(R,) float64, what each part of a reward counts."""
-        return torch.tensor([*self.reward.weights, 1.0], dtype=torch.float64, device=self.device)
+        weights = self.reward.weights if self.by_parts else (1.0,)
+        return torch.tensor([*weights, 1.0], dtype=torch.float64, device=self.device)
+
+    @property
+    def by_parts(self) -> bool:
+        """Whether a reward is asked for its parts, or only for their sum."""
+        return self.objective.reward_aggregation == "normalize_then_sum"

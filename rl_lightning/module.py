@@ -28,6 +28,7 @@ class StepRecord:
     Attributes:
         groups: B prompts with N completions, their scores and rewards.
         advantages: (B, G) float32.
+        weights: (N, T) float32, what each token counts in the loss; 0 for those that do not.
         trainer_logps: (N, T) float32, the policy's log-probs of the sampled tokens before the first update; NaN in rows that
             were not forwarded, for they had nothing to teach.
         entropies: (N, T) float32, the policy's at the same tokens, nats; NaN likewise.
@@ -35,6 +36,7 @@ class StepRecord:
 
     groups: Groups
     advantages: Tensor
+    weights: Tensor
     trainer_logps: Tensor
     entropies: Tensor
 
@@ -88,6 +90,8 @@ class GRPOModule(AnsweringPolicy):
         allowed = token_budget == "auto" or token_budget > 0
         require("model.token_budget", token_budget, allowed, "above 0, or auto")
         require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
+        buffer, limit = objective.overlong_buffer, sampling.max_new_tokens
+        require("model.objective.overlong_buffer", buffer, buffer < limit, f"below max_new_tokens, which is {limit}")
         if sampling.max_resample > 1 and objective.baseline == "batch":
             raise UserError(
                 "model.sampling.max_resample: with objective.baseline batch every group teaches; set it to 1"
@@ -124,13 +128,13 @@ class GRPOModule(AnsweringPolicy):
                     break
         self.trainer.datamodule.advance(batch.cursor, groups.outcomes())  # type: ignore[attr-defined]
         self.metrics = step_metrics(groups) | self.meter.metrics(int(rollout.mask.sum()))
-        return {"record": StepRecord(groups, advantages, old_logps, entropies)}
+        return {"record": StepRecord(groups, advantages, weights, old_logps, entropies)}
 
     def collect(self, batch: PromptBatch) -> Groups:
         """Sample and judge a group a prompt. A group whose answers all earned the same has nothing to teach: where `max_resample`
         allows it, further prompts are asked until enough groups have (dynamic sampling, DAPO, arXiv 2503.14476)."""
         groups, size = self.answered(batch), len(batch.problems)
-        wanted = math.ceil(self.sampling.live_share * size)
+        wanted = math.ceil(self.sampling.live_share * size - 1e-9)
         while (room := self.sampling.max_resample * size - len(groups)) > 0:
             live = int(self.live(groups).sum())
             if live >= wanted:
@@ -142,7 +146,10 @@ class GRPOModule(AnsweringPolicy):
 
     def live(self, groups: Groups) -> Tensor:
         """(B,) bool: which groups have something to teach."""
-        return self.objective.advantages(groups.parts, self.part_weights()).any(dim=1)
+        compared = self.objective.advantages(groups.parts, self.part_weights()) != 0
+        if self.objective.mask_truncated_completions:
+            compared &= groups.rollout.finished.view_as(compared)
+        return compared.any(dim=1)
 
     def lessons(self, groups: Groups) -> tuple[Tensor, Tensor]:
         """(B, G) advantages and (N, T) weights, float32, of the kept groups; zero in the others."""
@@ -161,12 +168,13 @@ class GRPOModule(AnsweringPolicy):
     @again_with_half("token_budget")
     def where_least_sure(self, rollout: Rollout, advantages: Tensor, weights: Tensor) -> Tensor:
         """(N, T) weights, zero but for the tokens of the highest entropy of the whole step; a forward pass more."""
-        entropies = torch.full_like(weights, torch.nan)
+        entropies, rows = torch.full_like(weights, torch.nan), self.teaching(advantages, weights)
         with torch.no_grad():
-            for micro in cut(rollout, self.teaching(advantages, weights), self.token_budget):
-                logps_and_entropies = self.policy.log_probs(micro, self.sampling.temperature)
-                entropies[micro.row_of, micro.column_of] = logps_and_entropies[1]
-        return weights * least_sure(entropies, ~entropies.isnan(), self.objective.top_entropy)
+            for micro in cut(rollout, rows, self.token_budget):
+                _, entropies[micro.row_of, micro.column_of] = self.policy.log_probs(micro, self.sampling.temperature)
+        among = torch.zeros_like(rollout.mask)
+        among[rows] = rollout.mask[rows]
+        return weights * least_sure(entropies, among, self.objective.top_entropy)
 
     def teaching(self, advantages: Tensor, weights: Tensor) -> Tensor:
         """Rows that the loss depends on. A completion without advantage has no gradient, unless KL or entropy give it one:

@@ -15,6 +15,7 @@ from rl_lightning.metrics import Meter
 from rl_lightning.module import GRPOModule
 from rl_lightning.objective import Objective
 from rl_lightning.rollout import Sampling
+from rl_lightning.scoring import WeightedReward
 from rl_lightning.types import Problem, PromptBatch, Rollout, Score, UserError
 
 NOTHING = Score(0.0, 0.0, False, None)
@@ -42,7 +43,7 @@ class Asked(GRPOModule):
     device = torch.device("cpu")
 
     def __init__(self, live: set[int], **sampling) -> None:
-        super().__init__(sampling=Sampling(2, 8, **sampling), reward=OnePart())
+        super().__init__(sampling=Sampling(2, 8, **sampling))
         self.living, self.asked = live, []
         self._trainer = SimpleNamespace(datamodule=SimpleNamespace(further=self.further))
 
@@ -56,15 +57,6 @@ class Asked(GRPOModule):
     def answered(self, batch):
         numbers = [p.index for p in batch.problems]
         return made(numbers, [n in self.living for n in numbers], width=3 if numbers[0] < 100 else 5)
-
-
-def OnePart():
-    from rl_lightning.scoring import WeightedReward
-
-    class Exact(WeightedReward):
-        weights = property(lambda self: (1.0,))
-
-    return Exact()
 
 
 FIRST = made([0, 1, 2, 3], [False] * 4).batch
@@ -99,9 +91,9 @@ def test_the_work_is_limited_and_dead_groups_fill_up():
 def test_a_share_of_live_groups_is_enough():
     module = Asked({0, 1}, max_resample=4, live_share=0.5)
     assert len(module.collect(FIRST)) == 4
-    module = Asked({0}, max_resample=4, live_share=0.5)
-    module.collect(FIRST)
-    assert module.asked[0] == 4
+    module = Asked({0, 100}, max_resample=4, live_share=0.5)
+    assert int(module.collect(FIRST).kept.sum()) == 4
+    assert module.asked == [4]  # and not more, though two of the four kept are dead
 
 
 def test_joined_rollouts_keep_every_row():
@@ -206,3 +198,63 @@ def test_further_prompts_are_others_than_the_streams_and_the_same_again(datasets
         assert next(batches).cursor == 12  # the stream goes on where it was
     finally:
         data.teardown("fit")
+
+
+def judged(reward, limit=8, **objective):
+    """Parts of the rewards of four completions of 3 tokens, the first of each prompt right."""
+    module, groups = Asked(set()), made([0, 1], [True, False])
+    module.objective, module.reward, module.sampling = Objective(**objective), reward, Sampling(2, limit)
+    module.scorer = lambda problems, texts: [Score(1.0, 1.0, True, "x"), NOTHING] * 2
+    scores, parts = module.judge(groups.batch, groups.rollout)
+    assert len(scores) == 4
+    return module, parts
+
+
+def test_a_reward_is_asked_for_its_sum_unless_its_parts_are_compared():
+    class Short(WeightedReward):
+        def __call__(self, problem, completion, score):
+            return super().__call__(problem, completion, score) - 0.25 * len(completion)
+
+    _, parts = judged(Short())
+    assert parts.tolist() == [[[0.85, 0.0], [-0.25, 0.0]]] * 2
+    module, parts = judged(WeightedReward(exact=2.0, partial=0.5), reward_aggregation="normalize_then_sum")
+    assert parts.tolist() == [[[1.0, 1.0, 1.0, 0.0], [0.0] * 4]] * 2
+    assert module.part_weights().tolist() == [2.0, 0.5, 0.1, 1.0]
+
+
+def test_the_penalty_for_length_is_part_of_the_reward():
+    _, parts = judged(WeightedReward(), overlong_buffer=6)
+    assert parts[..., 1].tolist() == [[pytest.approx(-1 / 6)] * 2] * 2  # 3 tokens are one of six into the buffer
+    with pytest.raises(
+        UserError, match=r"overlong_buffer: 8 is not allowed; it must be below max_new_tokens, which is 8"
+    ):
+        GRPOModule(sampling=Sampling(2, 8), objective=Objective(overlong_buffer=8))
+
+
+@pytest.mark.parametrize(
+    ("weights", "parts", "message"),
+    [
+        ((1.0,), (1.0, 0.0), "Odd gave 2 parts and has 1 weights"),
+        ((1.0, float("nan")), (1.0, 0.0), "not a finite number"),
+        ((1.0, 1.0), (1e39, 0.0), "not a finite number"),  # of float32, in which rewards are compared
+    ],
+)
+def test_rewards_in_parts_that_do_not_fit_are_one_line(weights, parts, message):
+    class Odd(WeightedReward):
+        @property
+        def weights(self):
+            return weights
+
+        def parts(self, problem, completion, score):
+            return parts
+
+    with pytest.raises(UserError, match=message):
+        judged(Odd(), reward_aggregation="normalize_then_sum")
+
+
+def test_a_group_that_is_all_cut_off_teaches_nothing_where_such_rows_do_not_count():
+    module, groups = Asked(set()), made([0, 1], [True, True])
+    groups.rollout.finished[:2] = False
+    assert module.live(groups).tolist() == [True, True]
+    module.objective = Objective(mask_truncated_completions=True)
+    assert module.live(groups).tolist() == [False, True]

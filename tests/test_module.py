@@ -43,13 +43,14 @@ def rollout(own_policy, batch) -> Rollout:
     return module.sample(batch, torch.Generator().manual_seed(0))
 
 
-def gradient(module, rollout, rewards) -> list[torch.Tensor]:
-    """The adapters' gradients of one whole step."""
+def gradient(module, rollout, rewards, old=None) -> list[torch.Tensor]:
+    """The adapters' gradients of one whole step, of its first update or of a later one with these old log-probs."""
     module.policy.model.zero_grad()
     module.meter = Meter()
     advantages = group_advantages(rewards).flatten()
     weights = token_weights(rollout.mask, module.objective.loss_type, SAMPLING.max_new_tokens)
-    module.accumulate_gradients(rollout, advantages, weights, *torch.zeros(2, *rollout.mask.shape), first=True)
+    blank = torch.zeros(rollout.mask.shape)
+    module.accumulate_gradients(rollout, advantages, weights, blank if old is None else old, blank.clone(), old is None)
     return [p.grad.clone() for p in module.policy.adapter_parameters()]
 
 
@@ -82,6 +83,31 @@ def test_gradient_is_the_same_for_every_micro_batch_size(own_policy, rollout, na
     cut_up = make_module(own_policy, objective=objective, token_budget=budget)
     rewards = rewards_with_dead_groups()
     assert_same(gradient(cut_up, rollout, rewards), gradient(one, rollout, rewards))
+
+
+LATER = {
+    "clip": Objective(delta=1.5),
+    "gspo": Objective(surrogate="gspo", loss_type="grpo"),
+    "truncated": Objective(surrogate="cispo", sampler_correction="truncated", sampler_cap=1.1),
+    "masked": Objective(surrogate="sapo", sampler_correction="masked", sampler_cap=1.2),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_a_later_updates_gradient_is_the_same_for_every_micro_batch_size(own_policy, rollout, name):
+    """When the policy is no longer the one that sampled, and sampler and trainer are apart: ratios are beyond their ends."""
+    noise = 0.3 * torch.randn(2, *rollout.mask.shape, generator=torch.Generator().manual_seed(6))
+    apart = replace(rollout, sampling_logps=rollout.sampling_logps + noise[0])
+    old, rewards = rollout.sampling_logps + noise[1], rewards_with_dead_groups()
+    one = make_module(own_policy, objective=LATER[name], token_budget=10**9)
+    expected = gradient(one, apart, rewards, old)
+    cut_up = make_module(own_policy, objective=LATER[name], token_budget=90)
+    assert_same(gradient(cut_up, apart, rewards, old), expected)
+    if name in ("clip", "truncated"):
+        assert one.meter.sums["clipped_high"] > 0
+    plain = make_module(own_policy, objective=replace(LATER[name], sampler_correction="none"), token_budget=10**9)
+    same = all(torch.allclose(a, b) for a, b in zip(gradient(plain, apart, rewards, old), expected, strict=True))
+    assert same == (LATER[name].sampler_correction == "none")
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])

@@ -26,11 +26,12 @@ class GroupVariance(Callback):
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        sampled, size = outputs["record"].groups, outputs["record"].groups.rollout.group_size
+        record = outputs["record"]
+        sampled, size = record.groups, record.groups.rollout.group_size
         groups = [sampled.scores[i : i + size] for i in range(0, len(sampled.scores), size)]
         tasks = [problem.task for problem in sampled.batch.problems]
         tokens = sampled.rollout.lengths.view(-1, size).float()
-        useful = tokens * (outputs["record"].advantages != 0)
+        useful = ((record.weights > 0) & ~record.trainer_logps.isnan()).sum(dim=1).view(-1, size).float()
         token_seconds = pl_module.metrics["time/sample"] / float(tokens.sum())
 
         def figures(chosen: list[int]) -> dict[str, float]:

@@ -48,7 +48,7 @@ class StallWatch(Callback):
         history, step = self._history, trainer.global_step
         pl_module.metrics["policy/adapter_rms"] = pl_module.policy.adapter_rms()
         figures = pl_module.metrics | {"left": 1 - step / trainer.max_steps if trainer.max_steps > 0 else 1.0}
-        tasks = {problem.task for problem in batch.problems}
+        tasks = {problem.task for problem in outputs["record"].groups.batch.problems}
         if (
             len(tasks) == 1 and "groups/dead_wrong" in figures
         ):  # where there is one task only, it has no figure of its own

@@ -21,12 +21,13 @@ def group_advantages(rewards: Tensor, scale: AdvantageScale = "group", baseline:
     Args:
         rewards: (B, G) float, one row a prompt; G >= 2.
         scale: "group" divides by the row's standard deviation (GRPO, arXiv 2402.03300), "batch" by that of all rewards
-            (REINFORCE++, arXiv 2501.03262), "none" leaves them (Dr. GRPO, arXiv 2503.20783).
+            (Lite PPO, arXiv 2508.08221; with the batch as baseline REINFORCE++, arXiv 2501.03262), "none" leaves them (Dr.
+            GRPO, arXiv 2503.20783).
         baseline: what a reward is compared with: "group" its row's mean; "leave_one_out" the mean of the row's others (RLOO,
             arXiv 2402.14740); "batch" the mean of all (REINFORCE++).
 
     Returns:
-        (B, G) float32; rewards that equal their baseline are exactly zero, so that their group may be skipped.
+        (B, G) float32; exactly zero where all rewards that are compared are the same, so that they may be skipped.
     """
     rewards = rewards.float()
     compared = rewards.mean() if baseline == "batch" else rewards.mean(dim=1, keepdim=True)

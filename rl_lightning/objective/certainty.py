@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
+
+AS_UNSURE = 1e-3
+"""Nats by which tokens may be surer than the threshold and still be in: the first tokens of a group are equally sure but for
+rounding, and must not be parted by it."""
 
 
 def least_sure(entropies: Tensor, among: Tensor, share: float) -> Tensor:
@@ -17,9 +22,11 @@ def least_sure(entropies: Tensor, among: Tensor, share: float) -> Tensor:
         share: of these, in (0, 1].
 
     Returns:
-        (N, T) bool; tokens as unsure as the threshold are all in it.
+        (N, T) bool; tokens as unsure as the threshold are all in it, and so are those whose entropy is not a number: what is
+        wrong with them must show in the gradient.
     """
-    if not among.any():
+    values = entropies[among]
+    if not len(values):
         return among
-    threshold = torch.quantile(entropies[among], 1 - share, interpolation="higher")
-    return among & (entropies >= threshold)
+    threshold = values.kthvalue(len(values) - math.ceil(share * len(values) - 1e-9) + 1).values
+    return among & ~(entropies < threshold - AS_UNSURE)

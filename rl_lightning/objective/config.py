@@ -66,7 +66,7 @@ class Objective:
     """How the KL is estimated from sampled tokens: k1 (unbiased), k2 (with the true gradient), k3 (unbiased, never negative)."""
 
     kl_unbiased_gradient: bool = False
-    """Multiply the estimate by the ratio, so that its gradient is that of the KL (DeepSeek-V3.2, arXiv 2512.02556)."""
+    """Multiply k1 or k3 by the ratio, so that the gradient is that of the KL (DeepSeek-V3.2, arXiv 2512.02556)."""
 
     entropy_bonus: float = 0.0
     """Weight of the policy's entropy, which is raised with the surrogate; 0 or more, 0.001 is much."""
@@ -118,6 +118,16 @@ class Objective:
         """Combinations whose parts undo or ignore each other."""
         if self.delta is not None and self.surrogate not in ("clip", "gspo"):
             raise UserError(f"objective.delta: {self.surrogate} does not clip from below, so there is nothing to limit")
+        if self.beta > 0 and self.kl_estimator == "k2" and self.kl_unbiased_gradient:
+            raise UserError(
+                "objective.kl_unbiased_gradient: k2 has the true gradient by itself, and the ratio before it makes it another; "
+                "set it to false, or use k1 or k3"
+            )
+        if self.overlong_buffer and self.reward_aggregation == "normalize_then_sum":
+            raise UserError(
+                "objective.overlong_buffer: normalize_then_sum would scale the least penalty up to a whole reward's worth; set "
+                "one of them back"
+            )
         if self.top_entropy < 1 and self.surrogate == "gspo":
             raise UserError(
                 "objective.top_entropy: gspo's ratio is the whole completion's, so its gradient reaches every token; set 1"

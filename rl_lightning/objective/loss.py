@@ -20,15 +20,12 @@ def policy_loss(tokens: Tokens, objective: Objective) -> LossOutput:
         objective: which surrogate, estimator and correction.
 
     Returns:
-        the loss, and sums that add up over micro-batches: `clipped_low` and `clipped_high` are counts of tokens whose ratio is
-        beyond the range on the side where it matters, `kl` is the sum of the estimator over tokens.
+        the loss, and sums that add up over micro-batches: `clipped_low` and `clipped_high` are counts of tokens whose ratio was
+        cut off below and above, `kl` is the sum of the estimator over tokens.
     """
-    surrogate, ratio = SURROGATES[objective.surrogate](tokens, objective)
+    surrogate, below, above = SURROGATES[objective.surrogate](tokens, objective)
     per_token = -surrogate
-    metrics = {
-        "clipped_low": ((ratio < 1 - objective.epsilon) & (tokens.advantages < 0)).sum(),
-        "clipped_high": ((ratio > 1 + objective.epsilon_high) & (tokens.advantages > 0)).sum(),
-    }
+    metrics = {"clipped_low": below.sum(), "clipped_high": above.sum()}
     if tokens.ref_logps is not None:
         divergence = kl(tokens.logps, tokens.ref_logps, objective.kl_estimator)
         metrics["kl"] = divergence.detach().sum()

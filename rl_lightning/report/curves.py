@@ -58,7 +58,7 @@ TRAINING = (
         "Tokens a completion, the end token included.",
     ),
     Chart("Entropy", "nats", (("policy/entropy", "policy"),), "Mean entropy of the policy at the trained tokens."),
-    Chart("KL to the base", "nats", (("policy/kl", "k3 estimate"),), "Mean estimate a token; only where beta is set."),
+    Chart("KL to the base", "nats", (("policy/kl", "estimate"),), "Mean estimate a token; only where beta is set."),
     Chart(
         "Sampler against trainer",
         "nats",

@@ -9,11 +9,11 @@ from rl_lightning.types import Problem, Score
 
 
 class Reward(ABC):
-    """A reward function. One of several parts gives these and their weights as well."""
+    """A reward function. One of several parts may give these and their weights as well."""
 
     @abstractmethod
     def __call__(self, problem: Problem, completion: str, score: Score) -> float:
-        """The reward of one completion: any finite number; only differences within a group matter.
+        """The reward of one completion: any finite number; differences are what matters.
 
         Args:
             problem: what was asked.
@@ -22,8 +22,8 @@ class Reward(ABC):
         """
 
     def parts(self, problem: Problem, completion: str, score: Score) -> Sequence[float]:
-        """The same in parts, as many as there are weights, not weighed yet: `objective.reward_aggregation` may scale each by
-        itself."""
+        """The same in parts, as many as there are weights, not weighed yet: what is asked where
+        `objective.reward_aggregation` scales each by itself."""
         return (self(problem, completion, score),)
 
     @property

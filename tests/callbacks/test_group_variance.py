@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
+import pytest
 import torch
 
-from rl_lightning.callbacks.group_variance import group_statistics
+from rl_lightning.callbacks.group_variance import GroupVariance, group_statistics
 from rl_lightning.types import Score
 
 
@@ -26,3 +28,24 @@ def test_groups_are_diverse_or_dead_right_or_dead_wrong():
     assert statistics["dead_right"] == statistics["dead_wrong"] == 0.25
     assert statistics["distinct_answers"] == (3 + 1 + 2 + 3) / 4
     assert math.isclose(statistics["reward_std"], float(rewards.std(dim=1).mean()), rel_tol=1e-6)
+
+
+def test_tokens_are_useful_that_were_trained_on():
+    """Of two groups of 2 x 3 tokens the second was not kept; in the first a row was not forwarded and a token does not count."""
+    lengths = torch.full((4,), 3)
+    rollout = SimpleNamespace(group_size=2, lengths=lengths)
+    problems = [SimpleNamespace(task="a"), SimpleNamespace(task="b")]
+    rewards = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    scores = [Score(1.0, 1.0, True, "x"), Score(0.0, 0.0, True, "y")] * 2
+    groups = SimpleNamespace(rollout=rollout, scores=scores, rewards=rewards, batch=SimpleNamespace(problems=problems))
+    weights = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0] * 3, [0.0] * 3])
+    logps = torch.zeros(4, 3)
+    logps[1] = torch.nan
+    record, module = SimpleNamespace(groups=groups, weights=weights, trainer_logps=logps), SimpleNamespace()
+    module.metrics = {"time/sample": 6.0}
+    GroupVariance().on_train_batch_end(None, module, {"record": record}, None, 0)
+    assert module.metrics["groups/useful_tokens"] == pytest.approx(2 / 12)
+    assert module.metrics["groups/wasted_seconds"] == pytest.approx(5.0)
+    assert module.metrics["groups/a/useful_tokens"] == pytest.approx(2 / 6)
+    assert module.metrics["groups/b/wasted_seconds"] == pytest.approx(3.0)
+    assert module.metrics["groups/sampled"] == 2

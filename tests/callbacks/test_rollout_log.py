@@ -40,7 +40,7 @@ def record() -> StepRecord:
     entropies = torch.tensor([[0.5, 1.0, NAN], [0.1, 0.2, 0.6], [NAN] * 3, [NAN] * 3])
     rewards, advantages = torch.tensor([[1.1, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.0, 0.0]])
     groups = Groups(batch, rollout, scores, rewards[..., None], rewards, torch.tensor([True, True]))
-    return StepRecord(groups, advantages, trainer, entropies)
+    return StepRecord(groups, advantages, mask.float(), trainer, entropies)
 
 
 def test_every_column_by_hand():

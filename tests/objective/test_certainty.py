@@ -30,3 +30,14 @@ def test_of_none_there_is_none():
 
 def test_equals_stay_together():
     assert least_sure(torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bool), 0.2).all()
+
+
+def test_what_is_not_a_number_is_not_passed_over():
+    broken = torch.tensor([[0.1, torch.nan, 0.3]])
+    assert least_sure(broken, torch.ones(1, 3, dtype=torch.bool), 0.4).tolist() == [[False, True, True]]
+    assert least_sure(torch.full((1, 3), torch.nan), torch.ones(1, 3, dtype=torch.bool), 0.2).all()
+
+
+def test_rounding_does_not_part_equals():
+    entropies = torch.tensor([[1.0, 1.0 + 1e-6, 1.0 - 1e-6, 0.5]])
+    assert least_sure(entropies, torch.ones(1, 4, dtype=torch.bool), 0.25).tolist() == [[True, True, True, False]]

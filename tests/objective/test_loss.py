@@ -62,6 +62,22 @@ def test_the_two_sided_clip_bounds_what_a_bad_token_counts():
     assert torch.allclose(logps.grad, torch.tensor([0.0, 2.0]))
 
 
+@pytest.mark.parametrize(
+    ("objective", "low", "high"),
+    [
+        (Objective(), 1, 1),
+        (Objective(delta=4.0), 1, 2),
+        (Objective(surrogate="cispo"), 0, 3),
+        (Objective(surrogate="sapo"), 0, 0),
+    ],
+    ids=["clip", "two-sided", "cispo", "sapo"],
+)
+def test_what_was_cut_off_is_counted(objective, low, high):
+    ratios, advantages = torch.tensor([2.0, 2.0, 0.5, 0.5, 9.0]), torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0])
+    found = policy_loss(one_row(ratios.log(), torch.zeros(5), advantages, torch.ones(5)), objective).metrics
+    assert (int(found["clipped_low"]), int(found["clipped_high"])) == (low, high)
+
+
 def test_kl_is_worked_out_by_hand_and_pulls_towards_the_base():
     logps = torch.tensor([math.log(0.5)], requires_grad=True)
     ref = torch.tensor([math.log(0.25)])
@@ -233,6 +249,8 @@ def test_estimators_and_their_gradients_on_average(estimator):
         ({"baseline": "leave_one_out"}, "times G / \\(G - 1\\)"),
         ({"baseline": "batch"}, "no measure"),
         ({"beta": 0.1, "kl_estimator": "k1"}, "zero on average"),
+        ({"beta": 0.1, "kl_estimator": "k2", "kl_unbiased_gradient": True}, "the true gradient by itself"),
+        ({"overlong_buffer": 9, "reward_aggregation": "normalize_then_sum"}, "a whole reward's worth"),
         ({"sampler_cap": 1.0}, "above 1"),
         ({"top_entropy": 0.0}, "above 0 and at most 1"),
         ({"top_entropy": 0.2, "surrogate": "gspo"}, "reaches every token"),
