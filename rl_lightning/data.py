@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from rl_lightning.curriculum import Course, Curriculum, SuccessRecord
 from rl_lightning.policy.loading import load_tokenizer
-from rl_lightning.tasks.ladders import candidates, left_out, try_ladders, usable
+from rl_lightning.tasks.ladders import MOST_SECONDS, REFUSED, candidates, left_out, try_ladders, usable
 from rl_lightning.tasks.prompts import SYSTEM_PROMPT, PromptTemplate
 from rl_lightning.tasks.stream import (
     FURTHER,
@@ -92,6 +92,8 @@ class ReasoningGymDataModule(LightningDataModule):
         self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
         self.num_workers, self.problem_seconds, self.curriculum = num_workers, problem_seconds, curriculum
         self.eval_problems: tuple[Problem, ...] = ()
+        self._held_out: frozenset[bytes] = frozenset()
+        self._candidates: dict[str, list[dict[str, Any]]] = {}
         self.record = SuccessRecord()
         """Success by task and level, with and without a curriculum."""
         self.course: Course | None = None
@@ -109,14 +111,24 @@ class ReasoningGymDataModule(LightningDataModule):
         tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
         self.template = PromptTemplate(tokenizer, self.system_prompt)
         if self.curriculum is not None:
+            # A run without a curriculum is asked these, and the two may be compared.
+            plain = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples, self.make)
+            self._held_out = held_out_hashes(plain)
             self.mixture.climb(self._usable_levels())
+            self.teardown(stage)  # the workers have no ladders yet
         self._prepare(stage == "fit")
 
     def _usable_levels(self) -> dict[str, tuple[dict[str, Any], ...]]:
         """Of each task the levels that can be used; what cannot is named."""
-        levels = {name: candidates(task, self.mixture.levels[name]) for name, task in self.mixture.tasks.items()}
-        tried = try_ladders(self.mixture.tasks, levels, self.problem_seconds, max(self.num_workers, 1), self._is_short)
+        own, tasks, seconds = self.mixture.levels, self.mixture.tasks, min(self.problem_seconds, MOST_SECONDS)
+        self._candidates = {name: candidates(task, own[name]) for name, task in tasks.items()}
+        number = sum(len(levels) for levels in self._candidates.values())
+        log.warning(f"data.curriculum: trying {number} levels, each for {seconds:g} s at most")
+        tried = try_ladders(tasks, self._candidates, seconds, max(self.num_workers, 1), self._is_short)
         for name, rungs in tried.items():
+            for rung in rungs if own[name] else ():
+                if rung.wrong is not None and rung.wrong.startswith(REFUSED):
+                    raise UserError(f"datasets.{name}.levels[{rung.number}]: {rung.wrong}")
             if (line := left_out(name, rungs)) is not None:
                 log.warning(line)
         return {name: usable(rungs) for name, rungs in tried.items()}
@@ -130,7 +142,7 @@ class ReasoningGymDataModule(LightningDataModule):
             levels = {task: len(ladder) for task, ladder in self.mixture.ladders.items()}
             self.course = Course(self.curriculum, levels, self.mixture.weights)
         self.eval_problems = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples, self.make)
-        held_out = held_out_hashes(self.eval_problems)
+        held_out = held_out_hashes(self.eval_problems) | self._held_out
         plan = None if self.course is None else self.course.plan
         self.stream = PromptStream(
             self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens, problem=self.make, plan=plan
@@ -158,10 +170,16 @@ class ReasoningGymDataModule(LightningDataModule):
         for problem, success in outcomes:
             self.record.add(problem.task, problem.level, success)
         if self.course is not None:
-            self.course.learn(outcomes, self.record, cursor, lag=self.prompts_per_step * _LAG_STEPS)
+            self.course.learn(outcomes, cursor, lag=self.prompts_per_step * _LAG_STEPS)
 
     def train_dataloader(self) -> Iterable[PromptBatch]:
-        """PromptBatches from the cursor on, without end."""
+        """PromptBatches from the cursor on, without end.
+
+        Raises:
+            UserError: the curriculum starts at a level that a task does not have.
+        """
+        if self.course is not None:
+            self.course.refuse_missing_levels()  # not earlier: a run that goes on has the checkpoint's ladders
         return _Batches(self)
 
     def further(self, count: int) -> PromptBatch:
@@ -209,7 +227,7 @@ class ReasoningGymDataModule(LightningDataModule):
         state: dict[str, Any] = {**where, "record": self.record.state()}
         if self.course is not None:
             ladders = {task: list(levels) for task, levels in self.mixture.ladders.items()}
-            state |= {"course": self.course.state(), "ladders": ladders}
+            state |= {"course": self.course.state(), "ladders": ladders, "candidates": self._candidates}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -218,6 +236,8 @@ class ReasoningGymDataModule(LightningDataModule):
         self.record.restore(state_dict.get("record", []))  # older checkpoints have neither
         if self.course is None or "course" not in state_dict:
             return
+        if state_dict["candidates"] != self._candidates:
+            return  # `validate` by another config asks that one's levels; `fit` is refused
         if (ladders := state_dict["ladders"]) != {task: list(levels) for task, levels in self.mixture.ladders.items()}:
             # Which levels are too slow depends on the machine, and on what else it does.
             log.warning("the levels that can be used are not those of the checkpoint: going on with the checkpoint's")

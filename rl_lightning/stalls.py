@@ -104,8 +104,8 @@ def too_hard(h: History) -> str | None:
     where = f" ({', '.join(f'{task} {tasks[task]:.0%}' for task in worst)})" if worst else ""
     return (
         f"in {share:.0%} of the groups every answer is wrong and earns the same, so they teach nothing{where}: too hard; make "
-        "the task easier (data.datasets.<task>.config), pay for partial credit (model.reward), or sample more "
-        "(model.sampling.num_generations; model.sampling.max_resample replaces such groups)"
+        "the task easier (data.datasets.<task>.config), let data.curriculum do it, pay for partial credit (model.reward), or "
+        "sample more (model.sampling.num_generations; model.sampling.max_resample replaces such groups)"
     )
 
 

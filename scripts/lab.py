@@ -10,6 +10,7 @@ Each run leaves one JSON file. A run whose file is there is not made again: afte
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import sys
 from pathlib import Path
@@ -52,7 +53,7 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("course", nargs="?", help=f"{', '.join(courses.names())}, or a .yaml file")
     parser.add_argument("--variants", nargs="+", default=[], help="of the course; default: all")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--seeds", type=_seed, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--jobs", type=_positive, default=cores(), help="runs at a time; default: as many as cores")
     parser.add_argument("--threads", type=_positive, default=1, help="that each run computes on")
     parser.add_argument("--seconds", type=float, help="of training a run; default: the course's")
@@ -64,8 +65,8 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(words)
     if not (args.course or args.table):
         parser.error("nothing to do: a course, or --table")
-    if args.seconds is not None and args.seconds <= 0:
-        parser.error("--seconds must be above 0")
+    if args.seconds is not None and not 0 < args.seconds < math.inf:
+        parser.error("--seconds must be above 0, and finite")
     return args
 
 
@@ -73,6 +74,13 @@ def _positive(word: str) -> int:
     number = int(word)
     if number < 1:
         raise argparse.ArgumentTypeError("it must be at least 1")
+    return number
+
+
+def _seed(word: str) -> int:
+    number = int(word)
+    if number < 0:
+        raise argparse.ArgumentTypeError("it must be 0 or more")
     return number
 
 

@@ -108,7 +108,7 @@ def test_a_run_goes_on_by_its_own_ladder_where_this_machine_would_use_another(wh
     """For instance because a level is too slow while something else runs."""
     climb(tmp_path / "halves", 8)
     good = data_room.usable
-    monkeypatch.setattr(data_room, "usable", lambda rungs: good(rungs)[:-1])
+    monkeypatch.setattr(data_room, "usable", lambda rungs: good(rungs)[:1])  # too few for `start`, too
     climb(tmp_path / "halves", STEPS, workers=1, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
     assert "going on with the checkpoint's" in caplog.text
     same(tmp_path / "halves", whole, STEPS)
@@ -153,6 +153,25 @@ def test_the_evaluation_has_all_levels_and_validate_asks_the_same(whole, tmp_pat
     again = json.loads((whole / "eval_results" / f"validate_step_{STEPS}.json").read_text())
     assert again["suite"] == results[1]["suite"]
     assert again["levels"] == results[1]["levels"]
+
+
+def test_validate_by_other_levels_asks_those(whole, tmp_path):
+    specs = {"chain_sum": {"config": DIGITS, "levels": LEVELS[:2]}}
+    data = {"datasets": specs, "system_prompt": "", "num_workers": 0, "eval_num_samples": 4, "curriculum": {}}
+    config = tmp_path / "other.yaml"
+    sampling = {"num_generations": 4, "max_new_tokens": 12}
+    config.write_text(json.dumps({"trainer": {"accelerator": "cpu"}, "model": {"sampling": sampling}, "data": data}))
+    words = ["validate", "--config", str(config), "--ckpt_path", str(whole / f"checkpoint-{STEPS}")]
+    assert main([*words, f"--trainer.default_root_dir={tmp_path / 'out'}", "--trainer.enable_progress_bar=false"]) == 0
+    (result,) = (tmp_path / "out" / "eval_results").glob("validate_*.json")
+    levels = json.loads(result.read_text())["levels"]["chain_sum"]
+    assert {name for name in levels if name.startswith("level")} == {"level 0", "level 1"}
+
+
+def test_a_level_of_the_users_that_the_task_refuses_is_a_mistake(tmp_path):
+    tasks = {"chain_sum": TaskSpec(config=DIGITS, levels=[LEVELS[0], {"min_terms": 5, "max_terms": 4}, LEVELS[1]])}
+    with pytest.raises(UserError, match=r"datasets.chain_sum.levels\[1\]: refused by the task"):
+        run(tmp_path, 1, tasks=tasks, curriculum=Curriculum(), evaluate=False)
 
 
 def test_the_page_shows_the_climb(whole, tmp_path):

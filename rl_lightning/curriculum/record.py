@@ -12,11 +12,11 @@ LATELY, LONG = 16, 64
 
 @dataclass
 class Success:
-    """Of one task at one level.
+    """Of one task at one level, or of anything else that groups have.
 
     Attributes:
         groups: how many were sampled.
-        lately: decayed mean of the groups' shares of right answers, over about the last LATELY groups; in [0, 1].
+        lately: decayed mean of the groups' shares of right answers, over about the last LATELY groups.
         long: the same over about the last LONG groups.
     """
 
@@ -32,7 +32,7 @@ class Success:
 
     @property
     def progress(self) -> float:
-        """How far success has moved lately, up or down; in [0, 1]."""
+        """How far it has moved lately, up or down; 0 until there are more than LATELY groups."""
         return abs(self.lately - self.long)
 
 

@@ -22,6 +22,11 @@ from rl_lightning.types import Problem
 
 Config = dict[str, Any]
 
+MOST_SECONDS = 10.0
+"""That making a level and drawing its first problems may take: training asks for thousands."""
+
+REFUSED = "refused by the task"
+
 TRIED = 8
 """Problems drawn of a level to see whether it can be used; more than half of them must be made, differ, and be short enough."""
 
@@ -98,7 +103,7 @@ class LevelTrial:
         try:
             task = self._tasks[name].configured(config)
         except Exception as error:  # whatever a constructor may raise, it is the level that is wrong
-            return f"refused by the task: {error.__cause__ or error}"
+            return f"{REFUSED}: {error.__cause__ or error}"
         made, failure = [], ""
         for number in range(TRIED):
             try:

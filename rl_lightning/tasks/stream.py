@@ -94,14 +94,17 @@ class TaskMixture:
     def climb(self, ladders: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         """Give tasks their ladders: of each task the whole configs of its levels, the easiest first."""
         self.ladders = {name: tuple(dict(level) for level in levels) for name, levels in ladders.items() if levels}
-        self._made = {}
+        # All at once: made when the first answer is scored, a dataset's making would count as the scorer's time.
+        self._made = {
+            (name, number): self.tasks[name].configured(level)
+            for name, levels in self.ladders.items()
+            for number, level in enumerate(levels)
+        }
 
     def at(self, task: str, level: int | None) -> Task:
         """The task at a level of its ladder; None is its own config."""
         if level is None:
             return self.tasks[task]
-        if (task, level) not in self._made:
-            self._made[task, level] = self.tasks[task].configured(self.ladders[task][level])
         return self._made[task, level]
 
     def draw(self, seed: int, slot: int) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +51,26 @@ class Course:
         file = Path(word) if word.endswith(".yaml") else FOLDER / f"{word}.yaml"
         if not file.is_file():
             raise UserError(f"{word!r} is not a course; {nearest(word, names())}there are: {', '.join(names())}")
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
-        wanted = [field.name for field in fields(cls) if field.name != "name" and field.default is MISSING]
+        try:
+            found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError as error:
+            raise UserError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+        wanted = [field.name for field in fields(cls) if field.name != "name"]
         if not isinstance(found, dict) or sorted(found) != sorted(wanted):
             raise UserError(f"{file}: a course has the keys {', '.join(wanted)}, and no others")
-        course = cls(file.stem, **found)
-        require(f"{file}: every", course.every, course.every >= 1, "at least 1")
-        require(f"{file}: seconds", course.seconds, course.seconds > 0, "above 0")
-        require(f"{file}: variants", course.variants, bool(course.variants), "at least one")
-        return course
+        for name in ("base", "variants"):
+            found[name] = found[name] or {}
+            require(f"{file}: {name}", found[name], isinstance(found[name], dict), "names and values")
+        for name, changes in found["variants"].items():
+            found["variants"][name] = changes or {}
+            require(f"{file}: {name}", changes, isinstance(changes or {}, dict), "dotted names and values, or {}")
+        for name in ("every", "seconds"):
+            value = found[name]
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+            require(f"{file}: {name}", value, number, "a number above 0")
+        require(f"{file}: every", found["every"], found["every"] == int(found["every"]), "a whole number")
+        require(f"{file}: variants", found["variants"], bool(found["variants"]), "at least one")
+        return cls(file.stem, **found | {"about": str(found["about"] or "")})
 
     def chosen(self, variants: Collection[str]) -> list[str]:
         """These variants, or all, in the course's order.
@@ -124,6 +135,12 @@ def runs(course: Course, variants: Sequence[str], seeds: Sequence[int], seconds:
     for name in variants:
         where = f"{course.name}: {name}"
         settings[name] = _resolved(changed(base, course.variants[name], where), where)
+        data = settings[name]["data"]
+        if lost := sorted(suite["datasets"].keys() - data["datasets"].keys()):
+            raise UserError(f"{where}: data.datasets lacks {', '.join(lost)}, which all variants are asked")
+        require(
+            where, data["system_prompt"], data["system_prompt"] == target["system_prompt"], "the base's system prompt"
+        )
     return [Run(course.name, name, seed, _seeded(settings[name], seed) | limits) for seed in seeds for name in variants]
 
 

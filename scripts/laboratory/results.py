@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from laboratory.courses import Course, Run
+from laboratory.courses import Course, Run, runs
 from rl_lightning.types import UserError
 
 _SHARED = ("suite", "seconds", "every", "threads")
@@ -100,7 +100,7 @@ def results_of(course: Course, folder: Path) -> dict[str, list[Result]]:
     """All results of a course that are at hand, by variant, in the course's order; a variant without any is left out.
 
     Raises:
-        UserError: they were not asked the same, or had not the same time.
+        UserError: they were not asked the same, or had not the same time, or are of settings that the course no longer has.
     """
     found: dict[str, list[Result]] = {}
     for name in course.variants:
@@ -113,4 +113,8 @@ def results_of(course: Course, folder: Path) -> dict[str, list[Result]]:
         first, this = ({key: r.settings[key] for key in _SHARED} for r in (together[0], result))
         if other := list(_differences(first, this)):
             raise UserError(f"{folder / course.name}: runs that cannot be compared: {'; '.join(other[:3])}")
+    for name, mine in found.items():
+        of = mine[0].settings
+        for run in runs(course, [name], [result.seed for result in mine], of["seconds"], of["threads"]):
+            is_done(run, folder)
     return found

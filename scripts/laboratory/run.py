@@ -112,6 +112,7 @@ def run(settings: dict[str, Any], say: Callable[[Evaluation], None]) -> dict[str
     train(module, data, referee)
     return {
         "machine": machine(settings["threads"]),
+        "levels": {task: len(levels) for task, levels in data.mixture.ladders.items()},
         "evaluation_seconds": referee.watch.paused,
         "evaluations": referee.evaluations,
     }
@@ -123,6 +124,9 @@ def main() -> int:
     parser.add_argument("--settings", required=True, help="of a laboratory.courses.Run, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="the result")
     args = parser.parse_args()
+    if args.out.exists():
+        print(f"{args.out}: exists already", file=sys.stderr)
+        return 1
     settings = json.loads(args.settings)
     try:
         result = run(settings, lambda evaluation: print(json.dumps(evaluation), flush=True))

@@ -223,7 +223,7 @@ def test_half_a_file_is_not_taken_for_a_result(toy, tmp_path):
     ("words", "message"),
     [
         (["objectifs"], "'objectifs' is not a course; did you mean objectives? there are: "),
-        (["objectives", "--variants", "sappo-2"], "objectives has no variant 'sappo-2'; did you mean sapo-2? "),
+        (["surrogates", "--variants", "sappo"], "surrogates has no variant 'sappo'; did you mean sapo? "),
         (["no/such.yaml"], "'no/such.yaml' is not a course; "),
     ],
 )
@@ -249,11 +249,49 @@ def test_a_setting_that_there_is_not_is_named_before_any_run(tmp_path, capsys, v
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_a_file_that_is_no_course_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 3}, "has the keys about, seconds, every, base, variants"),
+        ({"every": "3"}, "every: '3' is not allowed; it must be a number above 0"),
+        ({"every": 2.5}, "every: 2.5 is not allowed; it must be a whole number"),
+        ({"variants": ["plain"]}, "variants: .* it must be names and values"),
+        ({"variants": {"plain": "fast"}}, "plain: 'fast' is not allowed; it must be dotted names and values, or {}"),
+        ({"variants": None}, "variants: {} is not allowed; it must be at least one"),
+    ],
+)
+def test_a_file_that_is_no_course_is_refused(tmp_path, changes, message):
     file = tmp_path / "toy.yaml"
-    file.write_text(yaml.safe_dump({**TOY, "steps": 3}))
-    with pytest.raises(UserError, match="has the keys about, seconds, every, base, variants"):
+    file.write_text(yaml.safe_dump(TOY | changes))
+    with pytest.raises(UserError, match=message):
         Course.read(str(file))
+
+
+def test_what_yaml_leaves_empty_changes_nothing(tmp_path):
+    file = tmp_path / "toy.yaml"
+    file.write_text(yaml.safe_dump(TOY | {"base": None, "variants": {"plain": None}, "about": None}))
+    course = Course.read(str(file))
+    assert (course.base, course.variants, course.about) == ({}, {"plain": {}}, "")
+    file.write_text("about: [")
+    with pytest.raises(UserError, match="toy.yaml: not YAML"):
+        Course.read(str(file))
+
+
+def test_a_variant_must_have_the_tasks_that_all_are_asked(tmp_path):
+    file = written(tmp_path / "toy.yaml", variants={"plain": {}, "odd": {"data.datasets": {"chain_sum": {}}}})
+    with pytest.raises(UserError, match="toy: odd: data.datasets lacks spell_backward, which all variants are asked"):
+        toy_runs(file)
+
+
+def test_results_of_settings_that_the_course_no_longer_has_are_not_shown(tmp_path):
+    file = written(tmp_path / "toy.yaml")
+    for run in toy_runs(file):
+        run.file(tmp_path).parent.mkdir(exist_ok=True)
+        run.file(tmp_path).write_text(json.dumps({"settings": run.settings, "evaluations": [], "machine": MACHINE}))
+    assert list(results_of(Course.read(str(file)), tmp_path)) == ["plain", "shorter"]
+    written(file, base={**TOY["base"], "model.learning_rate": 0.5})
+    with pytest.raises(UserError, match="a result of other settings .model.learning_rate was .* and is 0.5"):
+        results_of(Course.read(str(file)), tmp_path)
 
 
 def test_changes_leave_the_rest_as_it_was():
@@ -270,11 +308,11 @@ def test_changes_leave_the_rest_as_it_was():
 
 def test_the_shipped_courses_are_what_the_page_tells():
     text = (lab.ROOT / "docs" / "laboratory.md").read_text()
-    assert courses.names() == ["hard", "objectives", "spelling"]
+    assert courses.names() == ["hard", "objectives", "spelling", "surrogates"]
     assert all(f"<!-- {name} -->\n" in text and f"<!-- /{name} -->" in text for name in courses.names())
 
 
-@pytest.mark.parametrize("name", ["objectives", "hard", "spelling"])
+@pytest.mark.parametrize("name", ["objectives", "surrogates", "hard", "spelling"])
 def test_a_shipped_course_resolves_and_asks_all_variants_the_same(name):
     course = Course.read(name)
     made = courses.runs(course, list(course.variants), [0, 1], course.seconds, threads=1)
