@@ -285,9 +285,9 @@ def test_a_variant_must_have_the_tasks_that_all_are_asked(tmp_path):
 
 def test_results_of_settings_that_the_course_no_longer_has_are_not_shown(tmp_path):
     file = written(tmp_path / "toy.yaml")
-    for run in toy_runs(file):
-        run.file(tmp_path).parent.mkdir(exist_ok=True)
-        run.file(tmp_path).write_text(json.dumps({"settings": run.settings, "evaluations": [], "machine": MACHINE}))
+    for each in toy_runs(file):
+        each.file(tmp_path).parent.mkdir(exist_ok=True)
+        each.file(tmp_path).write_text(json.dumps({"settings": each.settings, "evaluations": [], "machine": MACHINE}))
     assert list(results_of(Course.read(str(file)), tmp_path)) == ["plain", "shorter"]
     written(file, base={**TOY["base"], "model.learning_rate": 0.5})
     with pytest.raises(UserError, match="a result of other settings .model.learning_rate was .* and is 0.5"):
