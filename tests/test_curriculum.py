@@ -208,7 +208,8 @@ def test_another_curriculum_is_another_run(tmp_path):
 
 def test_what_cannot_be_climbed_is_named(tmp_path, caplog):
     run(tmp_path, 1, tasks=SUMS | {"spell_backward": TASKS["spell_backward"]}, curriculum=Curriculum(), evaluate=False)
-    lines = [record.getMessage() for record in caplog.records if "levels" in record.getMessage()]
+    trying, *lines = [record.getMessage() for record in caplog.records if "levels" in record.getMessage()]
+    assert trying == "data.curriculum: trying 12 levels, each for 10 s at most"
     assert len(lines) == 2
     assert "datasets.spell_backward: 1 of 1 levels; it stays at its config" in "".join(lines)
     assert "chain_sum: 1 of 11 levels; left out: 1 to 10 (the same as the level before)" in "".join(

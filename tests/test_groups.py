@@ -216,7 +216,7 @@ def test_a_reward_is_asked_for_its_sum_unless_its_parts_are_compared():
             return super().__call__(problem, completion, score) - 0.25 * len(completion)
 
     _, parts = judged(Short())
-    assert parts.tolist() == [[[0.85, 0.0], [-0.25, 0.0]]] * 2
+    assert parts.flatten().tolist() == pytest.approx([0.85, 0.0, -0.25, 0.0] * 2)
     module, parts = judged(WeightedReward(exact=2.0, partial=0.5), reward_aggregation="normalize_then_sum")
     assert parts.tolist() == [[[1.0, 1.0, 1.0, 0.0], [0.0] * 4]] * 2
     assert module.part_weights().tolist() == [2.0, 0.5, 0.1, 1.0]

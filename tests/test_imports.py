@@ -80,7 +80,7 @@ def test_statistics_need_numpy_only():
 def test_the_objective_needs_torch_only():
     for path in (PACKAGE / "objective").glob("*.py"):
         tops = {name.split(".")[0] for name in imports(path)}
-        assert tops <= {"__future__", "typing", "collections", "dataclasses", "torch", "rl_lightning"}
+        assert tops <= {"__future__", "math", "typing", "collections", "dataclasses", "torch", "rl_lightning"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
