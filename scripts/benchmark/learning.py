@@ -22,8 +22,9 @@ from benchmark.work import QUICKSTART
 
 
 def quickstart() -> dict[str, Any]:
-    """configs/quickstart.yaml."""
+    """configs/quickstart.yaml, with one update a rollout: what TRL's settings in `benchmark.sides` say."""
     config: dict[str, Any] = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
+    config["model"]["objective"]["num_iterations"] = 1
     return config
 
 
