@@ -34,10 +34,14 @@ SMALL = [
 ]
 VARIANTS = {
     "plain": [],
-    "two updates a rollout": ["--model.objective.num_iterations=2"],
+    "one update a rollout": ["--model.objective.num_iterations=1"],
     "with KL": ["--model.objective.beta=0.02"],
     "no data workers": ["--data.num_workers=0"],
-    "two data workers": ["--data.num_workers=2"],
+    "dynamic sampling": ["--model.sampling.max_resample=3", "--model.reward.init_args.format=0"],
+    "curriculum": [
+        "--data.curriculum={window: 1, low: 0.05, high: 0.1}",
+        "--data.datasets={spell_backward: {levels: [{min_word_len: 4, max_word_len: 4}, {min_word_len: 6, max_word_len: 6}]}}",
+    ],
 }
 PHASES = ("sample", "score", "update", "evaluate", "checkpoint")
 

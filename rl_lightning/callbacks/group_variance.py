@@ -19,10 +19,10 @@ class GroupVariance(Callback):
     - `dead_right`, `dead_wrong`: share of prompts whose rewards are all equal, with every answer exact, or not;
     - `reward_std`: mean over prompts of the standard deviation of rewards;
     - `distinct_answers`: mean over prompts of the number of different answers in a group (none counts as one);
-    - `useful_tokens`: share of the sampled tokens that were trained on;
-    - `wasted_seconds`: the seconds of sampling that went into the others.
+    - `useful_tokens`: share of the sampled tokens that were trained on.
 
-    And over all of them `groups/sampled`, the number of prompts: with dynamic sampling it may be more than the data module's.
+    And `groups/sampled`, the number of prompts, with dynamic sampling perhaps more than the data module's; `time/wasted` and
+    `time/wasted/<task>`, the seconds of sampling that went into tokens that were not trained on.
     """
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -36,14 +36,17 @@ class GroupVariance(Callback):
 
         def figures(chosen: list[int]) -> dict[str, float]:
             spent, taught = float(tokens[chosen].sum()), float(useful[chosen].sum())
-            cost = {"useful_tokens": taught / spent, "wasted_seconds": (spent - taught) * token_seconds}
-            return group_statistics(sampled.rewards[chosen], [groups[i] for i in chosen]) | cost
+            found = group_statistics(sampled.rewards[chosen], [groups[i] for i in chosen])
+            return found | {"useful_tokens": taught / spent, "wasted": (spent - taught) * token_seconds}
 
-        metrics = {f"groups/{name}": value for name, value in figures(list(range(len(groups)))).items()}
-        for task in sorted(set(tasks)) if len(set(tasks)) > 1 else []:
-            of_task = figures([i for i, name in enumerate(tasks) if name == task])
-            metrics |= {f"groups/{task}/{name}": value for name, value in of_task.items()}
-        pl_module.metrics |= metrics | {"groups/sampled": float(len(groups))}
+        chosen = {"": list(range(len(groups)))}
+        if len(set(tasks)) > 1:
+            chosen |= {f"/{task}": [i for i, name in enumerate(tasks) if name == task] for task in sorted(set(tasks))}
+        for of, those in chosen.items():
+            found = figures(those)
+            pl_module.metrics[f"time/wasted{of}"] = found.pop("wasted")
+            pl_module.metrics |= {f"groups{of}/{name}": value for name, value in found.items()}
+        pl_module.metrics["groups/sampled"] = float(len(groups))
 
 
 def group_statistics(rewards: Tensor, groups: Sequence[Sequence[Score]]) -> dict[str, float]:

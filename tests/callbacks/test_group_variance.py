@@ -45,7 +45,7 @@ def test_tokens_are_useful_that_were_trained_on():
     module.metrics = {"time/sample": 6.0}
     GroupVariance().on_train_batch_end(None, module, {"record": record}, None, 0)
     assert module.metrics["groups/useful_tokens"] == pytest.approx(2 / 12)
-    assert module.metrics["groups/wasted_seconds"] == pytest.approx(5.0)
+    assert module.metrics["time/wasted"] == pytest.approx(5.0)
     assert module.metrics["groups/a/useful_tokens"] == pytest.approx(2 / 6)
-    assert module.metrics["groups/b/wasted_seconds"] == pytest.approx(3.0)
+    assert module.metrics["time/wasted/b"] == pytest.approx(3.0)
     assert module.metrics["groups/sampled"] == 2
