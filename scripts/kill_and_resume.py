@@ -138,13 +138,13 @@ def main() -> int:
     references: dict[str, Path] = {}
     different = killed = 0
     for number in range(args.kills):
-        phase, variant = PHASES[number % len(PHASES)], list(VARIANTS)[(number // len(PHASES)) % len(VARIANTS)]
+        phase, variant = PHASES[number % len(PHASES)], list(VARIANTS)[number % len(VARIANTS)]  # 30 are all pairs
         if variant not in references:
             references[variant] = args.out / f"whole-{len(references)}"
             assert fit(references[variant], VARIANTS[variant]) == 0
         run, moments = args.out / f"killed-{number}", []
         while True:
-            most = {"evaluate": 3, "checkpoint": 3}.get(phase, 7)
+            most = {"evaluate": 3, "checkpoint": 3, "update": 7}.get(phase, 4)
             kill = (phase, rng.randint(1, most), rng.uniform(0, 0.15))
             status = fit(run, VARIANTS[variant], kill)
             moments.append(f"{kill[1]}. {phase} +{kill[2]:.3f} s: {'killed' if status else 'not reached'}")
