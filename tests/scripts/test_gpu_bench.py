@@ -210,12 +210,12 @@ def test_the_peer_does_the_same_work_or_is_said_to_be_missing(jobs, monkeypatch)
 
 def test_learning_ends_at_its_target_and_draws_a_curve(jobs):
     found = do(learning.train, jobs["learning"])
-    assert [point["step"] for point in found["curve"]] == [0, 1]
+    assert [point["step"] for point in found["curve"]] == [0, 2]  # the quickstart makes two updates a rollout
     assert found["reached"]
-    assert found["steps_to_target"] == 1
+    assert found["steps_to_target"] == 2
     assert found["curve"][1]["seconds"] >= found["time/sample"] + found["time/train"]
     never = do(learning.train, jobs["learning"], target=1.1)
-    assert [point["step"] for point in never["curve"]] == [0, 1, 2, 3]
+    assert [point["step"] for point in never["curve"]] == [0, 2, 3]
     assert not never["reached"]
 
 
