@@ -16,7 +16,7 @@ from rl_lightning.recovery import again_with_half
 from rl_lightning.rollout import Sampling, sample_groups
 from rl_lightning.scoring import Scorer
 from rl_lightning.trainable_policy import TrainablePolicy
-from rl_lightning.types import PromptBatch, Rollout, Score, UserError
+from rl_lightning.types import Problem, PromptBatch, Rollout, Score, UserError
 
 
 class AnsweringPolicy(TrainablePolicy):
@@ -77,8 +77,11 @@ class AnsweringPolicy(TrainablePolicy):
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """An evaluation's completions and their scores; random states stay as they are."""
         rollout = self.answer(batch, self.eval_draws)
-        problems = [problem for problem in batch.problems for _ in range(rollout.group_size)]
-        return {"rollout": rollout, "scores": self.scorer(problems, rollout.texts)}
+        return {"rollout": rollout, "scores": self.scorer(self.asked(batch, rollout), rollout.texts)}
+
+    def asked(self, batch: PromptBatch, rollout: Rollout) -> list[Problem]:
+        """N problems, each completion's own."""
+        return [problem for problem in batch.problems for _ in range(rollout.group_size)]
 
     def answered(self, batch: PromptBatch) -> Groups:
         """A group of completions a prompt, and what each earned."""
@@ -98,7 +101,7 @@ class AnsweringPolicy(TrainablePolicy):
 
     def judge(self, batch: PromptBatch, rollout: Rollout) -> tuple[tuple[Score, ...], Tensor]:
         """N scores and (B, G, R) float64 parts of rewards, the last one the penalty for length."""
-        problems = [problem for problem in batch.problems for _ in range(rollout.group_size)]
+        problems = self.asked(batch, rollout)
         scores = self.scorer(problems, rollout.texts)
         each = zip(problems, rollout.texts, scores, strict=True)
         earned = [tuple(self.reward.parts(*x)) if self.by_parts else (self.reward(*x),) for x in each]

@@ -44,14 +44,14 @@ class Asked(GRPOModule):
 
     def __init__(self, live: set[int], **sampling) -> None:
         super().__init__(sampling=Sampling(2, 8, **sampling))
-        self.living, self.asked = live, []
+        self.living, self.counts = live, []
         self._trainer = SimpleNamespace(datamodule=SimpleNamespace(further=self.further))
 
     trainer = property(lambda self: self._trainer)
 
     def further(self, count):
-        first = 100 + sum(self.asked)
-        self.asked.append(count)
+        first = 100 + sum(self.counts)
+        self.counts.append(count)
         return made(list(range(first, first + count)), [False] * count).batch
 
     def answered(self, batch):
@@ -65,7 +65,7 @@ FIRST = made([0, 1, 2, 3], [False] * 4).batch
 def test_one_time_the_work_is_plain_grpo():
     module = Asked({0}, max_resample=1)
     groups = module.collect(FIRST)
-    assert not module.asked
+    assert not module.counts
     assert len(groups) == 4
     assert groups.kept.all()
 
@@ -74,7 +74,7 @@ def test_dead_groups_are_replaced_until_all_teach():
     module = Asked({1, 2, 101, 103}, max_resample=4)
     groups = module.collect(FIRST)
     # two of four teach, so of four further ones two are hoped for
-    assert module.asked == [4]
+    assert module.counts == [4]
     assert [p.index for p, kept in zip(groups.batch.problems, groups.kept, strict=True) if kept] == [1, 2, 101, 103]
     assert groups.batch.cursor == FIRST.cursor  # further prompts do not move the stream
     assert groups.batch.skipped == {"held_out": 2}
@@ -83,7 +83,7 @@ def test_dead_groups_are_replaced_until_all_teach():
 def test_the_work_is_limited_and_dead_groups_fill_up():
     module = Asked({2, 106}, max_resample=3)
     groups = module.collect(FIRST)
-    assert module.asked == [4, 4]  # never more at once than the plan of memory is made for
+    assert module.counts == [4, 4]  # never more at once than the plan of memory is made for
     assert len(groups) == 12
     assert [p.index for p, kept in zip(groups.batch.problems, groups.kept, strict=True) if kept] == [0, 1, 2, 106]
 
@@ -93,7 +93,7 @@ def test_a_share_of_live_groups_is_enough():
     assert len(module.collect(FIRST)) == 4
     module = Asked({0, 100}, max_resample=4, live_share=0.5)
     assert int(module.collect(FIRST).kept.sum()) == 4
-    assert module.asked == [4]  # and not more, though two of the four kept are dead
+    assert module.counts == [4]  # and not more, though two of the four kept are dead
 
 
 def test_joined_rollouts_keep_every_row():
