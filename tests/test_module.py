@@ -147,14 +147,12 @@ def test_skipping_dead_groups_is_exact(own_policy, rollout, monkeypatch):
     assert_same(skipped, whole)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 10**6])
-def test_gradient_does_not_depend_on_the_chunk(own_policy, rollout, chunk, monkeypatch):
+@pytest.mark.parametrize("tile", [(1, 100), (7, 10**6), (10**6, 64)])
+def test_gradient_does_not_depend_on_the_tile(own_policy, rollout, tile, monkeypatch):
     rewards = rewards_with_dead_groups()
     expected = gradient(make_module(own_policy), rollout, rewards)
-    original = policy_room.chunked_log_probs
-    monkeypatch.setattr(
-        policy_room, "chunked_log_probs", lambda h, w, t, temperature, _, of: original(h, w, t, temperature, chunk, of)
-    )
+    original = policy_room.tiled_log_probs
+    monkeypatch.setattr(policy_room, "tiled_log_probs", lambda *args: original(*args, tile=tile))
     assert_same(gradient(make_module(own_policy), rollout, rewards), expected)
 
 

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from rl_lightning.policy.attention import seam
+from rl_lightning.policy.lora import adapt_in_place
 from rl_lightning.types import UserError, require
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = get_peft_model(base, lora)  # adapters in float32 whatever the base, or small updates round away
+    adapt_in_place(model)
     return model
 
 

@@ -7,7 +7,7 @@ What is not here costs less than a hundredth: norms, masks, token ids, sampled l
 
 from __future__ import annotations
 
-from rl_lightning.policy.logprobs import CHUNK_TOKENS
+from rl_lightning.policy.logprobs import tile_of
 from rl_lightning.policy.shapes import ModelShape
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -46,11 +46,6 @@ def adapter(shape: ModelShape, rank: int) -> float:
     return 4 * shape.lora_weights_a_rank * rank
 
 
-def cast_adapter(shape: ModelShape, rank: int, unit: int) -> float:
-    """Adapters as autocast casts them in the update; float32 needs no copy."""
-    return unit * shape.lora_weights_a_rank * rank if unit == 2 else 0.0
-
-
 def fused_adapter(shape: ModelShape, rank: int, unit: int) -> float:
     """Adapters as rollouts multiply them: layers that read the same input share a product, B as a matrix of their blocks."""
     joined, pair = (1, 1) if shape.fused_qkv else (3, 2)
@@ -77,15 +72,14 @@ def prefill(shape: ModelShape, unit: int, tokens: int) -> float:
     return unit * tokens * (4 * shape.mlp_width + 4 * shape.width)
 
 
-def saved_a_layer(shape: ModelShape, unit: int, rank: int, tokens: int, places: int, recast: bool) -> float:
+def saved_a_layer(shape: ModelShape, unit: int, rank: int, tokens: int, places: int) -> float:
     """Bytes that autograd keeps of one layer. Weights are frozen, so only what LoRA and the non-linear parts need:
 
     norms: their input in float32 and their output, twice, and a float32 a row;
     attention: queries, keys, values and the result at every place of the rows, a float32 a head, and the result a token;
     MLP: gate, silu(gate), up and their product;
     LoRA: what comes out of A, `rank` numbers a linear module;
-    Qwen3's norms of queries and keys: these in float32 once more, and a float32 a head;
-    Phi-3's fused products: the result of attention is copied.
+    Qwen3's norms of queries and keys: these in float32 once more, and a float32 a head.
 
     Args:
         shape: the model's.
@@ -93,16 +87,13 @@ def saved_a_layer(shape: ModelShape, unit: int, rank: int, tokens: int, places: 
         rank: LoRA's.
         tokens: packed, of the micro-batch.
         places: of these in the rows of attention.
-        recast: PEFT casts the input of a layer that is not in 4 bits to the adapters' float32 and autocast casts it back, for
-            each layer anew: keys, values and up keep a copy of what queries and gate have, and the output product one of its own.
     """
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     norms = 2 * ((4 + unit) * shape.width + 4)
     mlp, lora = 4 * unit * shape.mlp_width, unit * rank * shape.linears_a_layer
     qk_norms = 4 * (queries + keys + shape.heads + shape.kv_heads) if shape.norms_qk else 0
-    copies = unit * (queries + (0 if shape.fused_qkv else 3 * shape.width)) if recast else 0
     attention = 2 * unit * (queries + keys) + 4 * shape.heads
-    return tokens * (norms + unit * queries + mlp + lora + qk_norms + copies) + places * attention
+    return tokens * (norms + unit * queries + mlp + lora + qk_norms) + places * attention
 
 
 def kept_for_backward(saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool) -> float:
@@ -110,14 +101,12 @@ def kept_for_backward(saved: float, shape: ModelShape, unit: int, tokens: int, c
     return shape.layers * (tokens * unit * shape.width if checkpointing else saved)
 
 
-def backward_of_a_layer(
-    saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool, recast: bool
-) -> float:
+def backward_of_a_layer(saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool) -> float:
     """On top of that, while gradients pass a layer: with checkpointing that layer, computed again but for its last product; the
-    gradient of the MLP's product along two ways, base and LoRA, `recast` in float32 once more; the last hidden states, their
-    gradient, and the last norm's float32 input."""
+    gradients of the MLP's product and of a factor of it; the last hidden states, their gradient, and the last norm's float32
+    input."""
     again = saved - tokens * unit * shape.mlp_width if checkpointing else 0
-    return again + tokens * ((2 * unit + 4 * recast) * shape.mlp_width + (2 * unit + 4) * shape.width)
+    return again + tokens * (2 * unit * shape.mlp_width + (2 * unit + 4) * shape.width)
 
 
 def head(shape: ModelShape, unit: int, tokens: int) -> float:
@@ -126,5 +115,8 @@ def head(shape: ModelShape, unit: int, tokens: int) -> float:
 
 
 def logits(shape: ModelShape, unit: int, tokens: int) -> float:
-    """One chunk: logits and probabilities in float32, and either of them once more where the head is not."""
-    return (2 * 4 + (unit if unit == 2 else 0)) * shape.vocabulary * min(tokens, CHUNK_TOKENS)
+    """One tile: logits and exponentials in float32, and either of them once more where the head is not; and for its tokens
+    the mean embedding in float32 with what is added to it, and the target's own."""
+    most, words = tile_of(shape.vocabulary)
+    rows = min(tokens, most)
+    return rows * ((2 * 4 + (unit if unit == 2 else 0)) * words + (2 * 4 + unit) * shape.width)

@@ -163,15 +163,14 @@ def _updating(model: Model, work: Work, settings: Settings) -> list[Moment]:
     tokens = min(budget, work.prompts * work.prompt_tokens + work.rows * work.new_tokens)
     # Rows of unlike length are padded by up to a third, but not where all are as long as can be.
     places = min(PLACES_A_TOKEN * budget * 4 // 3, work.rows * longest)
-    recast = unit == 2 and not model.quantized
-    saved = memory.saved_a_layer(shape, unit, model.rank, tokens, places, recast)
+    saved = memory.saved_a_layer(shape, unit, model.rank, tokens, places)
     kept = memory.kept_for_backward(saved, shape, unit, tokens, settings.checkpointing)
     parts = _resting(model, settings)
     parts["optimizer"] += memory.adapter(shape, model.rank)  # the gradient
-    parts["workspace"] = memory.cast_adapter(shape, model.rank, unit) + _unpacked(model)
+    parts["workspace"] = _unpacked(model)
     at_head, passing = (
         memory.head(shape, unit, tokens),
-        memory.backward_of_a_layer(saved, shape, unit, tokens, settings.checkpointing, recast),
+        memory.backward_of_a_layer(saved, shape, unit, tokens, settings.checkpointing),
     )
     return [
         {**parts, "activations": kept + at_head, "logits": memory.logits(shape, unit, tokens)},

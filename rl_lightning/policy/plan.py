@@ -19,6 +19,7 @@ import torch
 
 from rl_lightning.policy import memory
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype
+from rl_lightning.policy.microbatch import PLACES_A_TOKEN
 from rl_lightning.policy.phases import (
     Model,
     Moment,
@@ -139,9 +140,28 @@ def make_plan(
     if config.rollout_weights == "auto":
         merged = [True, False]
     plans = [_largest(config, work, token_budget, rows, each, card) for each in merged]
-    if len(plans) == 2 and not (plans[0].fits and (card.kind == "cpu" or _loses_nothing(*plans))):
-        return plans[1]
-    return plans[0]
+    plan = plans[0]
+    if len(plans) == 2 and not (plan.fits and (card.kind == "cpu" or _loses_nothing(*plans))):
+        plan = plans[1]
+    if token_budget != "auto":
+        return plan
+    settings = replace(plan.settings, token_budget=_filled(work, plan.settings.token_budget))
+    return replace(plan, settings=settings, phases=predict(plan.model, work, settings, card.kind))
+
+
+def _filled(work: Work, budget: int) -> int:
+    """So much of a token budget as completions of full length fill: what is beyond stays empty where all run to the limit, and
+    would only be predicted."""
+
+    def needed(rows: int) -> int:
+        """By rows that share a prompt; see `cut`."""
+        longest = work.prompt_tokens + work.new_tokens
+        return max(work.prompt_tokens + rows * work.new_tokens, math.ceil(rows * longest / PLACES_A_TOKEN), longest)
+
+    group = needed(work.group)
+    if group <= budget:
+        return group * min(budget // group, work.prompts)
+    return max(needed(rows) for rows in range(1, work.group) if rows == 1 or needed(rows) <= budget)
 
 
 def _loses_nothing(merged: Plan, trained: Plan) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from rl_lightning.policy.attention import no_mask
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
-from rl_lightning.policy.logprobs import CHUNK_TOKENS, chunked_log_probs
+from rl_lightning.policy.logprobs import tiled_log_probs
 from rl_lightning.policy.microbatch import MicroBatch
 from rl_lightning.policy.rollout_network import RolloutNetwork, ThroughTransformers, rollout_network
 from rl_lightning.rollout.network import causal_attention
@@ -54,16 +54,13 @@ class Policy(nn.Module):
         """Adapters are float32 masters; their products run in the base's dtype."""
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
 
-    def log_probs(
-        self, batch: MicroBatch, temperature: float, of_entropy: bool = False, chunk: int = CHUNK_TOKENS
-    ) -> tuple[Tensor, Tensor]:
+    def log_probs(self, batch: MicroBatch, temperature: float, of_entropy: bool = False) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies of a micro-batch's completion tokens; prompt and padding never reach the head.
 
         Args:
             batch: M completion tokens.
             temperature: divides the logits.
             of_entropy: whether entropies have a gradient too.
-            chunk: tokens whose logits are alive at once.
 
         Returns:
             (M,) float32 log-probs with gradient to the adapters; (M,) float32 entropies in nats.
@@ -72,7 +69,7 @@ class Policy(nn.Module):
             mask = no_mask(self.device)
             hidden = self._hidden(batch.input_ids, batch.positions, rows=batch.rows, attention_mask=mask)
         head = self.model.get_output_embeddings().weight
-        return chunked_log_probs(hidden[batch.predicting], head, batch.targets, temperature, chunk, of_entropy)
+        return tiled_log_probs(hidden[batch.predicting], head, batch.targets, temperature, of_entropy)
 
     def _hidden(self, ids: Tensor, positions: Tensor, **attention: Any) -> Tensor:
         """(S,) ids to (S, H)."""
@@ -160,13 +157,13 @@ class Policy(nn.Module):
         return ThroughTransformers(self.model, self.autocast())
 
     def _refuse_unusual_head(self) -> None:
-        """Compare the chunked log-probs with the model's own on two tokens: soft-capped or scaled logits, a head bias …
+        """Compare the tiled log-probs with the model's own on two tokens: soft-capped or scaled logits, a head bias …
         would make every ratio wrong in silence."""
         ids = torch.tensor([1, 2, 3], device=self.device)
         with torch.no_grad(), self.autocast():
             hidden = self._hidden(ids, torch.arange(3, device=self.device))
             theirs = self.model(input_ids=ids[None], use_cache=False).logits[0, :2].float().log_softmax(dim=-1)
-            ours, _ = chunked_log_probs(hidden[:2], self.model.get_output_embeddings().weight, ids[1:])
+            ours, _ = tiled_log_probs(hidden[:2], self.model.get_output_embeddings().weight, ids[1:])
         if not self._near(ours, theirs.gather(1, ids[1:, None]).squeeze(1)):
             raise UserError(
                 f"policy.model_name_or_path: {type(self.model.get_base_model()).__name__} does more to its logits than one "

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import bitsandbytes as bnb
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rl_lightning.policy.attention import no_mask
+from rl_lightning.policy.lora import dense_weight
 from rl_lightning.rollout.network import Attend, Layer, Network
 
 
@@ -40,7 +40,7 @@ class Merged:
     def refresh(self) -> None:
         """Read base and adapters as they are now."""
         for part, layer in zip(self.weight.split(self.sizes), self.layers, strict=True):
-            part.copy_(_unpacked(layer.get_base_layer()) + layer.get_delta_weight("default"))
+            part.copy_(dense_weight(layer.get_base_layer()) + layer.get_delta_weight("default"))
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
@@ -170,11 +170,3 @@ def _one_of(module: Any, *choices: tuple[str, ...]) -> list[Any]:
         if all(isinstance(layer, LoraLayer) for layer in layers):
             return layers
     raise AttributeError(f"{type(module).__name__} has none of {choices}")
-
-
-def _unpacked(layer: Any) -> Tensor:
-    """(out, in) weights of a linear layer, 4-bit or not."""
-    if isinstance(layer, bnb.nn.Linear4bit):
-        weight: Any = layer.weight
-        return bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
-    return layer.weight

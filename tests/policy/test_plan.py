@@ -79,10 +79,7 @@ WIDE_HEAD = Qwen2Config(hidden_size=64, intermediate_size=96, vocab_size=20_000,
         (WIDE_HEAD, "none", "float32", True),
     ],
 )
-def test_the_update_needs_what_was_predicted(config, quantization, dtype, checkpointing, tmp_path, monkeypatch):
-    under = torch.is_autocast_enabled
-    # PEFT asks whether there is autocast on CUDA, and casts for itself where there is none.
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda *device: under(*device) if device else True)
+def test_the_update_needs_what_was_predicted(config, quantization, dtype, checkpointing, tmp_path):
     names = {"gradient_checkpointing": "on" if checkpointing else "off", "rollout_weights": "trained"}
     policy, model = policy_of(config, tmp_path, quantization=quantization, dtype=dtype, **names)
     work = Work(prompts=2, group=4, prompt_tokens=32, new_tokens=96)
@@ -171,11 +168,27 @@ def test_a_little_more_would_not_fit():
     assert plan.settings.token_budget < MOST_TOKENS["cuda"] or plan.settings.max_rollout_rows == STEP.rows
     small = make_plan(PolicyConfig(QWEN.format("7B")), STEP, "auto", "auto", card_of_size(10))
     for more in (
-        replace(small.settings, token_budget=small.settings.token_budget + 256),
+        replace(small.settings, token_budget=2 * small.settings.token_budget),  # a group more
         replace(small.settings, max_rollout_rows=small.settings.max_rollout_rows + 8),
     ):
         phases = predict(small.model, small.work, more, "cuda")
         assert max(sum(parts.values()) for parts in phases.values()) > small.card.bytes
+
+
+@pytest.mark.parametrize(
+    "work",
+    [Work(4, 16, 30, 64), Work(16, 4, 30, 64), Work(1, 64, 30, 512), Work(2, 4, 100, 8), Work(8, 2, 900, 900), STEP],
+)
+@pytest.mark.parametrize("size", [6, 24])
+def test_rows_of_full_length_fill_the_budget(work, size):
+    plan = make_plan(PolicyConfig(QWEN.format("1.5B")), work, "auto", "auto", card_of_size(size))
+    budget, rollout, rows = plan.settings.token_budget, full_length(work), torch.arange(work.rows)
+    micros = cut(rollout, rows, budget)
+    largest = max(len(micro.input_ids) for micro in micros)
+    in_rows = max(sum(block.numel() for block in micro.rows.blocks) for micro in micros)
+    shorter = work.rows + work.prompts  # a completion's last token is not forwarded
+    assert budget - shorter <= max(largest, in_rows / 2) <= budget
+    assert len(cut(rollout, rows, budget + work.new_tokens // 2)) == len(micros)  # a little more would stay empty
 
 
 def test_what_is_asked_for_is_kept():
@@ -188,7 +201,7 @@ def test_what_is_asked_for_is_kept():
 
 def test_on_a_cpu_the_quickstart_is_not_held_back():
     plan = make_plan(PolicyConfig("tiny"), Work(16, 16, 512, 64), "auto", "auto", Card("", "cpu", 8e9))
-    assert plan.settings == Settings(MOST_TOKENS["cpu"], 256, checkpointing=False, merged=True)
+    assert plan.settings == Settings(2016, 256, checkpointing=False, merged=True)  # 7 rows of 576 places, two a token
     assert plan.apply(PolicyConfig("tiny")) == PolicyConfig(
         "tiny", gradient_checkpointing="off", rollout_weights="merged"
     )

@@ -194,8 +194,8 @@ def test_every_end_token_of_the_model_counts(policy):
 def test_a_head_that_is_not_one_matrix_product_is_refused(monkeypatch):
     from rl_lightning.policy import policy as module
 
-    original = module.chunked_log_probs
-    monkeypatch.setattr(module, "chunked_log_probs", lambda h, head, *rest: original(h, head * 2, *rest))
+    original = module.tiled_log_probs
+    monkeypatch.setattr(module, "tiled_log_probs", lambda h, head, *rest: original(h, head * 2, *rest))
     with pytest.raises(UserError, match="does more to its logits"):
         Policy(PolicyConfig("tiny", quantization="none"), CPU)
 
