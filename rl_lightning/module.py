@@ -127,7 +127,7 @@ class GRPOModule(AnsweringPolicy):
                 if self.global_step == self.trainer.max_steps:
                     break
         self.trainer.datamodule.advance(batch.cursor, groups.outcomes())  # type: ignore[attr-defined]
-        self.metrics = step_metrics(groups) | self.meter.metrics(int(rollout.mask.sum()))
+        self.report(step_metrics(groups) | self.meter.metrics(int(rollout.mask.sum())))
         return {"record": StepRecord(groups, advantages, weights, old_logps, entropies)}
 
     def collect(self, batch: PromptBatch) -> Groups:
@@ -203,7 +203,8 @@ class GRPOModule(AnsweringPolicy):
             first: whether the policy still is the one that sampled.
         """
         objective, temperature = self.objective, self.sampling.temperature
-        self.policy.zero_grad()
+        for parameter in self.policy.adapter_parameters():
+            parameter.grad = None
         meter = Meter()
         for micro in cut(rollout, self.teaching(advantages, weights), self.token_budget):
             at = micro.row_of, micro.column_of

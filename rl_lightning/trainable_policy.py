@@ -81,7 +81,7 @@ class TrainablePolicy(LightningModule):
         """AdamW on the adapters."""
         rate = learning_rate_share(self.lr_schedule, self.warmup_steps, self.trainer.max_steps)
         optimizer = torch.optim.AdamW(
-            self.policy.adapter_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+            self.policy.adapter_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate)}
 
@@ -123,16 +123,20 @@ class TrainablePolicy(LightningModule):
             restore_random_states(self._random_states)
             self._random_states = {}
 
+    def report(self, metrics: dict[str, float]) -> None:
+        """The step's metrics, for loggers and for whoever watches `callback_metrics`."""
+        self.metrics = metrics
+        # Lightning's `log` would make an object of each, which takes longer than some decode steps.
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Hand the step's metrics on, with what the callbacks have added. Straight to the loggers: Lightning's way there
         repeats the old value of a metric that this step does not have."""
+        self.report(self.metrics)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batch_idx + 1) % every == 0:
             for logger in self.trainer.loggers:
                 logger.log_metrics(self.metrics, step=self.global_step)
-        self.log_dict(
-            self.metrics, logger=False, batch_size=1
-        )  # for the progress bar and whoever watches callback_metrics
 
     def settings(self) -> dict[str, str]:
         """What a run must keep to be the same run."""

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
 from rl_lightning.callbacks import (
@@ -133,7 +134,7 @@ def test_metrics_are_in_the_csv_with_optimizer_steps(five_steps):
 
 def test_the_plan_is_carried_out_and_measured_beside(five_steps):
     root, _, module, _ = five_steps
-    assert module.token_budget == module.plan.settings.token_budget == 2048
+    assert module.token_budget == module.plan.settings.token_budget == 1048  # a group: 4 rows of 524 places, two a token
     assert module.sampling.max_rollout_rows == 8
     rows = [row for row in csv.DictReader((root / "metrics.csv").open()) if row["reward/mean"]]
     assert all(0.2 < float(row["memory/peak_gb"]) < 20 for row in rows)
@@ -276,6 +277,13 @@ def test_dead_steps_leave_the_weights_and_advance_the_clock(tmp_path):
     trainer, _, data = run(tmp_path, 2, reward=Same(), evaluate=False)
     assert (trainer.global_step, data.cursor) == (2, 4)
     assert all(tensor.abs().max() == 0 for name, tensor in adapters(tmp_path, 2).items() if "lora_B" in name)
+
+
+def test_lightnings_own_callbacks_can_watch_a_steps_metrics_at_its_end(tmp_path):
+    best = ModelCheckpoint(tmp_path / "best", monitor="reward/mean", mode="max", every_n_train_steps=1, save_top_k=3)
+    run(tmp_path, 3, evaluate=False, callbacks=[best])
+    rewards = [float(row["reward/mean"]) for row in csv.DictReader((tmp_path / "metrics.csv").open())]
+    assert sorted(map(float, best.best_k_models.values())) == pytest.approx(sorted(rewards))
 
 
 def test_max_steps_counts_updates_and_is_not_overrun(tmp_path):

@@ -38,6 +38,7 @@ class Policy(nn.Module):
         super().__init__()
         self.tokenizer = load_tokenizer(config.model_name_or_path)
         self.model: Any = load_model(config, device, seed)
+        self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.compute_dtype = compute_dtype(config, device)
         self.end_token_ids = _end_token_ids(self.model, self.tokenizer).to(device)
         self.pad_token_id = self.tokenizer.pad_token_id or 0
@@ -85,12 +86,16 @@ class Policy(nn.Module):
     @contextmanager
     def sampling(self) -> Iterator[RolloutNetwork | ThroughTransformers]:
         """The policy as it is now, ready to sample."""
-        self.model.eval()  # gradient checkpointing is for training
+        # Gradient checkpointing is for training. Only a model that is called itself need know: to tell all its modules takes long.
+        called = isinstance(self.rollout_network, ThroughTransformers)
+        if called:
+            self.model.eval()
         try:
             self.rollout_network.refresh()
             yield self.rollout_network
         finally:
-            self.model.train()
+            if called:
+                self.model.train()
 
     def refuse_longer(self, tokens: int) -> None:
         """Refuse sequences that the model cannot attend over as a whole.
@@ -123,7 +128,7 @@ class Policy(nn.Module):
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """What is trained."""
-        return [p for p in self.model.parameters() if p.requires_grad]
+        return self._adapter_parameters
 
     def adapter_rms(self) -> float:
         """Root mean square of LoRA's B matrices, which start at zero: how far the policy has gone from the base."""

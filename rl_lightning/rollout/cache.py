@@ -69,7 +69,7 @@ class SlotCache:
         shape = (2, layers, slots, heads, length, width)
         # Zeros, for a place that was never written is read and weighed with zero, which a NaN would survive.
         self.keys, self.values = torch.zeros(shape, dtype=decoder.head.dtype, device=decoder.head.device)
-        self._all = torch.arange(slots, device=decoder.head.device)
+        self._heads = torch.arange(slots * heads, device=decoder.head.device).view(slots, heads) * length
 
     def fill(self, slots: Tensor, prompts: Prompts, owners: Tensor) -> None:
         """Begin sequences in (K,) slots with the prompts (K,) that they answer, by their numbers."""
@@ -91,26 +91,30 @@ class SlotCache:
             positions: (R',) int64, where each slot's new token goes; below `span`.
             span: how much of the cache is read.
         """
-        slots = self._all[: len(positions)]
+        rows, heads = len(positions), self._heads.shape[1]
+        at = (self._heads[:rows] + positions[:, None]).flatten()
         ahead = torch.arange(span, device=positions.device) > positions[:, None]
         mask = torch.zeros(ahead.shape, dtype=self.keys.dtype, device=ahead.device).masked_fill_(ahead, -torch.inf)
         mask = mask[:, None, None]
+        if not mask.is_cuda:
+            mask = mask.expand(-1, heads, -1, -1).flatten(0, 1)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-            keys, values = self.keys[layer, : len(slots)], self.values[layer, : len(slots)]
-            keys[slots, :, positions], values[slots, :, positions] = key[:, :, 0], value[:, :, 0]
+            for buffer, new in ((self.keys[layer], key), (self.values[layer], value)):
+                buffer.view(-1, buffer.shape[3]).index_copy_(0, at, new.reshape(len(at), -1))
+            keys, values = self.keys[layer, :rows, :, :span], self.values[layer, :rows, :, :span]
             # The query heads that share a key head stand as several queries of one head: the cache is not repeated for them.
-            grouped = query.reshape(len(slots), keys.shape[1], -1, query.shape[3])
-            seen = _weighed(grouped, keys[:, :, :span], values[:, :, :span], mask, scale)
-            return seen.reshape(query.shape)
+            grouped = query.reshape(rows, heads, -1, query.shape[3])
+            return _weighed(grouped, keys, values, mask, scale).reshape(query.shape)
 
         return attend
 
 
 def _weighed(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Scaled dot-product attention of few queries over many keys."""
+    """Scaled dot-product attention of few queries over many keys; on a CPU the mask has rows and heads in one."""
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
     # Over so few queries a CPU's fused attention takes up to three times as long as its three parts.
-    scores = torch.matmul(query * scale, keys.transpose(2, 3)).add_(mask)
-    return torch.matmul(scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype), values)
+    scores = torch.baddbmm(mask, query.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=scale)
+    seen = torch.bmm(scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype), values.flatten(0, 1))
+    return seen.view(query.shape)

@@ -101,8 +101,8 @@ class Network:
         cos, sin = (table[positions][:, :, None] for table in self._cos_sin)
         x = F.embedding(ids, self.embedding)
         for number, layer in enumerate(self.layers):
-            x = x + self._attention(number, layer, self._normed(x, layer.attention_norm), cos, sin, attend)
-            x = x + self._mlp(layer, self._normed(x, layer.mlp_norm))
+            x += self._attention(number, layer, self._normed(x, layer.attention_norm), cos, sin, attend)
+            x += self._mlp(layer, self._normed(x, layer.mlp_norm))
         return self._normed(x, self.norm)
 
     def _attention(self, number: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
@@ -112,7 +112,7 @@ class Network:
         if layer.q_norm is not None and layer.k_norm is not None:
             query, key = turned.split([self.heads, kv_heads], dim=2)
             turned = torch.cat([self._normed(query, layer.q_norm), self._normed(key, layer.k_norm)], dim=2)
-        turned = turned * cos + turned.roll(width // 2, dims=-1) * sin
+        turned = torch.addcmul(turned * cos, turned.roll(width // 2, dims=-1), sin)
         query, key = turned.split([self.heads, kv_heads], dim=2)
         seen = attend(number, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), width**-0.5)
         return layer.out(seen.transpose(1, 2).flatten(2))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rl_lightning.rollout import sampling as sampling_room
 from rl_lightning.rollout.sampling import Sampling, choose, draw, token_probs
 from rl_lightning.types import UserError
 
@@ -44,8 +45,10 @@ def test_a_token_of_probability_zero_is_never_drawn(uniform):
     assert draw(probs, torch.tensor([uniform], dtype=torch.float64)).item() == 1
 
 
+@pytest.mark.parametrize("few", [0, 4096])
 @pytest.mark.parametrize("vocabulary", [3, 512, 513, 5_000])
-def test_drawing_by_blocks_is_drawing_from_one_running_sum(vocabulary):
+def test_drawing_by_blocks_is_drawing_from_one_running_sum(vocabulary, few, monkeypatch):
+    monkeypatch.setattr(sampling_room, "_FEW", few)
     generator = torch.Generator().manual_seed(vocabulary)
     probs = (4 * torch.randn(2_000, vocabulary, generator=generator)).softmax(-1)
     probs[:, ::3] = 0
