@@ -16,7 +16,7 @@ from rl_lightning.rollout.steps import Eager, Graphs
 from rl_lightning.types import PromptBatch, Rollout
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def sample_groups(
     decoder: Decoder,
     batch: PromptBatch,
@@ -59,7 +59,8 @@ def sample_groups(
         texts[row] = decode_text(decoding.tokens[row, :length].cpu())
         if ended is not None:
             ended(row, texts[row])
-    return decoding.rollout(tuple(texts), pad_token_id)
+    with torch.inference_mode(False):
+        return decoding.rollout(tuple(texts), pad_token_id)
 
 
 class _Decoding:
