@@ -134,7 +134,9 @@ def test_metrics_are_in_the_csv_with_optimizer_steps(five_steps):
 
 def test_the_plan_is_carried_out_and_measured_beside(five_steps):
     root, _, module, _ = five_steps
-    assert module.token_budget == module.plan.settings.token_budget == 1048  # a group: 4 rows of 524 places, two a token
+    assert (
+        module.token_budget == module.plan.settings.token_budget == 1048
+    )  # a group: 4 rows of 524 places, two a token
     assert module.sampling.max_rollout_rows == 8
     rows = [row for row in csv.DictReader((root / "metrics.csv").open()) if row["reward/mean"]]
     assert all(0.2 < float(row["memory/peak_gb"]) < 20 for row in rows)

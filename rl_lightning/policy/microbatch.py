@@ -17,7 +17,8 @@ from rl_lightning.policy.attention import Rows
 from rl_lightning.types import Rollout
 
 PLACES_A_TOKEN = 2
-"""Attention works on whole rows, each with the prompt that it shares: at most so many places in these a token of the budget."""
+"""Attention works on whole rows, each with the prompt that it shares: at most so many places in these, padding included, a token
+of the budget."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def _parts(rows: list[int], group: int, prompts: list[int], completions: list[in
     def fits(part: list[int]) -> bool:
         read = sum(prompts[owner] for owner in {row // group for row in part})
         written = sum(completions[row] for row in part)
-        places = sum(prompts[row // group] for row in part) + written
+        lengths = sorted((prompts[row // group] + completions[row] for row in part), reverse=True)
+        places = sum(lengths[first] * (last - first) for first, last in _alike(lengths))
         return read + written <= budget and places <= PLACES_A_TOKEN * budget
 
     part: list[int] = []
@@ -122,17 +124,24 @@ def _assemble(rollout: Rollout, rows: Tensor) -> MicroBatch:
 
 
 def _blocks(row_tokens: Tensor, row_lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Rows of like length together, so that attention's padding stays below a third; and (R,) where each row begins."""
+    """Rows of like length together; and (R,) where each row begins."""
     order = row_lengths.argsort(descending=True, stable=True)
     lengths = row_lengths[order].tolist()
     row_at = torch.empty_like(row_lengths)
     blocks: list[Tensor] = []
-    first = at = 0
-    while first < len(lengths):
-        width = lengths[first]
-        last = next((r for r in range(first, len(lengths)) if lengths[r] * 4 < width * 3), len(lengths))
-        members = order[first:last]
+    at = 0
+    for first, last in _alike(lengths):
+        width, members = lengths[first], order[first:last]
         blocks.append(row_tokens[members, :width])
         row_at[members] = at + width * torch.arange(len(members), device=row_at.device)
-        first, at = last, at + width * len(members)
+        at += width * len(members)
     return tuple(blocks), row_at
+
+
+def _alike(lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """From the longest down, cut so that attention's padding stays below a third: first row and one more than the last."""
+    first = 0
+    while first < len(lengths):
+        last = next((r for r in range(first, len(lengths)) if lengths[r] * 4 < lengths[first] * 3), len(lengths))
+        yield first, last
+        first = last

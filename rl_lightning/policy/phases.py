@@ -161,8 +161,7 @@ def _updating(model: Model, work: Work, settings: Settings) -> list[Moment]:
     longest = work.prompt_tokens + work.new_tokens
     budget = max(settings.token_budget, longest)
     tokens = min(budget, work.prompts * work.prompt_tokens + work.rows * work.new_tokens)
-    # Rows of unlike length are padded by up to a third, but not where all are as long as can be.
-    places = min(PLACES_A_TOKEN * budget * 4 // 3, work.rows * longest)
+    places = min(PLACES_A_TOKEN * budget, work.rows * longest)
     saved = memory.saved_a_layer(shape, unit, model.rank, tokens, places)
     kept = memory.kept_for_backward(saved, shape, unit, tokens, settings.checkpointing)
     parts = _resting(model, settings)
