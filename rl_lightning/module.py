@@ -110,7 +110,7 @@ class GRPOModule(AnsweringPolicy):
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
         """One trip: prompts, group sampling, scoring, advantages, and `num_iterations` updates."""
-        self.meter = Meter()
+        self.meter, self.metrics = Meter(), {}
         groups = self.collect(batch)
         rollout, (advantages, weights) = groups.rollout, self.lessons(groups)
         old_logps, entropies = (torch.full_like(rollout.sampling_logps, torch.nan) for _ in range(2))

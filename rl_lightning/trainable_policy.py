@@ -29,7 +29,7 @@ class TrainablePolicy(LightningModule):
         plan: what the model needs on this device, and the settings that fit; from `configure_model` on.
         interrupted: whether a signal ended the run before its time.
         adapter: a PEFT adapter's directory to begin with, None for fresh adapters; see `validate --ckpt_path`.
-        metrics: of the step that has just been made; callbacks may add theirs in `on_train_batch_end`.
+        metrics: of the step that has just been made; callbacks add theirs by `report` in `on_train_batch_end`.
     """
 
     policy_config: PolicyConfig
@@ -124,15 +124,14 @@ class TrainablePolicy(LightningModule):
             self._random_states = {}
 
     def report(self, metrics: dict[str, float]) -> None:
-        """The step's metrics, for loggers and for whoever watches `callback_metrics`."""
-        self.metrics = metrics
+        """Add to the step's metrics, and show them to whoever watches Lightning's `callback_metrics`."""
+        self.metrics |= metrics
         # Lightning's `log` would make an object of each, which takes longer than some decode steps.
         self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in metrics.items()})
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Hand the step's metrics on, with what the callbacks have added. Straight to the loggers: Lightning's way there
         repeats the old value of a metric that this step does not have."""
-        self.report(self.metrics)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and (batch_idx + 1) % every == 0:
             for logger in self.trainer.loggers:

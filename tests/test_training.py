@@ -282,10 +282,13 @@ def test_dead_steps_leave_the_weights_and_advance_the_clock(tmp_path):
 
 
 def test_lightnings_own_callbacks_can_watch_a_steps_metrics_at_its_end(tmp_path):
-    best = ModelCheckpoint(tmp_path / "best", monitor="reward/mean", mode="max", every_n_train_steps=1, save_top_k=3)
-    run(tmp_path, 3, evaluate=False, callbacks=[best])
-    rewards = [float(row["reward/mean"]) for row in csv.DictReader((tmp_path / "metrics.csv").open())]
-    assert sorted(map(float, best.best_k_models.values())) == pytest.approx(sorted(rewards))
+    names = "reward/mean", "memory/peak_gb"  # the module's own, and what a callback adds
+    bests = [ModelCheckpoint(tmp_path / name, monitor=name, every_n_train_steps=1, save_top_k=3) for name in names]
+    run(tmp_path, 3, evaluate=False, callbacks=bests)
+    logged = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    for name, best in zip(names, bests, strict=True):
+        kept = sorted(map(float, best.best_k_models.values()))
+        assert kept == pytest.approx(sorted(float(row[name]) for row in logged))
 
 
 def test_max_steps_counts_updates_and_is_not_overrun(tmp_path):

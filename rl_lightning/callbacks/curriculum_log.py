@@ -17,6 +17,6 @@ class CurriculumLog(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         course = trainer.datamodule.course  # type: ignore[attr-defined]
         for task, (level, success) in course.figures().items() if course else ():
-            pl_module.metrics[f"curriculum/{task}/level"] = float(level)
+            pl_module.report({f"curriculum/{task}/level": float(level)})
             if success is not None:
-                pl_module.metrics[f"curriculum/{task}/success"] = success
+                pl_module.report({f"curriculum/{task}/success": success})

@@ -44,9 +44,9 @@ class GroupVariance(Callback):
             chosen |= {f"/{task}": [i for i, name in enumerate(tasks) if name == task] for task in sorted(set(tasks))}
         for of, those in chosen.items():
             found = figures(those)
-            pl_module.metrics[f"time/wasted{of}"] = found.pop("wasted")
-            pl_module.metrics |= {f"groups{of}/{name}": value for name, value in found.items()}
-        pl_module.metrics["groups/sampled"] = float(len(groups))
+            pl_module.report({f"time/wasted{of}": found.pop("wasted")})
+            pl_module.report({f"groups{of}/{name}": value for name, value in found.items()})
+        pl_module.report({"groups/sampled": float(len(groups))})
 
 
 def group_statistics(rewards: Tensor, groups: Sequence[Sequence[Score]]) -> dict[str, float]:

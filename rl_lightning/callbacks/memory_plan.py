@@ -30,7 +30,7 @@ class MemoryPlan(Callback):
         peak = peak_bytes(pl_module.device)
         if peak is None:
             return
-        pl_module.metrics["memory/peak_gb"] = peak / 1e9
+        pl_module.report({"memory/peak_gb": peak / 1e9})
         if self._first:
             self._first = False
             _say(

@@ -46,7 +46,7 @@ class StallWatch(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         history, step = self._history, trainer.global_step
-        pl_module.metrics["policy/adapter_rms"] = pl_module.policy.adapter_rms()
+        pl_module.report({"policy/adapter_rms": pl_module.policy.adapter_rms()})
         figures = pl_module.metrics | {"left": 1 - step / trainer.max_steps if trainer.max_steps > 0 else 1.0}
         tasks = {problem.task for problem in outputs["record"].groups.batch.problems}
         if (

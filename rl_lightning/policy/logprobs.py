@@ -38,6 +38,7 @@ class _Others:
     """What is known of one chunk of tokens: the target's logit, and means over all other words, weighed with their probabilities.
 
     The target stands apart so that a token of probability near 1 has a small slope, not the rounded difference of two large ones.
+    The entropy's slope is such a difference, so for it the means are summed in float32 whatever the head's dtype.
 
     Attributes:
         target: (C,) logit of the target.
@@ -75,12 +76,13 @@ def _others(
         shrink, lower = (largest - larger).exp(), largest - larger
         torch.exp(logits.sub_(larger[:, None]), out=exps)
         weighed = shrink * (weighed + lower * total) + torch.bmm(exps[:, None], logits[:, :, None]).flatten()
+        summed = words.float() if of_entropy else words
         if information is not None and embedding is not None:
             information.add_(embedding * lower[:, None]).mul_(shrink[:, None])
-            information += (exps * logits).to(head.dtype) @ words
+            information += (exps * logits) @ summed
         total = shrink * total + exps.sum(dim=1)
         if embedding is not None:
-            embedding.mul_(shrink[:, None]).add_(exps.to(head.dtype) @ words)
+            embedding.mul_(shrink[:, None]).add_(exps.to(summed.dtype) @ summed)
         largest = larger
     log_total = total.log()
     if embedding is not None:

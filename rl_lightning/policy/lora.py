@@ -53,7 +53,9 @@ class _AdaptedProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, base: Any, scale: float) -> Tensor:
         out = base(x)
         rows = x.to(out.dtype).flatten(0, -2)
-        low = rows @ a.to(out.dtype).T
+        low = (rows @ a.to(out.dtype).T).to(
+            out.dtype
+        )  # autocast may have made it another, where the base's output is not
         out.flatten(0, -2).addmm_(low, b.to(out.dtype).T, alpha=scale)
         ctx.save_for_backward(rows, low, a, b)
         ctx.base, ctx.scale, ctx.shape = base, scale, x.shape

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from rl_lightning.policy.logprobs import tile_of
 from rl_lightning.policy.shapes import ModelShape
+from rl_lightning.rollout.sampling import FEW_WORDS
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
 """A weight in 4 bits, an 8-bit scale every 64 weights, a float32 scale every 256 of these (double quantisation)."""
@@ -62,8 +63,10 @@ def cache(shape: ModelShape, unit: int, tokens: int) -> float:
 
 def draws(shape: ModelShape, unit: int, rows: int, filtered: bool) -> float:
     """Choosing a token for each of R rows: logits, the same in float32 for the temperature or turned over on a CPU, and
-    probabilities; a filter sorts them too (float32 values, int64 places, running sums, a mask of each)."""
-    return (unit + 2 * 4 + (24 if filtered else 0)) * shape.vocabulary * rows
+    probabilities; where words are few, their running sum in float64; a filter sorts them too (float32 values, int64 places,
+    running sums, a mask of each)."""
+    summed = 8 if shape.vocabulary <= FEW_WORDS else 0
+    return (unit + 2 * 4 + summed + (24 if filtered else 0)) * shape.vocabulary * rows
 
 
 def prefill(shape: ModelShape, unit: int, tokens: int) -> float:
@@ -102,9 +105,9 @@ def kept_for_backward(saved: float, shape: ModelShape, unit: int, tokens: int, c
 
 
 def backward_of_a_layer(saved: float, shape: ModelShape, unit: int, tokens: int, checkpointing: bool) -> float:
-    """On top of that, while gradients pass a layer: with checkpointing that layer, computed again but for its last product; the
-    gradients of the MLP's product and of a factor of it; the last hidden states, their gradient, and the last norm's float32
-    input."""
+    """On top of that, while gradients pass a layer: with checkpointing that layer, computed again, less the MLP's product,
+    which is gone by then; the gradients of the MLP's product and of a factor of it; the last hidden states, their gradient,
+    and the last norm's float32 input."""
     again = saved - tokens * unit * shape.mlp_width if checkpointing else 0
     return again + tokens * (2 * unit * shape.mlp_width + (2 * unit + 4) * shape.width)
 
@@ -116,7 +119,7 @@ def head(shape: ModelShape, unit: int, tokens: int) -> float:
 
 def logits(shape: ModelShape, unit: int, tokens: int) -> float:
     """One tile: logits and exponentials in float32, and either of them once more where the head is not; and for its tokens
-    the mean embedding in float32 with what is added to it, and the target's own."""
+    the mean embedding in float32, its distance from the target's own, and their slope."""
     most, words = tile_of(shape.vocabulary)
     rows = min(tokens, most)
-    return rows * ((2 * 4 + (unit if unit == 2 else 0)) * words + (2 * 4 + unit) * shape.width)
+    return rows * ((2 * 4 + (unit if unit == 2 else 0)) * words + (3 * 4 + unit) * shape.width)

@@ -18,7 +18,7 @@ from rl_lightning.types import Rollout
 
 PLACES_A_TOKEN = 2
 """Attention works on whole rows, each with the prompt that it shares: at most so many places in these, padding included, a token
-of the budget."""
+of the budget, where there are several."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ ENOUGH_TOKENS = 2048
 """With fewer tokens a micro-batch, unpacking 4-bit weights takes a share of the time that one would notice: `auto` turns
 checkpointing on before it goes below."""
 
-_TOKENS_STEP, _ROWS_STEP = 256, 8
+_ROWS_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -140,28 +140,9 @@ def make_plan(
     if config.rollout_weights == "auto":
         merged = [True, False]
     plans = [_largest(config, work, token_budget, rows, each, card) for each in merged]
-    plan = plans[0]
-    if len(plans) == 2 and not (plan.fits and (card.kind == "cpu" or _loses_nothing(*plans))):
-        plan = plans[1]
-    if token_budget != "auto":
-        return plan
-    settings = replace(plan.settings, token_budget=_filled(work, plan.settings.token_budget))
-    return replace(plan, settings=settings, phases=predict(plan.model, work, settings, card.kind))
-
-
-def _filled(work: Work, budget: int) -> int:
-    """So much of a token budget as completions of full length fill: what is beyond stays empty where all run to the limit, and
-    would only be predicted."""
-
-    def needed(rows: int) -> int:
-        """By rows that share a prompt; see `cut`."""
-        longest = work.prompt_tokens + work.new_tokens
-        return max(work.prompt_tokens + rows * work.new_tokens, math.ceil(rows * longest / PLACES_A_TOKEN), longest)
-
-    group = needed(work.group)
-    if group <= budget:
-        return group * min(budget // group, work.prompts)
-    return max(needed(rows) for rows in range(1, work.group) if rows == 1 or needed(rows) <= budget)
+    if len(plans) == 2 and not (plans[0].fits and (card.kind == "cpu" or _loses_nothing(*plans))):
+        return plans[1]
+    return plans[0]
 
 
 def _loses_nothing(merged: Plan, trained: Plan) -> bool:
@@ -185,9 +166,7 @@ def _largest(
     unit = 4 if compute_dtype(config, torch.device(card.kind)) == torch.float32 else 2
     model = Model(model_shape(config.model_name_or_path), unit, config.quantization == "nf4", config.lora_r)
     all_rows = list(_downwards(min(MOST_ROWS, work.rows), _ROWS_STEP, 1)) if rows == "auto" else [rows]
-    longest = work.prompt_tokens + work.new_tokens
-    most = max(MOST_TOKENS[card.kind], longest)
-    all_tokens = list(_downwards(most, _TOKENS_STEP, longest)) if token_budget == "auto" else [token_budget]
+    all_tokens = _filled(work, MOST_TOKENS[card.kind]) if token_budget == "auto" else [token_budget]
     asked = config.gradient_checkpointing
     recompute = [False, True] if asked == "auto" else [asked == "on"]
 
@@ -201,11 +180,30 @@ def _largest(
         Settings(tokens, 1, on, merged)
         for on in recompute
         for tokens in all_tokens
-        if token_budget != "auto" or on is recompute[-1] or tokens >= _enough(work)
+        if on is recompute[-1] or tokens >= min(_enough(work), all_tokens[0])
     ]
     update = fitting("update", tried)
     settings = fitting("rollout", [replace(update, max_rollout_rows=count) for count in all_rows])
     return Plan(config.model_name_or_path, model, work, settings, card, predict(model, work, settings, card.kind))
+
+
+def _filled(work: Work, most: int) -> list[int]:
+    """Token budgets that completions of full length fill, from the largest down: those of whole groups, then of rows of one group.
+    With another budget the rest would stay empty where all run to the limit, and be predicted all the same.
+
+    Args:
+        work: what a step asks for.
+        most: no larger ones, unless a single row needs more.
+    """
+
+    def needed(rows: int) -> int:
+        """By rows that share a prompt; see `cut`."""
+        longest = work.prompt_tokens + work.new_tokens
+        return max(work.prompt_tokens + rows * work.new_tokens, math.ceil(rows * longest / PLACES_A_TOKEN), longest)
+
+    groups = [count * needed(work.group) for count in range(work.prompts, 0, -1)]
+    budgets = [*groups, *(needed(rows) for rows in range(work.group - 1, 0, -1))]
+    return [budget for budget in budgets if budget <= most] or budgets[-1:]
 
 
 def _enough(work: Work) -> int:

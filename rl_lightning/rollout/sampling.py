@@ -114,8 +114,8 @@ _BLOCK = 512
 """Tokens whose probabilities are summed first: the running sum then goes over V / 512 blocks and one block's tokens, not over V."""
 
 
-_FEW = 4096
-"""Up to so many tokens the running sum over all of them takes less time than the blocks' two dozen small operations."""
+FEW_WORDS = 4096
+"""In a vocabulary of up to so many tokens the running sum over all takes less time than two dozen small operations on blocks."""
 
 
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
         (rows,) int64 token ids, never one of probability zero.
     """
     vocabulary = probs.shape[1]
-    if vocabulary <= _FEW:
+    if vocabulary <= FEW_WORDS:
         sums = probs.cumsum(dim=1, dtype=torch.float64)
         return _first_above(sums, uniforms[:, None] * sums[:, -1:]).squeeze(1)
     whole = vocabulary - vocabulary % _BLOCK

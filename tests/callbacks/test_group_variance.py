@@ -43,6 +43,7 @@ def test_tokens_are_useful_that_were_trained_on():
     logps[1] = torch.nan
     record, module = SimpleNamespace(groups=groups, weights=weights, trainer_logps=logps), SimpleNamespace()
     module.metrics = {"time/sample": 6.0}
+    module.report = module.metrics.update
     GroupVariance().on_train_batch_end(None, module, {"record": record}, None, 0)
     assert module.metrics["groups/useful_tokens"] == pytest.approx(2 / 12)
     assert module.metrics["time/wasted"] == pytest.approx(5.0)

@@ -48,6 +48,18 @@ def test_the_entropys_gradient_equals_the_plain_one_where_it_is_asked_for(tile):
     assert not tiled_log_probs(hidden, head, targets)[1].requires_grad
 
 
+def test_the_entropys_gradient_in_16_bits_is_no_noise_where_the_distribution_is_flat():
+    """There it is the small difference of means over words whose embeddings have something in common."""
+    generator = torch.Generator().manual_seed(0)
+    head = (torch.randn(4000, 32, generator=generator) * 0.1 + 1).bfloat16()
+    hidden = (torch.randn(6, 32, generator=generator) * 0.1).bfloat16().requires_grad_()
+    tiled_log_probs(hidden, head, torch.arange(6), 1.0, True, (4, 1000))[1].sum().backward()
+    exact = hidden.detach().double().requires_grad_()
+    log_probs = (exact @ head.double().T).log_softmax(dim=-1)
+    (-(log_probs.exp() * log_probs).sum()).backward()
+    assert (hidden.grad.double() - exact.grad).norm() <= 0.05 * exact.grad.norm()
+
+
 def test_gradients_pass_the_numerical_check():
     hidden, head, targets = case(torch.float64, tokens=5)
     # The log-probs are float32 by contract, so the check is done at a width that float32 can resolve.

@@ -48,7 +48,7 @@ def test_a_token_of_probability_zero_is_never_drawn(uniform):
 @pytest.mark.parametrize("few", [0, 4096])
 @pytest.mark.parametrize("vocabulary", [3, 512, 513, 5_000])
 def test_drawing_by_blocks_is_drawing_from_one_running_sum(vocabulary, few, monkeypatch):
-    monkeypatch.setattr(sampling_room, "_FEW", few)
+    monkeypatch.setattr(sampling_room, "FEW_WORDS", few)
     generator = torch.Generator().manual_seed(vocabulary)
     probs = (4 * torch.randn(2_000, vocabulary, generator=generator)).softmax(-1)
     probs[:, ::3] = 0
