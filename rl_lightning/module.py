@@ -203,8 +203,7 @@ class GRPOModule(AnsweringPolicy):
             first: whether the policy still is the one that sampled.
         """
         objective, temperature = self.objective, self.sampling.temperature
-        for parameter in self.policy.adapter_parameters():
-            parameter.grad = None
+        self.policy.zero_grad()
         meter = Meter()
         for micro in cut(rollout, self.teaching(advantages, weights), self.token_budget):
             at = micro.row_of, micro.column_of

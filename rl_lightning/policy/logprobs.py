@@ -45,14 +45,14 @@ class _Others:
         log_sum: (C,) logarithm of the sum of the others' exponentials.
         entropy: (C,) of the distribution of the others alone.
         embedding: (C, H) their mean embedding, if asked for.
-        information: (C, H) the mean of log-probability among the others times embedding, if asked for.
+        logp_embedding: (C, H) the mean of their log-prob among themselves times embedding, if asked for.
     """
 
     target: Tensor
     log_sum: Tensor
     entropy: Tensor
     embedding: Tensor | None
-    information: Tensor | None
+    logp_embedding: Tensor | None
 
 
 def _others(
@@ -61,7 +61,7 @@ def _others(
     largest = hidden.new_full((len(hidden),), _ABSENT, dtype=torch.float32)
     target, total, weighed = (torch.zeros_like(largest) for _ in range(3))
     embedding = largest.new_zeros(hidden.shape) if mean else None
-    information = largest.new_zeros(hidden.shape) if mean and of_entropy else None
+    logp_embedding = largest.new_zeros(hidden.shape) if mean and of_entropy else None
     for first in range(0, len(head), buffers.shape[2]):
         words = head[first : first + buffers.shape[2]]
         logits, exps = buffers[:, : len(hidden), : len(words)]
@@ -76,20 +76,19 @@ def _others(
         shrink, lower = (largest - larger).exp(), largest - larger
         torch.exp(logits.sub_(larger[:, None]), out=exps)
         weighed = shrink * (weighed + lower * total) + torch.bmm(exps[:, None], logits[:, :, None]).flatten()
-        summed = words.float() if of_entropy else words
-        if information is not None and embedding is not None:
-            information.add_(embedding * lower[:, None]).mul_(shrink[:, None])
-            information += (exps * logits) @ summed
         total = shrink * total + exps.sum(dim=1)
         if embedding is not None:
+            summed = words.float() if of_entropy else words
+            if logp_embedding is not None:
+                logp_embedding.add_(embedding * lower[:, None]).mul_(shrink[:, None]).add_((exps * logits) @ summed)
             embedding.mul_(shrink[:, None]).add_(exps.to(summed.dtype) @ summed)
         largest = larger
     log_total = total.log()
     if embedding is not None:
         embedding /= total[:, None]
-    if information is not None and embedding is not None:
-        information.div_(total[:, None]).sub_(embedding * log_total[:, None])
-    return _Others(target, largest + log_total, log_total - weighed / total, embedding, information)
+        if logp_embedding is not None:
+            logp_embedding.div_(total[:, None]).sub_(embedding * log_total[:, None])
+    return _Others(target, largest + log_total, log_total - weighed / total, embedding, logp_embedding)
 
 
 class _TiledLogProbs(torch.autograd.Function):
@@ -120,8 +119,8 @@ class _TiledLogProbs(torch.autograd.Function):
                 continue
             own = head[targets[part]]
             slope[part] = (own - others.embedding) * (rest / temperature)[:, None]
-            if entropy_slope is not None and others.information is not None:  # by a logit it is -p (log p + entropy)
-                up = others.information + others.embedding * (log_rest + entropy[part])[:, None]
+            if entropy_slope is not None and others.logp_embedding is not None:  # by a logit it is -p (log p + entropy)
+                up = others.logp_embedding + others.embedding * (log_rest + entropy[part])[:, None]
                 here = (p * (logp + entropy[part]))[:, None] * own
                 entropy_slope[part] = (here + rest[:, None] * up) / -temperature
         ctx.save_for_backward(slope, entropy_slope)

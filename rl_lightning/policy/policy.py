@@ -130,6 +130,11 @@ class Policy(nn.Module):
         """What is trained."""
         return self._adapter_parameters
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Only adapters have gradients; nn.Module would walk all of the model, which takes longer than some decode steps."""
+        for parameter in self._adapter_parameters:
+            parameter.grad = None
+
     def adapter_rms(self) -> float:
         """Root mean square of LoRA's B matrices, which start at zero: how far the policy has gone from the base."""
         matrices = [p.detach() for name, p in self.model.named_parameters() if "lora_B" in name]
