@@ -70,3 +70,11 @@ def test_groups_of_like_length_meet_and_a_group_stays_together():
     whole = rollout([4, 4, 4], [2, 2, 9, 9, 2, 2])
     parts = [micro.row_of.unique().tolist() for micro in cut(whole, torch.arange(6), 24)]
     assert parts == [[2, 3], [0, 1, 4, 5]]
+
+
+def test_the_padding_of_rows_counts_towards_their_places():
+    """Eight rows of 100 to 130 places in one block: 830 tokens, and 1,040 places with padding."""
+    whole, budget = rollout([100], [31] + [1] * 7), 450
+    micros = cut(whole, torch.arange(8), budget)
+    assert len(micros) == 2
+    assert all(sum(block.numel() for block in micro.rows.blocks) <= PLACES_A_TOKEN * budget for micro in micros)
