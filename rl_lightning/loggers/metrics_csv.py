@@ -1,4 +1,4 @@
-"""Metrics as a CSV file that a killed run can go on with."""
+"""Log metrics to a CSV file that a killed run can continue."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from rl_lightning.whole_files import write_whole
+from rl_lightning.checkpointing.atomic_files import write_atomically
 
 
 class MetricsCSV(Logger):
-    """Write `metrics.csv` into the run directory, a row each time that something is logged, at once.
+    """Write `metrics.csv` into the run directory: one row whenever something is logged, immediately.
 
-    Lightning's own CSV logger deletes the metrics of the run that is being resumed, holds rows back, and rewrites the file in
-    place when a new column comes: a run that is killed there loses them all.
+    Lightning's own CSV logger deletes the metrics of the run that is being resumed, buffers rows, and rewrites the file in place
+    when there is a new column: a run that is killed at that moment loses them all.
 
     Args:
         save_dir: the run directory.
@@ -37,33 +37,33 @@ class MetricsCSV(Logger):
 
     @property
     def path(self) -> Path:
-        """The file."""
+        """The path of the CSV file."""
         return Path(self._save_dir) / "metrics.csv"
 
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml is the record."""
+        """Do nothing: config.yaml holds the hyperparameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row."""
+        """Append a row; a new column rewrites the file, atomically."""
         row = {"step": step, **{k: float(v) for k, v in metrics.items() if k != "step"}}
         if new := [column for column in row if column not in self._columns]:
             rows = self._read()
             self._columns += sorted(new)
-            write_whole(self.path, self._text([*rows, row], header=True))
+            write_atomically(self.path, self._text([*rows, row], header=True))
         else:
             with self.path.open("a", encoding="utf-8", newline="") as file:
                 file.write(self._text([row]))
 
     @rank_zero_only
-    def go_on_after(self, step: int) -> None:
-        """Take over the file that is there, without the rows after `step`, which a run resumed there will write again."""
+    def resume_after(self, step: int) -> None:
+        """Continue the existing file without its rows after `step`, which a run resumed there will write again."""
         rows = [row for row in self._read() if row["step"] <= step]
         if self.path.is_file():
-            write_whole(self.path, self._text(rows, header=True))
+            write_atomically(self.path, self._text(rows, header=True))
 
     def _read(self) -> list[dict[str, Any]]:
-        """The whole rows of the file; a last one without its line's end was cut off by a kill."""
+        """Read the complete rows of the file; a last one without a line end was truncated by a kill."""
         if not self.path.is_file():
             return []
         text = self.path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a checkpoint must hold besides weights for a run to go on as if it had never stopped, and when it may not go on at all."""
+"""Save and restore RNG states for bitwise resume, and refuse to resume with settings that change the results."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _MAY_DIFFER = frozenset(
         "sampling.max_rollout_rows",
     }
 )
-"""Settings of speed and memory: they change results by no more than rounding."""
+"""Settings of speed and memory, which change results by no more than rounding."""
 
 _PLAIN = (str, int, float, dict, type(None))
-"""What says the same in every process: a function's text has its address in it."""
+"""Types whose repr is the same in every process; a function's, for example, contains its address."""
 
 
-def random_states() -> dict[str, Any]:
-    """The states of all global generators, as plain numbers and tensors, which load without running pickled code."""
+def rng_states() -> dict[str, Any]:
+    """Return the states of all global generators, as plain numbers and tensors, which load without running pickled code."""
     numpy_state = np.random.get_state(legacy=False)
     assert isinstance(numpy_state, dict)
     return {
@@ -38,8 +38,8 @@ def random_states() -> dict[str, Any]:
     }
 
 
-def restore_random_states(states: dict[str, Any]) -> None:
-    """Put back what `random_states` gave. CUDA's stay as they are where the number of devices has changed."""
+def restore_rng_states(states: dict[str, Any]) -> None:
+    """Restore what `rng_states` returned. CUDA's generators keep their states if the number of devices has changed."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     numpy_state = states["numpy"]
@@ -51,11 +51,13 @@ def restore_random_states(states: dict[str, Any]) -> None:
 
 
 def settings(**parts: Any) -> dict[str, str]:
-    """Settings by dotted name, as text: dataclasses and dicts are opened, objects named by class and attributes."""
+    """Flatten settings to text by dotted name: dataclasses, dicts and lists item by item, other objects as class and attributes."""
     found: dict[str, str] = {}
     for name, part in parts.items():
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
-            part = dataclasses.asdict(part)
+            fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+            # One of several classes with the same base, such as a surrogate: which one matters even if their fields agree.
+            part = fields if type(part).__bases__ == (object,) else {"class_path": type(part).__qualname__, **fields}
         elif hasattr(part, "__dict__"):
             own = {name: value for name, value in vars(part).items() if not name.startswith("_")}
             part = {"class_path": type(part).__qualname__, **own}
@@ -69,20 +71,20 @@ def settings(**parts: Any) -> dict[str, str]:
 
 
 def refuse_other_settings(trained_with: dict[str, str], now: dict[str, str]) -> None:
-    """Stop a run from going on as another.
+    """Refuse to resume a run with settings other than those it was trained with.
 
     Raises:
-        UserError: naming each setting that differs, with both values.
+        UserError: it names each setting that differs, with both values.
     """
     changed = [
-        f"{name} was {trained_with.get(name, 'not there')} and is {now.get(name, 'not there')}"
+        f"{name} was {trained_with.get(name, 'not set')} and is {now.get(name, 'not set')}"
         for name in sorted(trained_with.keys() | now.keys())
         if trained_with.get(name) != now.get(name)
     ]
     if changed:
         raise UserError(
-            f"ckpt_path: the checkpoint was trained with other settings: {'; '.join(changed)}; set them back to go on, or "
-            "begin a new run"
+            f"ckpt_path: the checkpoint was trained with other settings: {'; '.join(changed)}; set them back to resume, or "
+            "start a new run"
         )
 
 

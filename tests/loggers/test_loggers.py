@@ -1,4 +1,4 @@
-"""Each logger of the README really runs, without network: a run's figures are read back from where the logger put them."""
+"""Each logger of the README really runs, without network: a run's metrics are read back from where the logger put them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from rl_lightning.cli import main
+from rl_lightning.cli.main import main
 from tests.conftest import QUICKSTART, ROOT
 
-Figures = dict[str, dict[int, float]]
+Metrics = dict[str, dict[int, float]]
 """Metric name to step to value, over all runs that a logger has kept."""
 
 SMALL = {
@@ -39,23 +39,23 @@ def fit(monkeypatch, tmp_path):
     return run
 
 
-def check(figures: Figures, steps: int) -> None:
-    """The logger's figures are those of the run's own files."""
+def check(metrics: Metrics, steps: int) -> None:
+    """The logger's metrics are those of the run's own files."""
     run = Path("outputs/quickstart")
     for step in range(steps + 1):
         evaluation = json.loads((run / "eval_results" / f"eval_step_{step}.json").read_text())
-        assert figures["eval/mean_tokens"][step] == pytest.approx(evaluation["overall"]["mean_tokens"])
+        assert metrics["eval/mean_tokens"][step] == pytest.approx(evaluation["overall"]["mean_tokens"])
     assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     rollouts = pd.read_parquet(run / "rollouts")
     for step in range(1, steps + 1):
         rows = rollouts[rollouts.step == step]
-        assert figures["completion/tokens"][step] == pytest.approx(rows.tokens.mean())
-        assert figures["reward/mean"][step] == pytest.approx(rows.reward.mean())
-    assert set(figures["completion/tokens"]) == set(range(1, steps + 1))
+        assert metrics["completion/tokens"][step] == pytest.approx(rows.tokens.mean())
+        assert metrics["reward/mean"][step] == pytest.approx(rows.reward.mean())
+    assert set(metrics["completion/tokens"]) == set(range(1, steps + 1))
 
 
 def check_tables(tables: list[list[dict]], steps: int) -> None:
-    """A table a step, and its rows are rollouts of that step."""
+    """A table per step, and its rows are rollouts of that step."""
     rollouts = pd.read_parquet("outputs/quickstart/rollouts")
     assert sorted(table[0]["step"] for table in tables) == list(range(1, steps + 1))
     for table in tables:
@@ -71,12 +71,12 @@ def test_tensorboard(fit):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     fit("TensorBoardLogger", "--trainer.max_steps=1")
     fit("TensorBoardLogger", "--trainer.max_steps=2", "--ckpt_path=last")
-    figures: Figures = defaultdict(dict)
+    metrics: Metrics = defaultdict(dict)
     for path in Path("outputs").rglob("events.out.tfevents.*"):
         events = accumulator.EventAccumulator(str(path)).Reload()
         for name in events.Tags()["scalars"]:
-            figures[name] |= {event.step: event.value for event in events.Scalars(name)}
-    check(figures, steps=2)
+            metrics[name] |= {event.step: event.value for event in events.Scalars(name)}
+    check(metrics, steps=2)
 
 
 def test_wandb_offline(fit, monkeypatch, tmp_path):
@@ -88,12 +88,12 @@ def test_wandb_offline(fit, monkeypatch, tmp_path):
         fit("WandbLogger", *words)
         wandb.finish()
         wandb.teardown()  # as at the end of the process: the file is whole only when wandb's own process has ended
-    figures: Figures = defaultdict(dict)
+    metrics: Metrics = defaultdict(dict)
     for path in Path("outputs").rglob("*.wandb"):
         for row in history(path):
             for name, value in row.items():
-                figures[name][row["trainer/global_step"]] = value
-    check(figures, steps=2)
+                metrics[name][row["trainer/global_step"]] = value
+    check(metrics, steps=2)
     tables = [json.loads(path.read_text()) for path in Path("outputs").rglob("files/media/table/rollouts_*.table.json")]
     check_tables([[dict(zip(table["columns"], row, strict=True)) for row in table["data"]] for table in tables], 2)
 
@@ -129,11 +129,11 @@ def test_mlflow(fit):
     (experiment,) = [each for each in client.search_experiments() if each.name == "lightning_logs"]
     runs = client.search_runs([experiment.experiment_id])
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
-    figures: Figures = defaultdict(dict)
+    metrics: Metrics = defaultdict(dict)
     for run in runs:
         for name in run.data.metrics:
-            figures[name] |= {each.step: each.value for each in client.get_metric_history(run.info.run_id, name)}
-    check(figures, steps=2)
+            metrics[name] |= {each.step: each.value for each in client.get_metric_history(run.info.run_id, name)}
+    check(metrics, steps=2)
     paths = [Path(client.download_artifacts(run.info.run_id, "rollouts.json")) for run in runs]
     tables = [json.loads(path.read_text()) for path in paths]
     check_tables([[dict(zip(table["columns"], row, strict=True)) for row in table["data"]] for table in tables], 2)

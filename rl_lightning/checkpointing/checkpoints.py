@@ -1,8 +1,8 @@
-"""Checkpoint directories: what is in them, whether they are whole, and which one to go on from.
+"""Write checkpoint directories, verify that they are intact, and find the one to resume from.
 
 checkpoint-100/
   adapter_model.safetensors, adapter_config.json   what PEFT reads
-  trainer.ckpt                                     what resuming needs besides: optimizer, clocks, random states, stream
+  trainer.ckpt                                     what resuming needs besides: optimizer, step, RNG states, problem stream
   checksums.json                                   SHA-256 of every other file; written last
 """
 
@@ -27,30 +27,30 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 
 def checkpoint_step(path: Path) -> int:
-    """N of a directory named checkpoint-N."""
+    """Return N of a directory named checkpoint-N."""
     return int(path.name.removeprefix("checkpoint-"))
 
 
 def checkpoints(root: Path) -> list[Path]:
-    """The checkpoint directories of a run, whole or not, oldest step first."""
+    """Return the checkpoint directories of a run, intact or damaged, lowest step first."""
     found = (p for p in root.glob("checkpoint-*") if _NAME.fullmatch(p.name) and p.is_dir())
     return sorted(found, key=checkpoint_step)
 
 
-def whole_checkpoints(root: Path) -> list[Path]:
-    """Those of them that are as they were written."""
+def intact_checkpoints(root: Path) -> list[Path]:
+    """Return those whose files are all as they were written, lowest step first."""
     return [path for path in checkpoints(root) if damage(path) is None]
 
 
 def write_checkpoint(final: Path, write: Callable[[Path], None]) -> None:
-    """Have `write` fill a directory under a temporary name, flush it to the disk, and give it its own name.
+    """Write a checkpoint directory atomically: fill it under a temporary name, flush it to the disk, and rename it.
 
     Args:
-        final: the directory to be.
-        write: is given the temporary directory.
+        final: the directory's final path.
+        write: called with the temporary directory, to write the files.
 
     Raises:
-        OSError, RuntimeError: whatever writing raises; then nothing is left of the directory.
+        OSError, RuntimeError: whatever `write` raises; the temporary directory is removed.
     """
     temporary = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed while it wrote
@@ -70,11 +70,11 @@ def write_checkpoint(final: Path, write: Callable[[Path], None]) -> None:
 
 
 def damage(directory: Path) -> str | None:
-    """What is wrong with a checkpoint directory, or None where every file is as it was written."""
+    """Say what is wrong with a checkpoint directory; None if every file is as it was written."""
     try:
         sums = dict(json.loads((directory / CHECKSUMS).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
-        return f"{CHECKSUMS} cannot be read ({type(error).__name__}), so rl_lightning did not write it whole"
+        return f"{CHECKSUMS} cannot be read ({type(error).__name__}), so rl_lightning did not finish writing it"
     for name in sorted({STATE_FILE, *sums}):
         if not (directory / name).is_file():
             return f"{name} is missing"
@@ -88,23 +88,23 @@ def damage(directory: Path) -> str | None:
 
 
 def resolve_checkpoint(name: str, root: Path) -> Path:
-    """The file that Lightning loads, of a whole checkpoint.
+    """Return the file that Lightning loads from an intact checkpoint.
 
     Args:
-        name: `last`, a checkpoint directory, or the file itself. `last` passes over damaged ones and says so.
+        name: `last`, a checkpoint directory, or the file itself. `last` skips damaged checkpoints with a warning.
         root: the run directory, in which `last` is looked for.
 
     Raises:
-        UserError: there is none, with what there is; or the one that was named is damaged.
+        UserError: there is no such checkpoint, or the one that was named is damaged; the message names those there are.
     """
     found = checkpoints(root)
     if name == "last":
         for path in reversed(found):
             if (wrong := damage(path)) is None:
                 return path / STATE_FILE
-            log.warning(f"passing over {path}: {wrong}")
+            log.warning(f"skipping {path}: {wrong}")
         raise UserError(
-            f"ckpt_path: no whole checkpoint in {root}; leave --ckpt_path out to start there, or name another"
+            f"ckpt_path: no intact checkpoint in {root}; leave --ckpt_path out to start there, or name another"
         )
     path = Path(name).expanduser()
     directory = path if path.is_dir() else path.parent
@@ -112,13 +112,13 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
         have = ", ".join(str(p) for p in found) or f"none in {root}"
         raise UserError(f"ckpt_path: {name!r} is not a checkpoint directory or `last`; there are: {have}")
     if (wrong := damage(directory)) is not None:
-        whole = ", ".join(str(p) for p in found if p != directory and damage(p) is None) or "none"
-        raise UserError(f"ckpt_path: {directory} is damaged: {wrong}; whole ones in {root}: {whole}")
+        intact = ", ".join(str(p) for p in found if p != directory and damage(p) is None) or "none"
+        raise UserError(f"ckpt_path: {directory} is damaged: {wrong}; intact ones in {root}: {intact}")
     return directory / STATE_FILE
 
 
 def _flush_directory(directory: Path) -> None:
-    """Make sure that the new name is on the disk, before older checkpoints go."""
+    """Make sure that the new name is on the disk before older checkpoints are deleted."""
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         os.fsync(descriptor)

@@ -1,11 +1,11 @@
-"""Every sampled completion as Parquet, whole at every moment.
+"""Write every sampled completion to Parquet files that are complete at every moment.
 
-`pd.read_parquet("outputs/<run>/rollouts")` reads all of it, while the run goes on, after its end, and after a kill. A file holds a
-chunk of steps under a name that does not change, `rollouts_000001-000016.parquet`, with a row group a step. At the end of each
-step the chunk's file is written again with one step more, under a hidden name, and renamed over the old one: the only change
-that a reader can see is that one rename, so no step is ever there twice or half, and none that has ended is missing. (A file a
-step, gathered into chunks afterwards, has a moment at which a step is in two files, or in none.) Writing a chunk again costs the
-square of its length, which is why chunks are short.
+`pd.read_parquet("outputs/<run>/rollouts")` reads them all: while the run continues, after its end, and after a kill. A file holds a
+chunk of steps under a name that does not change, `rollouts_000001-000020.parquet`, with one row group per step. At the end of
+each step the chunk's file is rewritten with one more step, under a hidden name, and renamed over the old one. This rename is the
+only change that a reader can see, so no step is ever there twice or in part, and no finished step is missing. (With one file per
+step, merged into chunks later, there would be a moment at which a step is in two files, or in none.) Rewriting costs the square
+of a chunk's length, which is why chunks are short.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_lightning.whole_files import write_whole
+from rl_lightning.checkpointing.atomic_files import write_atomically
 
 SCHEMA = pa.schema(
     [
@@ -41,20 +41,20 @@ SCHEMA = pa.schema(
         ("mean_logprob", pa.float32()),
         ("entropy", pa.float32()),
         ("finish", pa.string()),
-        ("gap", pa.float32()),
+        ("logprob_mismatch", pa.float32()),
     ]
 )
-"""What the columns mean is in docs/rollouts.md."""
+"""docs/rollouts.md says what the columns mean."""
 
 _NAME = re.compile(r"rollouts_(\d+)-(\d+)\.parquet")
 
 
 class RolloutFiles:
-    """The writer of a run's `rollouts/`.
+    """Writer of a run's `rollouts/`.
 
     Args:
         directory: where the files go.
-        steps_per_file: steps of a chunk; at least 1.
+        steps_per_file: steps in one file; at least 1.
     """
 
     def __init__(self, directory: Path, steps_per_file: int) -> None:
@@ -63,22 +63,22 @@ class RolloutFiles:
         self._chunk: list[pa.Table] = []
 
     def append(self, step: int, rows: Sequence[dict[str, Any]]) -> None:
-        """Add a step, later than those that are there. When this returns, it is on the disk.
+        """Add a step after all earlier ones. When this returns, it is on the disk.
 
         Args:
-            step: the optimizer step that it ended at.
-            rows: a dict a completion with the columns of SCHEMA, but for `step`.
+            step: the optimizer step at its end.
+            rows: one dict per completion, with the columns of SCHEMA except `step`.
         """
         first = (step - 1) // self._steps_per_file * self._steps_per_file + 1
         path = self._directory / f"rollouts_{first:06d}-{first + self._steps_per_file - 1:06d}.parquet"
         if path != self._path:
-            self._path, self._chunk = path, _read(path) if path.exists() else []  # left by the run that goes on
+            self._path, self._chunk = path, _read(path) if path.exists() else []  # left by the run that is resumed
         self._chunk.append(pa.Table.from_pylist([{"step": step, **row} for row in rows], SCHEMA))
         _write(path, self._chunk)
 
 
-def forget_after(directory: Path, step: int) -> None:
-    """Drop the steps after `step`: a run that goes on from there will make them again, the same."""
+def drop_steps_after(directory: Path, step: int) -> None:
+    """Delete the steps after `step`: a run resumed there makes them again, the same."""
     for path in directory.glob("rollouts_*.parquet"):
         found = _NAME.fullmatch(path.name)
         if found is None or int(found[2]) <= step:
@@ -92,13 +92,13 @@ def forget_after(directory: Path, step: int) -> None:
 
 
 def _read(path: Path) -> list[pa.Table]:
-    """A table a step."""
+    """Read a file as one table per step."""
     with pq.ParquetFile(path) as file:
         return [_completed(file.read_row_group(number)) for number in range(file.num_row_groups)]
 
 
 def _completed(table: pa.Table) -> pa.Table:
-    """With nulls in the columns that a file of an older version has not."""
+    """Add columns of nulls for those that a file of an older version does not have."""
     for column in SCHEMA:
         if column.name not in table.column_names:
             table = table.append_column(column, pa.nulls(len(table), column.type))
@@ -110,4 +110,4 @@ def _write(path: Path, chunk: Sequence[pa.Table]) -> None:
     with pq.ParquetWriter(sink, SCHEMA, compression="zstd", compression_level=1) as writer:
         for table in chunk:
             writer.write_table(table)
-    write_whole(path, sink.getvalue().to_pybytes())
+    write_atomically(path, sink.getvalue().to_pybytes())

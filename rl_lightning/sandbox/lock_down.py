@@ -1,7 +1,8 @@
-"""What a worker process gives up before it meets a text that a model wrote.
+"""Lock down a worker process before it handles text that a model wrote.
 
-Layers, each of which holds where another is missing: an empty environment and an empty directory, no standard streams, no network,
-no new processes, no writing to files, limits of memory and processor time. docs/scoring.md says which system has which.
+In layers, so that each still holds where another is missing: an empty environment and an empty working directory, no standard
+streams, no network, no new processes, no writing to files, limits of memory and CPU time. docs/scoring.md says which operating
+system has which.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 from typing import Any
 
 _NEW_USER_AND_NETWORK = 0x10000000 | 0x40000000
-"""unshare(2): CLONE_NEWUSER | CLONE_NEWNET, a network that has no way out."""
+"""Flags of unshare(2), CLONE_NEWUSER | CLONE_NEWNET: a network namespace without a way out."""
 
 _REFUSED = (
     "socket.",
@@ -47,40 +48,43 @@ _REFUSED = (
     "sqlite3.",
     "webbrowser.",
 )
-"""Audit events (https://docs.python.org/3/library/audit_events.html) by the beginning of their name."""
+"""Prefixes of the refused audit events (https://docs.python.org/3/library/audit_events.html)."""
 
 _REFUSED_MODULES = frozenset({"_posixsubprocess", "_sqlite3", "_ctypes"})
-"""What has ways around the events above."""
+"""Modules that can do the same without raising the events above."""
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def enter(memory_bytes: int) -> None:
-    """Give up, for good, what no scorer and no generator needs; called once in a new worker.
+def lock_down(memory_bytes: int) -> None:
+    """Give up irrevocably what no verifier and no problem generator needs; called once in each new worker.
 
     Args:
-        memory_bytes: address space beyond what the process has already (not on Windows, and macOS does not hold to it).
+        memory_bytes: address space that may be used beyond what the process has already (not limited on Windows; macOS does not
+            enforce it).
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a Python handler would wait for a loop in C
     os.environ.clear()
     empty = tempfile.mkdtemp(prefix="rl_lightning_worker_")
     os.chdir(empty)
     if os.name == "posix":
-        os.rmdir(empty)  # one can stay in a directory that is gone, and put nothing there
+        os.rmdir(empty)  # a process can stay in a deleted directory, and cannot create anything there
     null = os.open(os.devnull, os.O_RDWR)
     for stream in range(3):
         os.dup2(null, stream)
     os.close(null)
     if sys.platform == "linux":
-        ctypes.CDLL(None).unshare(_NEW_USER_AND_NETWORK)  # refused by some systems; then the audit hook stands alone
-    threading.Thread(target=_end_with_trainer, daemon=True).start()  # after unshare, which wants a single thread
+        # Some systems refuse this; then only the audit hook keeps sockets away.
+        ctypes.CDLL(None).unshare(_NEW_USER_AND_NETWORK)
+    # After unshare, which needs a single-threaded process.
+    threading.Thread(target=_end_with_trainer, daemon=True).start()
     if os.name == "posix":
         _limit_resources(memory_bytes)
     sys.addaudithook(_refuse)
 
 
 def _end_with_trainer() -> None:
-    """A worker that computes would not notice that nobody is left to read its answer."""
+    """Exit when the trainer has: a worker in the middle of a computation would not notice that otherwise."""
     trainer = multiprocessing.parent_process()
     assert trainer is not None
     trainer.join()
@@ -88,7 +92,7 @@ def _end_with_trainer() -> None:
 
 
 def limit_processor_seconds(seconds: float) -> None:
-    """The system kills the process that computes for longer, even when nobody is left to do so."""
+    """Have the system kill this process after this many more seconds of CPU time, even if the trainer has ended by then."""
     if os.name == "posix":
         import resource
 

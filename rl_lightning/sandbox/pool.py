@@ -1,4 +1,4 @@
-"""Calls in worker processes, each with a time limit; a worker that overruns it is killed and replaced."""
+"""Run calls in worker processes, each with a time limit; a worker that exceeds it is killed and replaced."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
-from rl_lightning.isolation import cage
+from rl_lightning.sandbox import lock_down
 from rl_lightning.types import UserError
 
-LOST = (TimeoutError, ProcessExpired, BrokenProcessPool)
-"""What a call's future raises when its worker overran its time or died."""
+WORKER_FAILURES = (TimeoutError, ProcessExpired, BrokenProcessPool)
+"""What a call's future raises if its worker exceeded the time limit or died."""
 
 _served: Any = None
 
 
-class GuardedPool:
+class SandboxPool:
     """Worker processes that hold a copy of one object and run its methods.
 
-    The processes start at the first call. Where the system can fork, they come from one clean process that has imported the
-    object's module already, so that replacing a killed one takes milliseconds.
+    The processes start at the first call. Where the system can fork, they are forked from one clean process that has already
+    imported the object's module, so that replacing a killed worker takes milliseconds.
 
     Args:
         served: a picklable object; every worker gets a copy.
-        workers: how many processes, at least 1.
+        workers: number of processes, at least 1.
         memory_gib: address space that a worker may use beyond what it starts with, GiB.
     """
 
@@ -46,52 +46,52 @@ class GuardedPool:
         """Run `served.method(*args)` in a worker.
 
         Args:
-            method: its name.
-            args: picklable.
+            method: name of the method.
+            args: its arguments; picklable.
             seconds: time limit, counted from when a worker takes the call.
 
         Returns:
-            a future whose result() raises one of `LOST` where the worker was lost, or what the method raised.
+            a future whose result() raises one of `WORKER_FAILURES` if the worker was lost, or whatever the method raised.
         """
         if not self._checked:
             self._check()
-        if not self._pool.active:  # pebble gives up when an idle worker dies, of the system's lack of memory for one
+        if not self._pool.active:  # pebble gives up when an idle worker dies, for instance killed for lack of memory
             self._pool.stop()
             self._pool.join()
             self._pool = ProcessPool(**self._settings)
         return self._pool.schedule(_run, args=(method, seconds, *args), timeout=seconds)
 
     def _check(self) -> None:
-        """See once that a worker starts at all: one that cannot would look like one that was lost, for ever."""
+        """Check once that workers can start at all. Otherwise each call would look as if its worker had been lost."""
         try:
             self._pool.schedule(_ready).result()
-        except LOST as error:
+        except WORKER_FAILURES as error:
             raise UserError(
-                'worker processes do not start; a script that trains needs the guard `if __name__ == "__main__":`, for they '
-                "import it (the lines above say more)"
+                'worker processes do not start; a script that trains needs the guard `if __name__ == "__main__":`, because '
+                "they import it (the lines above say more)"
             ) from error
         self._checked = True
 
     def close(self) -> None:
-        """Stop all workers at once; calls that wait are cancelled."""
+        """Stop all workers immediately; waiting calls are cancelled."""
         self._pool.stop()
         self._pool.join()
 
 
 def _context(module: str) -> Any:
-    """Never fork the trainer itself: that copies torch's locks and CUDA's state."""
+    """Return a start method that never forks the trainer itself, which would copy torch's locks and CUDA's state."""
     if sys.platform == "win32":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
-    multiprocessing.forkserver.ensure_running()  # returns at once; the imports go on beside the caller
+    multiprocessing.forkserver.ensure_running()  # returns immediately; the imports run in parallel with the caller
     return context
 
 
 def _start(served: Any, memory_bytes: int) -> None:
     global _served
     _served = served
-    cage.enter(memory_bytes)
+    lock_down.lock_down(memory_bytes)
 
 
 def _ready() -> bool:
@@ -99,5 +99,5 @@ def _ready() -> bool:
 
 
 def _run(method: str, seconds: float, *args: Any) -> Any:
-    cage.limit_processor_seconds(seconds)
+    lock_down.limit_processor_seconds(seconds)
     return getattr(_served, method)(*args)

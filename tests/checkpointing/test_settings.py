@@ -1,0 +1,34 @@
+"""What a resumed run must keep: settings as text, by their dotted names."""
+
+from __future__ import annotations
+
+import pytest
+
+from rl_lightning.checkpointing.resume import refuse_other_settings, settings
+from rl_lightning.objective import GSPO, Clip, Objective
+from rl_lightning.policy import PolicyConfig
+from rl_lightning.scoring import WeightedReward
+from rl_lightning.types import UserError
+
+
+def test_another_surrogate_with_the_same_fields_is_another_run():
+    trained_with, now = (settings(objective=Objective(surrogate=kind())) for kind in (Clip, GSPO))
+    with pytest.raises(UserError, match=r"objective.surrogate.class_path was 'Clip' and is 'GSPO'"):
+        refuse_other_settings(trained_with, now)
+
+
+def test_a_surrogates_own_setting_is_part_of_the_run():
+    trained_with, now = (settings(objective=Objective(surrogate=Clip(epsilon=e))) for e in (0.2, 0.3))
+    with pytest.raises(UserError, match=r"objective.surrogate.epsilon was 0.2 and is 0.3"):
+        refuse_other_settings(trained_with, now)
+
+
+def test_settings_of_speed_and_memory_may_differ():
+    trained_with, now = (settings(policy=PolicyConfig(dtype=d), reward=WeightedReward()) for d in ("float32", "auto"))
+    refuse_other_settings(trained_with, now)
+
+
+def test_a_reward_is_known_by_its_class_and_attributes():
+    found = settings(reward=WeightedReward(format=0.2))
+    assert found["reward.class_path"] == "'WeightedReward'"
+    assert found["reward.format"] == "0.2"
