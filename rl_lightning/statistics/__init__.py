@@ -1,6 +1,9 @@
-"""How sure a figure is: shares, paired differences, several samples a problem, several runs. Pure functions of numbers.
+"""How certain a measured accuracy, paired difference or mean over runs is: 95% intervals, exact p-values, pass@k and maj@k.
 
-Every method here was chosen by simulation; docs/evaluation.md has the coverages, tests/statistics holds them.
+Pure functions of numbers. May import only numpy and scipy, and nothing else of this package. It has what scipy lacks:
+intervals of stratified suites, Tango's score interval, the studentised paired bootstrap, exact p-values with several samples per
+problem, pass@k. Every method was chosen by simulation: docs/evaluation.md has the coverages, and tests/statistics checks them, and
+compares with scipy where it has the same method.
 """
 
 from rl_lightning.statistics.bootstrap import bootstrap_interval

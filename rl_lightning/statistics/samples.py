@@ -1,4 +1,4 @@
-"""Figures of several samples a problem. The share that is right, mean@k, is a mean and needs no function."""
+"""pass@k and maj@k of several samples per problem. The share of right samples, mean@k, is a plain mean and needs no function."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from math import comb
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
-    """The chance that at least one of k samples is right, estimated without bias from more (arXiv 2107.03374).
+    """Estimate without bias the chance that at least one of k samples is right, from `samples` >= k of them (arXiv 2107.03374).
 
     Args:
-        samples: completions drawn of a problem; at least k.
-        right: how many of them are.
+        samples: completions drawn for a problem; at least k.
+        right: how many of them are right.
         k: at least 1.
 
     Raises:
@@ -24,19 +24,19 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def majority_at_k(answers: Sequence[str | None], exact: Sequence[float]) -> float:
-    """Whether the commonest answer is right; of answers equally common, the share that is.
+    """Score the most common answer of k samples: 1 if it is right, 0 if not, and on a tie the share of tied answers that is right.
 
     Args:
-        answers: (k,) extracted answers, None where there is none: that is no vote.
-        exact: (k,) 1.0 for a right one, else 0.0.
+        answers: (k,) extracted answers; None where a completion has none, which counts as no vote.
+        exact: (k,) 1.0 for a right answer, else 0.0.
 
     Returns:
-        in [0, 1]; 0 without any answer.
+        in [0, 1]; 0 if no sample has an answer.
     """
-    worth = dict(zip(answers, exact, strict=True))
+    exact_of = dict(zip(answers, exact, strict=True))
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
         return 0.0
     most = max(votes.values())
-    chosen = [worth[answer] for answer, count in votes.items() if count == most]
-    return sum(chosen) / len(chosen)
+    tied = [exact_of[answer] for answer, count in votes.items() if count == most]
+    return sum(tied) / len(tied)

@@ -1,6 +1,6 @@
-"""A 95% interval must hold the truth in 95 of 100 suites: counted over 2,000 simulated ones, and told in docs/evaluation.md.
+"""Coverage: 95% intervals must contain the true value in 95 of 100 suites; counted over 2,000 simulated ones for each scenario.
 
-`python -m tests.statistics.test_coverage` prints the table.
+`python -m tests.statistics.test_coverage` prints the table of docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def labels(sizes):
 
 
 def spread(sizes, values):
-    """One value a problem, from one a task."""
+    """One value per problem, from one per task."""
     return np.repeat(np.array(values, dtype=float), sizes)
 
 
@@ -112,13 +112,13 @@ WIDER = {
     "accuracy, 20 problems, 8 in 10 better": accuracy([20], [0.8], [0.0]),
     "accuracy, 2 opposite tasks of 50": accuracy([50] * 2, [0.97, 0.01], [0, 0.01]),
 }
-"""So few problems can turn out otherwise that chances come in steps: more than 95%, never less."""
+"""So few problems can change that results come in steps: coverage is more than 95%, never less."""
 
 SHORT = {
     "partial scores, 50 problems, 3 or 4 of them change": partial([50], 0.05, 0.02, 0),
     "partial scores, 20 problems, 3 change and 6 wobble": partial([20], 0.1, 0.05, 0.3),
 }
-"""What a suite has not shown, no interval can know: a rare jump among scores that else stand still. The docs say so."""
+"""No interval can know what the suite has not shown: a rare jump among scores that otherwise stay the same. The docs say so."""
 
 EVERY = HELD | WIDER | SHORT
 
@@ -146,7 +146,7 @@ def test_where_rare_jumps_decide_fewer_do(name):
     assert 0.8 <= coverage(name) < 0.94
 
 
-def test_the_docs_tell_these_figures():
+def test_the_docs_have_these_coverages():
     text = (ROOT / "docs" / "evaluation.md").read_text()
     told = {name: float(percent) for name, percent in re.findall(r"^\| (.*?) \| ([\d.]+)% \|", text, re.MULTILINE)}
     assert told.keys() == EVERY.keys()

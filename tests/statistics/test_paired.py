@@ -1,4 +1,4 @@
-"""Against values from the literature, brute force and scipy-free definitions."""
+"""Intervals, p-values, pass@k and maj@k against scipy, values from the literature, brute force and definitions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from math import comb, isclose
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from rl_lightning.statistics import (
     bootstrap_interval,
@@ -17,10 +18,15 @@ from rl_lightning.statistics import (
     share_interval,
     sign_flip_p,
 )
+from rl_lightning.statistics.intervals import Z
 
 
 def changes(better, worse, n):
     return np.array([1.0] * better + [-1.0] * worse + [0.0] * (n - better - worse))
+
+
+def test_the_normal_quantile_is_scipys():
+    assert stats.norm.ppf(0.975) == Z
 
 
 def test_wilsons_interval_of_one_in_ten():
@@ -28,6 +34,14 @@ def test_wilsons_interval_of_one_in_ten():
     low, high = share_interval(np.array([[1.0] + [0.0] * 9]), ["t"] * 10)
     assert isclose(low[0], 0.0179, abs_tol=1e-4)
     assert isclose(high[0], 0.4042, abs_tol=1e-4)
+
+
+@pytest.mark.parametrize("n", [2, 10, 50, 400])
+def test_with_one_task_of_right_and_wrong_the_share_has_scipys_wilson_interval(n):
+    for right in sorted({0, 1, n // 3, n - 1, n}):
+        low, high = share_interval(np.array([[1.0] * right + [0.0] * (n - right)]), ["t"] * n)
+        expected = stats.binomtest(right, n).proportion_ci(0.95, method="wilson")
+        assert (low[0], high[0]) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_all_right_is_not_certain():
@@ -108,6 +122,20 @@ def test_with_right_and_wrong_the_p_is_mcnemars_exact_one(better, worse):
     n, least = better + worse, min(better, worse)
     by_hand = min(1.0, 2 * sum(comb(n, i) for i in range(least + 1)) / 2**n)
     assert isclose(sign_flip_p([1] * better + [-1] * worse + [0] * 30), by_hand)
+
+
+@pytest.mark.parametrize(("better", "worse"), [(1, 0), (5, 1), (7, 7), (40, 22), (300, 251)])
+def test_with_right_and_wrong_the_p_is_that_of_scipys_binomial_test(better, worse):
+    expected = stats.binomtest(better, better + worse, 0.5).pvalue
+    assert sign_flip_p([1] * better + [-1] * worse + [0] * 30) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("differences", [[3, -1, 2, 0, 4], [1, 1, -2, 5, 3, -1, 2], [4, 4, 4, 4, -1, -3, 1, 2, -2]])
+def test_with_samples_the_p_is_that_of_scipys_permutation_test(differences):
+    test = stats.permutation_test(
+        [differences], np.sum, permutation_type="samples", n_resamples=np.inf, vectorized=True
+    )
+    assert sign_flip_p(differences) == pytest.approx(test.pvalue, rel=1e-9)
 
 
 @pytest.mark.parametrize("differences", [[3, -1, 2, 0, 4], [1, 1, -2], [4, 4, 4, 4, -1, -3]])

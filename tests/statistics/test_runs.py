@@ -1,18 +1,27 @@
-"""Student's interval over a few runs: quantiles as the tables have them, and as often right as it says."""
+"""Student's interval over a few runs: quantiles as in printed tables, the interval as scipy's t test has it, and its coverage."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from rl_lightning.statistics.runs import RunMean, mean_over_runs, t_quantile
+from rl_lightning.statistics.runs import RunMean, mean_over_runs, student_quantile
 
 
 @pytest.mark.parametrize(
     ("freedom", "quantile"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042)]
 )
 def test_quantiles_are_those_of_the_printed_tables(freedom, quantile):
-    assert t_quantile(freedom) == pytest.approx(quantile, abs=6e-4)
+    assert student_quantile(freedom) == pytest.approx(quantile, abs=6e-4)
+
+
+@pytest.mark.parametrize("runs", [2, 3, 5, 20])
+def test_the_interval_is_that_of_scipys_t_test(runs):
+    values = np.random.default_rng(runs).normal(0.2, 0.05, runs).tolist()
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = mean_over_runs(values, least=-10, most=10)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 def test_an_interval_worked_out_by_hand():
