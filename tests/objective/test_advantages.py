@@ -1,3 +1,5 @@
+"""Advantages worked out by hand, and what is true of them all."""
+
 from __future__ import annotations
 
 from itertools import pairwise
@@ -24,7 +26,7 @@ def test_advantages_are_worked_out_by_hand():
 
 @pytest.mark.parametrize("scale", ["group", "batch", "none"])
 @given(reward=st.floats(-1e3, 1e3, width=32), size=st.integers(2, 33))
-def test_equal_rewards_teach_nothing(scale, reward, size):
+def test_equal_rewards_have_no_advantage(scale, reward, size):
     rewards = torch.tensor([[reward] * size, [0.0, 1.0] + [0.5] * (size - 2)])
     assert (group_advantages(rewards, scale)[0] == 0).all()
 
@@ -61,35 +63,21 @@ def test_the_penalty_for_length_is_worked_out_by_hand():
     assert (overlong_penalty(lengths, 100, 0) == 0).all()
 
 
-def test_parts_scaled_each_by_itself_are_worked_out_by_hand():
+def test_components_scaled_each_by_itself_are_worked_out_by_hand():
     """One group right now and then, another that differs only by its format: with GRPO both get the same advantages."""
     right = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
     formed = torch.tensor([[1.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]])
-    parts, weights = torch.stack([right, formed], dim=-1), torch.tensor([1.0, 0.5])
-    by_part = [group_advantages(right), group_advantages(formed)]
-    expected = by_part[0] + 0.5 * by_part[1]
-    assert torch.allclose(decoupled_advantages(parts, weights), expected / (expected.std() + 1e-4))
+    components, weights = torch.stack([right, formed], dim=-1), torch.tensor([1.0, 0.5])
+    by_component = [group_advantages(right), group_advantages(formed)]
+    expected = by_component[0] + 0.5 * by_component[1]
+    assert torch.allclose(decoupled_advantages(components, weights), expected / (expected.std() + 1e-4))
     # a one in four, scaled, is the same whatever it is worth: half the weight is half the advantage
     assert torch.allclose(expected[1], 0.5 * group_advantages(right)[0])
-    assert torch.allclose(group_advantages(parts @ weights)[1], group_advantages(right)[0], atol=1e-3)
+    assert torch.allclose(group_advantages(components @ weights)[1], group_advantages(right)[0], atol=1e-3)
 
 
-def test_a_group_whose_every_part_is_the_same_is_dead_exactly():
-    parts = torch.tensor([[[0.1, 0.7]] * 3, [[1.0, 0.7], [0.0, 0.7], [0.0, 0.7]]], dtype=torch.float64)
-    advantages = decoupled_advantages(parts, torch.tensor([1.0, 0.1], dtype=torch.float64))
+def test_a_group_without_variance_in_any_component_has_advantages_of_exactly_zero():
+    components = torch.tensor([[[0.1, 0.7]] * 3, [[1.0, 0.7], [0.0, 0.7], [0.0, 0.7]]], dtype=torch.float64)
+    advantages = decoupled_advantages(components, torch.tensor([1.0, 0.1], dtype=torch.float64))
     assert (advantages[0] == 0).all()
     assert advantages[1].abs().min() > 0.1
-
-
-def test_parts_are_aggregated_as_trl_does():
-    """Its formula, on random rewards, to its own rounding; an optional test, for the peer is an extra."""
-    pytest.importorskip("trl", reason="needs the extra [bench]")
-    from trl.trainer.utils import nanstd
-
-    generator = torch.Generator().manual_seed(3)
-    parts = torch.rand(6, 4, 3, generator=generator)
-    weights = torch.tensor([1.0, 0.3, 0.1])
-    each = (parts - parts.mean(1, keepdim=True)) / (nanstd(parts, dim=1, keepdim=True) + 1e-4)
-    summed = (each * weights).sum(-1).flatten()
-    theirs = (summed - summed.mean()) / (nanstd(summed) + 1e-4)
-    assert torch.allclose(decoupled_advantages(parts, weights).flatten(), theirs, atol=1e-5)

@@ -8,17 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rl_lightning.objective import Objective, Tokens, policy_loss, token_weights
-from rl_lightning.objective.divergence import kl
+from rl_lightning.objective import CISPO, GSPO, SAPO, Clip, LossInputs, Objective, policy_loss, token_weights
+from rl_lightning.objective.kl import kl
 from rl_lightning.types import UserError
 
 MASK = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [1, 0, 0, 0]], dtype=torch.bool)
 ROWS = torch.arange(3)[:, None].expand_as(MASK)
-PLAIN = Objective(epsilon=0.2, epsilon_high=0.28)
+PLAIN = Objective(surrogate=Clip(epsilon=0.2, epsilon_high=0.28))
 
 
-def one_row(logps, old, advantages, weights, **more) -> Tokens:
-    return Tokens(logps, old, advantages, weights, torch.zeros(len(logps), dtype=torch.int64), **more)
+def one_row(logps, old, advantages, weights, **more) -> LossInputs:
+    return LossInputs(logps, old, advantages, weights, torch.zeros(len(logps), dtype=torch.int64), **more)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_truncated_rows_weigh_nothing():
 
 
 def test_the_clip_is_worked_out_by_hand():
-    """ratio 2 is clipped to 1.28 for a good token and not for a bad one; ratio 0.5 the other way round."""
+    """ratio 2 is clipped to 1.28 where the advantage is positive and not where it is negative; ratio 0.5 the other way round."""
     logps = torch.log(torch.tensor([2.0, 2.0, 0.5, 0.5])).requires_grad_()
     tokens = one_row(logps, torch.zeros(4), torch.tensor([1.0, -1.0, 1.0, -1.0]), torch.full((4,), 0.25))
     out = policy_loss(tokens, PLAIN)
@@ -53,28 +53,24 @@ def test_the_clip_is_worked_out_by_hand():
     assert (int(out.metrics["clipped_high"]), int(out.metrics["clipped_low"])) == (1, 1)
 
 
-def test_the_two_sided_clip_bounds_what_a_bad_token_counts():
+def test_the_two_sided_clip_bounds_the_ratio_of_a_token_with_negative_advantage():
     logps = torch.log(torch.tensor([9.0, 2.0])).requires_grad_()
     tokens = one_row(logps, torch.zeros(2), torch.tensor([-1.0, -1.0]), torch.ones(2))
-    out = policy_loss(tokens, replace(PLAIN, delta=4.0))
+    out = policy_loss(tokens, replace(PLAIN, surrogate=Clip(delta=4.0)))
     assert math.isclose(out.loss.item(), 4.0 + 2.0, rel_tol=1e-6)
     out.loss.backward()
     assert torch.allclose(logps.grad, torch.tensor([0.0, 2.0]))
 
 
 @pytest.mark.parametrize(
-    ("objective", "low", "high"),
-    [
-        (Objective(), 1, 1),
-        (Objective(delta=4.0), 1, 2),
-        (Objective(surrogate="cispo"), 0, 3),
-        (Objective(surrogate="sapo"), 0, 0),
-    ],
-    ids=["clip", "two-sided", "cispo", "sapo"],
+    ("surrogate", "low", "high"),
+    [(Clip(), 1, 1), (Clip(delta=4.0), 1, 2), (CISPO(), 0, 3), (SAPO(), 0, 0)],
+    ids=["clip", "two-sided", "CISPO", "SAPO"],
 )
-def test_what_was_cut_off_is_counted(objective, low, high):
+def test_tokens_that_were_clipped_are_counted(surrogate, low, high):
     ratios, advantages = torch.tensor([2.0, 2.0, 0.5, 0.5, 9.0]), torch.tensor([1.0, -1.0, 1.0, -1.0, -1.0])
-    found = policy_loss(one_row(ratios.log(), torch.zeros(5), advantages, torch.ones(5)), objective).metrics
+    tokens = one_row(ratios.log(), torch.zeros(5), advantages, torch.ones(5))
+    found = policy_loss(tokens, Objective(surrogate=surrogate)).metrics
     assert (int(found["clipped_low"]), int(found["clipped_high"])) == (low, high)
 
 
@@ -88,37 +84,42 @@ def test_kl_is_worked_out_by_hand_and_pulls_towards_the_base():
     assert logps.grad.item() > 0  # gradient descent makes the token less likely, as in the base
 
 
+def plain_term(o: Objective, ratio, advantage, logp):
+    """What the update raises of one token, by the papers."""
+    s, good = o.surrogate, advantage > 0
+    if isinstance(s, CISPO):
+        return min(float(ratio.detach()), 1 + s.epsilon_high) * advantage * logp
+    if isinstance(s, SAPO):
+        steep = s.positive if good else s.negative
+        return 4 / steep / (1 + torch.exp(-steep * (ratio - 1))) * advantage
+    free = ratio if s.delta is None or ratio < s.delta else torch.full_like(ratio, s.delta)
+    if good:
+        term = advantage * (free if ratio < 1 + s.epsilon_high else 1 + s.epsilon_high)
+    else:
+        term = advantage * (free if ratio > 1 - s.epsilon else 1 - s.epsilon)
+    return term + 0 * ratio  # a constant has a gradient too: none
+
+
 def plain_loss(o: Objective, logps, old, advantages, sampling, ref, mask=MASK, limit=10):
     """Completion by completion and token by token, as in the papers; shares nothing with the code under test."""
     rows, total = [], 0
     for n in range(len(mask)):
-        length, good = int(mask[n].sum()), advantages[n] > 0
+        length = int(mask[n].sum())
         mean = sum(logps[n, t] - old[n, t] for t in range(length)) / length
         terms = []
         for t in range(length):
-            ratio = torch.exp(mean if o.surrogate == "gspo" else logps[n, t] - old[n, t])
-            if o.surrogate == "cispo":
-                term = min(float(ratio), 1 + o.epsilon_high) * advantages[n] * logps[n, t]
-            elif o.surrogate == "sapo":
-                steep = o.sapo_positive if good else o.sapo_negative
-                term = 4 / steep / (1 + torch.exp(-steep * (ratio - 1))) * advantages[n]
-            else:
-                free = ratio if o.delta is None or ratio < o.delta else torch.full_like(ratio, o.delta)
-                if good:
-                    term = advantages[n] * (free if ratio < 1 + o.epsilon_high else 1 + o.epsilon_high)
-                else:
-                    term = advantages[n] * (free if ratio > 1 - o.epsilon else 1 - o.epsilon)
-                term = term + 0 * ratio  # a constant has a gradient too: none
+            ratio = torch.exp(mean if isinstance(o.surrogate, GSPO) else logps[n, t] - old[n, t])
+            term = plain_term(o, ratio, advantages[n], logps[n, t])
             d = ref[n, t] - logps[n, t]
             pull = {"k1": -d, "k2": d * d / 2, "k3": d.exp() - d - 1}[o.kl_estimator]
             if o.kl_unbiased_gradient:
                 pull = pull * torch.exp(logps[n, t] - old[n, t])
             apart = math.exp(float(old[n, t] - sampling[n, t]))
-            if o.sampler_correction == "none":
+            if o.importance_correction == "none":
                 apart = 1.0
-            elif o.sampler_correction == "truncated":
-                apart = min(apart, o.sampler_cap)
-            elif not 1 / o.sampler_cap <= apart <= o.sampler_cap:
+            elif o.importance_correction == "truncated":
+                apart = min(apart, o.importance_cap)
+            elif not 1 / o.importance_cap <= apart <= o.importance_cap:
                 apart = 0.0
             terms.append(apart * (o.beta * pull - term))
         rows.append(torch.stack(terms))
@@ -136,23 +137,23 @@ VARIANTS = {
         for loss in ("grpo", "dr_grpo", "dapo", "bnpo")
         for beta in (0.0, 0.05)
     },
-    "two-sided": Objective(delta=1.5),
-    "gspo": Objective(surrogate="gspo", loss_type="grpo"),
-    "gspo, two-sided": Objective(surrogate="gspo", loss_type="grpo", delta=1.3),
-    "cispo": Objective(surrogate="cispo"),
-    "sapo": Objective(surrogate="sapo", sapo_negative=1.4),
+    "two-sided": Objective(surrogate=Clip(delta=1.5)),
+    "GSPO": Objective(surrogate=GSPO(), loss_type="grpo"),
+    "GSPO, two-sided": Objective(surrogate=GSPO(delta=1.3), loss_type="grpo"),
+    "CISPO": Objective(surrogate=CISPO()),
+    "SAPO": Objective(surrogate=SAPO(negative=1.4)),
     "k1, unbiased": Objective(beta=0.1, kl_estimator="k1", kl_unbiased_gradient=True),
     "k2": Objective(beta=0.1, kl_estimator="k2"),
     "k3, unbiased": Objective(beta=0.1, kl_unbiased_gradient=True),
-    "truncated weights": Objective(sampler_correction="truncated", sampler_cap=1.2),
-    "masked weights": Objective(sampler_correction="masked", sampler_cap=1.2),
+    "truncated weights": Objective(importance_correction="truncated", importance_cap=1.2),
+    "masked weights": Objective(importance_correction="masked", importance_cap=1.2),
     "everything": Objective(
-        surrogate="gspo",
+        surrogate=GSPO(),
         loss_type="dr_grpo",
         beta=0.1,
         kl_estimator="k2",
-        sampler_correction="truncated",
-        sampler_cap=1.1,
+        importance_correction="truncated",
+        importance_cap=1.1,
     ),
 }
 
@@ -174,7 +175,7 @@ def test_losses_and_gradients_equal_a_plain_implementation(name):
     weights = token_weights(mask, objective.loss_type, 10).double()
     each = advantages[:, None].expand(60, 4)
     out = policy_loss(
-        Tokens(
+        LossInputs(
             ours[mask],
             old[mask],
             each[mask],
@@ -194,7 +195,7 @@ def test_losses_and_gradients_equal_a_plain_implementation(name):
     assert ours.grad[mask].abs().sum() > 0
 
 
-@pytest.mark.parametrize("surrogate", ["clip", "cispo", "sapo"])
+@pytest.mark.parametrize("surrogate", [Clip(), CISPO(), SAPO()], ids=lambda s: type(s).__name__)
 def test_at_the_first_update_the_gradient_is_the_policy_gradient(surrogate):
     """With old = new the gradient of a token is -weight x advantage, whatever the surrogate."""
     logps = torch.randn(5, requires_grad=True)
@@ -203,11 +204,11 @@ def test_at_the_first_update_the_gradient_is_the_policy_gradient(surrogate):
     assert torch.allclose(logps.grad, -weights * advantages)
 
 
-def test_gspo_shares_the_gradient_out_over_the_completion():
+def test_gspo_spreads_the_gradient_over_the_completion():
     logps = torch.randn(4, requires_grad=True)
     rows, weights = torch.tensor([7, 7, 7, 3]), torch.tensor([0.1, 0.2, 0.3, 0.5])
-    tokens = Tokens(logps, logps.detach(), torch.tensor([1.0, 1.0, 1.0, -2.0]), weights, rows)
-    policy_loss(tokens, Objective(surrogate="gspo")).loss.backward()
+    tokens = LossInputs(logps, logps.detach(), torch.tensor([1.0, 1.0, 1.0, -2.0]), weights, rows)
+    policy_loss(tokens, Objective(surrogate=GSPO())).loss.backward()
     assert torch.allclose(logps.grad, torch.tensor([-0.2, -0.2, -0.2, 1.0]))
 
 
@@ -243,22 +244,43 @@ def test_estimators_and_their_gradients_on_average(estimator):
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [
-        ({"delta": 1.2}, "above 1 \\+ epsilon_high, which is 1.28"),
-        ({"delta": 2.0, "surrogate": "cispo"}, "cispo does not clip from below"),
-        ({"delta": 2.0, "surrogate": "sapo"}, "sapo does not clip from below"),
         ({"baseline": "leave_one_out"}, "times G / \\(G - 1\\)"),
         ({"baseline": "batch"}, "no measure"),
         ({"beta": 0.1, "kl_estimator": "k1"}, "zero on average"),
         ({"beta": 0.1, "kl_estimator": "k2", "kl_unbiased_gradient": True}, "the true gradient by itself"),
         ({"overlong_buffer": 9, "reward_aggregation": "normalize_then_sum"}, "a whole reward's worth"),
-        ({"sampler_cap": 1.0}, "above 1"),
+        ({"importance_cap": 1.0}, "above 1"),
         ({"top_entropy": 0.0}, "above 0 and at most 1"),
-        ({"top_entropy": 0.2, "surrogate": "gspo"}, "reaches every token"),
+        ({"top_entropy": 0.2, "surrogate": GSPO()}, "reaches every token"),
         ({"reward_aggregation": "normalize_then_sum", "scale_advantages": "none"}, "its group's deviation"),
-        ({"sapo_positive": 0.0}, "above 0"),
     ],
     ids=str,
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(settings, reason):
     with pytest.raises(UserError, match=reason):
         Objective(**settings)
+
+
+@pytest.mark.parametrize(
+    ("surrogate", "settings", "reason"),
+    [
+        (Clip, {"epsilon": 0.0}, "surrogate.epsilon: .* above 0 and below 1"),
+        (Clip, {"epsilon": 1.0}, "surrogate.epsilon: .* above 0 and below 1"),
+        (Clip, {"epsilon_high": 0.0}, "surrogate.epsilon_high: .* above 0"),
+        (Clip, {"delta": 1.2}, "surrogate.delta: .* above 1 \\+ epsilon_high, which is 1.28"),
+        (GSPO, {"delta": 1.2}, "surrogate.delta: .* above 1 \\+ epsilon_high, which is 1.28"),
+        (CISPO, {"epsilon_high": 0.0}, "surrogate.epsilon_high: .* above 0"),
+        (SAPO, {"positive": 0.0}, "surrogate.positive: .* above 0"),
+        (SAPO, {"negative": -1.0}, "surrogate.negative: .* above 0"),
+    ],
+    ids=str,
+)
+def test_a_surrogates_settings_out_of_range_are_refused(surrogate, settings, reason):
+    with pytest.raises(UserError, match=reason):
+        surrogate(**settings)
+
+
+@pytest.mark.parametrize("surrogate", [CISPO, SAPO])
+def test_a_surrogate_that_does_not_clip_from_below_has_no_limit_to_set(surrogate):
+    with pytest.raises(TypeError, match="delta"):
+        surrogate(delta=2.0)
