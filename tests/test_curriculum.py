@@ -14,19 +14,18 @@ import pytest
 import torch
 
 from rl_lightning import data as data_room
-from rl_lightning.checkpoints import resolve_checkpoint
-from rl_lightning.cli import main
+from rl_lightning.checkpointing.checkpoints import resolve_checkpoint
+from rl_lightning.cli.main import main
 from rl_lightning.curriculum import Curriculum
-from rl_lightning.data import ReasoningGymDataModule
-from rl_lightning.groups import Groups
+from rl_lightning.data import PromptDataModule
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.environments.prompts import PromptTemplate
+from rl_lightning.environments.stream import PromptStream
 from rl_lightning.rollout import Sampling
 from rl_lightning.scoring import WeightedReward
-from rl_lightning.tasks.prompts import PromptTemplate
-from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec
-from rl_lightning.types import UserError
+from rl_lightning.types import RolloutBatch, UserError
 from tests.conftest import ROOT
-from tests.test_resume import same
-from tests.test_training import SUMS, run
+from tests.runs import SUMS, run, same
 
 DIGITS = {"min_digits": 1, "max_digits": 1}
 LEVELS = [{"min_terms": terms, "max_terms": terms} for terms in (2, 3, 4, 5)]
@@ -34,7 +33,7 @@ TASKS = {
     "chain_sum": TaskSpec(config=DIGITS, levels=LEVELS),
     "spell_backward": TaskSpec(weight=0.2, config={"max_word_len": 4}, levels=[{}]),
 }
-CLIMB = Curriculum(window=2, start=1, rehearsal=0.3, follow_progress=True)
+CURRICULUM = Curriculum(window=2, start=1, rehearsal=0.3, follow_progress=True)
 STEPS = 18
 PROMPTS_WITHOUT_A_CURRICULUM = "cf199d604069c980"
 """blake2b of the questions of slots 0 to 199 of seed 11, by the version before there were curricula."""
@@ -44,20 +43,19 @@ PROMPTS_WITHOUT_A_CURRICULUM = "cf199d604069c980"
 def learner():
     """What the tiny policy gets right in twelve tokens says little; so here levels 0 to 2 are easy, and level 3 is hard."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            Groups, "outcomes", lambda self: [(p, 1.0 if (p.level or 0) < 3 else 0.1) for p in self.batch.problems]
-        )
+        accuracies = property(lambda self: [(p, 1.0 if (p.level or 0) < 3 else 0.1) for p in self.prompts.problems])
+        patch.setattr(RolloutBatch, "accuracies", accuracies)
         yield
 
 
-def climb(root: Path, steps: int, **kwargs):
-    return run(root, steps, tasks=TASKS, curriculum=CLIMB, **kwargs)
+def train(root: Path, steps: int, **kwargs):
+    return run(root, steps, tasks=TASKS, curriculum=CURRICULUM, **kwargs)
 
 
 @pytest.fixture(scope="module")
 def whole(learner, tmp_path_factory):
-    root = tmp_path_factory.mktemp("climb") / "whole"
-    climb(root, STEPS)
+    root = tmp_path_factory.mktemp("curriculum") / "whole"
+    train(root, STEPS)
     return root
 
 
@@ -86,48 +84,48 @@ def test_the_level_follows_the_learner_as_many_steps_later_as_are_drawn_ahead(wh
 
 
 @pytest.mark.parametrize(("stop", "workers"), [(3, 1), (12, 0)])
-def test_a_stopped_run_climbs_the_same_way_to_the_last_bit(whole, tmp_path, workers, stop):
-    climb(tmp_path / "halves", stop, workers=workers)
-    climb(tmp_path / "halves", STEPS, workers=workers, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
+def test_a_stopped_run_has_the_same_levels_to_the_last_bit(whole, tmp_path, workers, stop):
+    train(tmp_path / "halves", stop, workers=workers)
+    train(tmp_path / "halves", STEPS, workers=workers, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
     same(tmp_path / "halves", whole, STEPS)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_with_groups_replaced_it_is_still_the_same(tmp_path, workers):
-    """Further prompts have the levels that were decided last, and leave the plan of the stream alone."""
+    """Extra prompts have the levels that were decided last, and leave the schedule of the stream alone."""
     model = {"sampling": Sampling(4, 12, max_resample=2), "reward": WeightedReward(format=0.0), "workers": workers}
-    _, _, data = climb(tmp_path / "whole", 10, **model)
-    assert data.further_cursor > 0
-    assert data.course.levels["chain_sum"] > CLIMB.start
-    climb(tmp_path / "halves", 4, **model)
-    climb(tmp_path / "halves", 10, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")), **model)
+    _, _, data = train(tmp_path / "whole", 10, **model)
+    assert data.extra_cursor > 0
+    assert data.scheduler.levels["chain_sum"] > CURRICULUM.start
+    train(tmp_path / "halves", 4, **model)
+    train(tmp_path / "halves", 10, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")), **model)
     same(tmp_path / "halves", tmp_path / "whole", 10)
 
 
-def test_a_run_goes_on_by_its_own_ladder_where_this_machine_would_use_another(whole, tmp_path, monkeypatch, caplog):
+def test_a_run_goes_on_by_its_own_levels_where_this_machine_would_use_others(whole, tmp_path, monkeypatch, caplog):
     """For instance because a level is too slow while something else runs."""
-    climb(tmp_path / "halves", 8)
+    train(tmp_path / "halves", 8)
     good = data_room.usable
-    monkeypatch.setattr(data_room, "usable", lambda rungs: good(rungs)[:1])  # too few for `start`, too
-    climb(tmp_path / "halves", STEPS, workers=1, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
-    assert "going on with the checkpoint's" in caplog.text
+    monkeypatch.setattr(data_room, "usable", lambda checks: good(checks)[:1])  # too few for `start`, too
+    train(tmp_path / "halves", STEPS, workers=1, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))
+    assert "continuing with the checkpoint's" in caplog.text
     same(tmp_path / "halves", whole, STEPS)
 
 
 def test_what_was_learnt_is_kept_with_and_without_a_curriculum(whole, tmp_path):
-    state = torch.load(whole / f"checkpoint-{STEPS}" / "trainer.ckpt", weights_only=True)["ReasoningGymDataModule"]
+    state = torch.load(whole / f"checkpoint-{STEPS}" / "trainer.ckpt", weights_only=True)["PromptDataModule"]
     rows = pd.read_parquet(whole / "rollouts").drop_duplicates(["step", "group"])
     sums = rows[rows.task == "chain_sum"]
     assert {(task, level): groups for task, level, groups, *_ in state["record"]} == {
         ("spell_backward", None): len(rows) - len(sums),
         **{("chain_sum", level): number for level, number in sums.level.value_counts().items()},
     }
-    assert len(state["course"]["plan"]) <= 6  # what is behind is forgotten
+    assert len(state["scheduler"]["schedule"]) <= 6  # what is behind is forgotten
     run(tmp_path / "plain", 2)
     plain = torch.load(tmp_path / "plain" / "checkpoint-2" / "trainer.ckpt", weights_only=True)
-    assert plain["ReasoningGymDataModule"] == {
+    assert plain["PromptDataModule"] == {
         "cursor": 4,
-        "further_cursor": 0,
+        "extra_cursor": 0,
         "seed": 0,
         "record": [["chain_sum", None, 4, 1.0, 1.0]],
     }
@@ -138,7 +136,7 @@ def test_the_evaluation_has_all_levels_and_validate_asks_the_same(whole, tmp_pat
     results = [json.loads((whole / "eval_results" / f"eval_step_{step}.json").read_text()) for step in (0, STEPS)]
     assert results[0]["suite"] == results[1]["suite"]
     found = {
-        name: figures["n"] for name, figures in results[1]["levels"]["chain_sum"].items() if name.startswith("level")
+        name: metrics["n"] for name, metrics in results[1]["levels"]["chain_sum"].items() if name.startswith("level")
     }
     assert found == {"level 0": 2, "level 1": 1, "level 2": 1, "level 3": 1}
     assert next(iter(results[1]["levels"]["chain_sum"])) == "level 0"
@@ -174,7 +172,7 @@ def test_a_level_of_the_users_that_the_task_refuses_is_a_mistake(tmp_path):
         run(tmp_path, 1, tasks=tasks, curriculum=Curriculum(), evaluate=False)
 
 
-def test_the_page_shows_the_climb(whole, tmp_path):
+def test_the_page_shows_the_levels(whole, tmp_path):
     assert main(["report", str(whole), "--out", str(tmp_path / "page.html")]) == 0
     text = (tmp_path / "page.html").read_text()
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
@@ -185,16 +183,16 @@ def test_the_page_shows_the_climb(whole, tmp_path):
 
 
 def test_without_a_curriculum_the_prompts_are_what_they_were(datasets, policy):
-    stream = PromptStream(TaskMixture(datasets), PromptTemplate(policy.tokenizer, ""), seed=11)
+    stream = PromptStream(EnvironmentMixture(datasets), PromptTemplate(policy.tokenizer, ""), seed=11)
     questions = [stream[slot].problem.question for slot in range(200)]
     assert hashlib.blake2b("\n".join(questions).encode(), digest_size=8).hexdigest() == PROMPTS_WITHOUT_A_CURRICULUM
-    data = ReasoningGymDataModule(TASKS)
+    data = PromptDataModule(TASKS)
     assert "curriculum" not in data.settings()
-    assert data.course is None
+    assert data.scheduler is None
 
 
 def test_another_curriculum_is_another_run(tmp_path):
-    climb(tmp_path, 2, evaluate=False)
+    train(tmp_path, 2, evaluate=False)
     with pytest.raises(UserError, match="data.curriculum.low was 0.3 and is 0.2"):
         run(
             tmp_path,
@@ -206,7 +204,7 @@ def test_another_curriculum_is_another_run(tmp_path):
         )
 
 
-def test_what_cannot_be_climbed_is_named(tmp_path, caplog):
+def test_levels_that_cannot_be_used_are_named(tmp_path, caplog):
     run(tmp_path, 1, tasks=SUMS | {"spell_backward": TASKS["spell_backward"]}, curriculum=Curriculum(), evaluate=False)
     trying, *lines = [record.getMessage() for record in caplog.records if "levels" in record.getMessage()]
     assert trying == "data.curriculum: trying 12 levels, each for 10 s at most"

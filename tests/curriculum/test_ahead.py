@@ -8,27 +8,27 @@ from itertools import pairwise
 import pytest
 
 from rl_lightning.curriculum import Curriculum
-from rl_lightning.data import ReasoningGymDataModule
-from rl_lightning.tasks.stream import TaskSpec
+from rl_lightning.data import PromptDataModule
+from rl_lightning.environments.mixture import TaskSpec
 from rl_lightning.types import Problem
-from tests.tasks.test_stream import Words
+from tests.environments.test_stream import Words
 
-LADDER = [{"min_terms": n, "max_terms": n, "max_digits": 2} for n in range(2, 8)]
-CLIMB = Curriculum(window=2, start=2, rehearsal=0.2, follow_progress=True)
+LEVELS = [{"min_terms": n, "max_terms": n, "max_digits": 2} for n in range(2, 8)]
+FOLLOWING = Curriculum(window=2, start=2, rehearsal=0.2, follow_progress=True)
 STEPS = 24
 
 
-def made(workers: int) -> ReasoningGymDataModule:
+def made(workers: int) -> PromptDataModule:
     """A data module as `setup` leaves it, but for the trials of the levels."""
     tasks = {"chain_sum": TaskSpec(), "products": TaskSpec(weight=0.3)}
-    data = ReasoningGymDataModule(tasks, prompts_per_step=2, num_workers=workers, eval_num_samples=6, curriculum=CLIMB)
+    data = PromptDataModule(tasks, prompts_per_step=2, num_workers=workers, eval_num_samples=6, curriculum=FOLLOWING)
     data.template = Words()
-    data.mixture.climb({"chain_sum": LADDER})
+    data.mixture.set_levels({"chain_sum": LEVELS})
     data._prepare(fitting=False)
     return data
 
 
-def steps(data: ReasoningGymDataModule, number: int) -> tuple[list[tuple[Problem, ...]], list[dict]]:
+def steps(data: PromptDataModule, number: int) -> tuple[list[tuple[Problem, ...]], list[dict]]:
     """The problems of some steps, and the state after each. As Lightning does it: the next batch is there before a step begins."""
     batches = iter(data.train_dataloader())
     asked, states, ready = [], [], next(batches)
@@ -49,7 +49,7 @@ def uninterrupted():
 
 
 def test_the_learner_goes_up_and_down(uninterrupted):
-    levels = [state["course"]["levels"]["chain_sum"] for state in uninterrupted[1]]
+    levels = [state["scheduler"]["levels"]["chain_sum"] for state in uninterrupted[1]]
     moves = [after - before for before, after in pairwise(levels)]
     assert {-1, 1} <= set(moves) <= {-1, 0, 1}
 
@@ -70,7 +70,7 @@ def test_problems_know_their_level(uninterrupted):
     mixture = made(workers=0).mixture
     for problem in [problem for batch in uninterrupted[0] for problem in batch]:
         if problem.task == "chain_sum":
-            assert problem.entry["metadata"]["num_terms"] == problem.level + 2
-            assert mixture.scores([(problem, problem.entry["answer"])]) == [1.0]
+            assert problem.payload["metadata"]["num_terms"] == problem.level + 2
+            assert mixture.verify_all([(problem, problem.payload["answer"])]) == [1.0]
         else:
             assert problem == replace(problem, level=None)

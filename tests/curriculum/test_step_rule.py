@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rl_lightning.curriculum.config import Curriculum
-from rl_lightning.curriculum.movement import GIVEN_SHARE, moved, progress_weights
+from rl_lightning.curriculum.step_rule import GUARANTEED_SHARE, next_level, progress_weights
 from rl_lightning.types import UserError
 
 FOUR = Curriculum(low=0.25, high=0.75, window=4)
@@ -25,19 +25,19 @@ FOUR = Curriculum(low=0.25, high=0.75, window=4)
     ],
 )
 def test_a_level_moves_when_success_leaves_the_band(successes, after):
-    assert moved(2, 5, successes, FOUR) == after
+    assert next_level(2, 5, successes, FOUR) == after
 
 
-def test_the_ends_of_the_ladder_hold():
-    assert moved(5, 5, [1] * 4, FOUR) == 5
-    assert moved(0, 5, [0] * 4, FOUR) == 0
+def test_the_lowest_and_the_highest_level_hold():
+    assert next_level(5, 5, [1] * 4, FOUR) == 5
+    assert next_level(0, 5, [0] * 4, FOUR) == 0
 
 
 def test_weights_follow_what_moves_and_leave_everybody_half_of_its_share():
     weights = progress_weights({"a": 2.0, "b": 1.0, "c": 1.0}, {"a": 0.1, "b": 0.4})
     # moving: a 0.2, b 0.4 of 0.6
     assert weights == pytest.approx({"a": 0.25 + 0.5 / 3, "b": 0.125 + 1 / 3, "c": 0.125})
-    assert min(weights["c"] / 0.25, weights["a"] / 0.5) >= GIVEN_SHARE
+    assert min(weights["c"] / 0.25, weights["a"] / 0.5) >= GUARANTEED_SHARE
 
 
 def test_where_nothing_moves_the_given_weights_hold():
