@@ -1,0 +1,106 @@
+"""The base class of a task: problems by number, a verifier for their answers, and optional difficulty levels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rl_lightning.types import Problem, UserError
+
+Config = dict[str, Any]
+"""An environment's settings by name."""
+
+
+class GenerationFailed(Exception):
+    """A problem could not be generated.
+
+    Attributes:
+        reason: name in the metrics, "raised" or "too_slow".
+        detail: description for messages.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+class Environment(ABC):
+    """A task. Subclass it, implement `problem` and `verify`, and pass it as `TaskSpec(environment=…)`; the rest has defaults.
+
+    An environment is copied into worker processes, so it must be picklable. It needs many different questions: the evaluation
+    holds out `data.eval_num_samples` of them, which are never trained on.
+
+    Attributes:
+        config: its settings, to be set in the constructor: they are saved with the run, and a resumed run with others is refused. A
+            difficulty level changes some of them.
+    """
+
+    config: Config = {}  # noqa: RUF012, it is never modified
+
+    @abstractmethod
+    def problem(self, seed: int) -> Problem:
+        """The problem of a seed. It must be a pure function of the seed; the mixture fills in task, index and level.
+
+        Seeds come consecutively, and training and evaluation have separate ranges: to draw from a list of questions, choose by
+        `random.Random(seed)` instead of taking them in their order.
+
+        Args:
+            seed: in [0, 2^32).
+
+        Raises:
+            GenerationFailed: there is no problem for this seed; another seed takes its place.
+        """
+        ...
+
+    @abstractmethod
+    def verify(self, problem: Problem, answer: str) -> float:
+        """Score an answer, in [0, 1]; 1 is fully right, values outside are clamped, and NaN is 0.
+
+        Runs in a sandboxed worker: `model.score_seconds` long at most, without network, new processes, files to write, environment
+        variables or the working directory (docs/scoring.md). It may raise any exception: then the answer scores 0.
+
+        Args:
+            problem: a problem that `problem` returned.
+            answer: the text between the completion's answer tags.
+        """
+        ...
+
+    def refuse(self, problem: Problem, answer: str) -> str | None:
+        """Why no right answer can look like this one, as a name in snake_case, or None. Runs in the trainer's process, so it must
+        take time linear in the answer's length, raise no exception and evaluate no text."""
+        return None
+
+    def levels(self, own: Sequence[Config]) -> list[Config]:
+        """The complete settings of each difficulty level, the easiest first; empty for an environment without levels.
+
+        Args:
+            own: the user's levels, each with the settings that it changes; empty for the environment's own levels.
+        """
+        return [{**self.config, **level} for level in own]
+
+    def at_level(self, config: Mapping[str, Any]) -> Environment:
+        """The same environment with the settings of one of its `levels`.
+
+        Raises:
+            UserError: the environment refuses these settings.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no levels")
+
+    def check_settings(self, settings: Mapping[str, Any], where: str) -> None:
+        """Raise an error for settings that the environment does not have: by default, those that `config` lacks.
+
+        Args:
+            settings: the settings to check.
+            where: their place in a config, such as "datasets.chain_sum.levels[0]".
+
+        Raises:
+            UserError: names the unknown setting, and the settings that exist.
+        """
+        for key in settings:
+            if key not in self.config:
+                raise UserError(f"{where}.{key}: no such setting; allowed: {', '.join(self.config) or 'none'}")
+
+    def describe(self) -> str:
+        """A description, for `python -m rl_lightning tasks NAME`."""
+        return type(self).__doc__ or type(self).__name__

@@ -1,0 +1,121 @@
+"""A weighted mixture of environments, each with its difficulty levels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rl_lightning.curriculum.schedule import draw_task
+from rl_lightning.environments.environment import Config, Environment
+from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
+from rl_lightning.types import Problem, UserError
+
+
+@dataclass
+class TaskSpec:
+    """One task of the mixture."""
+
+    weight: float = 1.0
+    """Share of the problems, relative to the other tasks' weights; above 0."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    """reasoning-gym's configuration of the task; `python -m rl_lightning tasks NAME` prints the keys and their defaults."""
+
+    levels: list[dict[str, Any]] = field(default_factory=list)
+    """With `data.curriculum`: the task's difficulty levels, the easiest first, each with the config keys that it changes in
+    `config`.
+    Empty: those of reasoning-gym's curriculum, which `python -m rl_lightning tasks NAME --levels` prints."""
+
+    environment: Environment | None = None
+    """Your own environment, instead of the reasoning-gym task of this name; it has its own settings."""
+
+
+class EnvironmentMixture:
+    """Several environments with weights.
+
+    Args:
+        datasets: task name to its TaskSpec.
+
+    Attributes:
+        tasks: task name to its environment.
+        weights: task name to its weight.
+        own_levels: task name to the levels in the user's config, usable or not.
+        levels_of: task name to the complete settings of its usable levels, the easiest first; see `set_levels`.
+
+    Raises:
+        UserError: no task, a weight that is not positive, a level with a setting that the task does not have, a config for the
+            user's own environment, or settings that an environment refuses.
+    """
+
+    def __init__(self, datasets: Mapping[str, TaskSpec]) -> None:
+        if not datasets:
+            raise UserError("datasets: empty; name at least one task, e.g. {chain_sum: {weight: 1}}")
+        self.tasks = {name: _environment(name, spec) for name, spec in datasets.items()}
+        self.weights = {name: spec.weight for name, spec in datasets.items()}
+        for name, weight in self.weights.items():
+            if not weight > 0:
+                raise UserError(f"datasets.{name}.weight: {weight} is not positive; leave the task out instead")
+        self.own_levels = {name: list(spec.levels) for name, spec in datasets.items()}
+        for name, levels in self.own_levels.items():
+            for number, level in enumerate(levels):
+                self.tasks[name].check_settings(level, f"datasets.{name}.levels[{number}]")
+        self.levels_of: dict[str, tuple[Config, ...]] = {}
+        self._at_level: dict[tuple[str, int], Environment] = {}
+
+    def set_levels(self, levels_of: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        """Set the levels of the tasks: task name to the complete settings of its levels, the easiest first."""
+        self.levels_of = {name: tuple(dict(level) for level in levels) for name, levels in levels_of.items() if levels}
+        # All are created here: if one were created when its first answer is verified, that would count as the verifier's time.
+        self._at_level = {
+            (name, number): self.tasks[name].at_level(level)
+            for name, levels in self.levels_of.items()
+            for number, level in enumerate(levels)
+        }
+
+    def at(self, task: str, level: int | None) -> Environment:
+        """The task at one of its levels; None for its own config."""
+        return self.tasks[task] if level is None else self._at_level[task, level]
+
+    def draw(self, seed: int, slot: int) -> str:
+        """The task of a slot, a pure function of (seed, slot)."""
+        return draw_task(self.weights, seed, slot)
+
+    def problem(self, task: str, item_seed: int, index: int, level: int | None = None) -> Problem:
+        """The task's problem of an item seed; see `Environment.problem`.
+
+        Args:
+            task: the task's name.
+            item_seed: the seed, in [0, 2^32).
+            index: the number that the problem gets in its stream.
+            level: the difficulty level, 0 the easiest; None for the task's own config.
+
+        Raises:
+            GenerationFailed: there is no problem for this seed.
+        """
+        return replace(self.at(task, level).problem(item_seed), task=task, index=index, level=level)
+
+    def refuse(self, problem: Problem, answer: str) -> str | None:
+        """Why the problem's verifier must not see this answer, or None; see `Environment.refuse`."""
+        return self.at(problem.task, problem.level).refuse(problem, answer)
+
+    def verify_all(self, answered: Sequence[tuple[Problem, str]]) -> list[float | str]:
+        """The score of each (problem, answer) pair; where the verifier raises an exception, "raised_" and its name."""
+        return [self._verify(problem, answer) for problem, answer in answered]
+
+    def _verify(self, problem: Problem, answer: str) -> float | str:
+        try:
+            return float(self.at(problem.task, problem.level).verify(problem, answer))
+        except BaseException as error:  # verifiers raise SystemExit, RecursionError and others on a model's text
+            return f"raised_{type(error).__name__}"
+
+
+def _environment(name: str, spec: TaskSpec) -> Environment:
+    if spec.environment is None:
+        return ReasoningGymTask(name, spec.config)
+    if spec.config:
+        raise UserError(
+            f"datasets.{name}.config: is only for reasoning-gym's tasks; your own environment has its own settings "
+            "(environment.init_args)"
+        )
+    return spec.environment

@@ -1,0 +1,97 @@
+"""The texts of `python -m rl_lightning tasks`: the list of tasks, a task's settings and problems, and its levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from rl_lightning.environments.levels import LevelCheck, check_levels, usable
+from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
+from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask, category, config_defaults, task_names
+
+
+def catalogue() -> str:
+    """All tasks by category, one line each."""
+    lines: list[str] = []
+    by_category: dict[str, list[str]] = {}
+    for name in task_names():
+        by_category.setdefault(category(name), []).append(name)
+    for title, names in sorted(by_category.items()):
+        lines += ["", title]
+        for name in names:
+            lines.append(f"  {name:26} {DESCRIPTIONS[name]}")
+    return "\n".join(lines[1:])
+
+
+def describe(name: str) -> str:
+    """One task: its description, its settings with their defaults, and two problems with their answers.
+
+    Raises:
+        UserError: the task does not exist.
+    """
+    task = ReasoningGymTask(name, {})
+    parts = [task.describe()]
+    settings = yaml.safe_dump(
+        {name: {"weight": 1.0, "config": _tuples_to_lists(config_defaults(name))}}, sort_keys=False
+    )
+    parts.append("Settings, with their defaults:\n\n" + _indent("datasets:\n" + _indent(settings)))
+    for number in range(2):
+        problem = task.problem(number)
+        parts.append(f"Problem {number + 1}:\n\n{_indent(problem.question.strip())}\n\nAnswer: {problem.expected}")
+    return "\n\n".join(parts)
+
+
+def describe_levels(name: str, seconds: float = 60.0) -> str:
+    """One task's levels by reasoning-gym's curriculum: what each level changes, with a problem and its answer; and which levels
+    are not usable, and why.
+
+    Args:
+        name: the task.
+        seconds: time limit of checking a level, as `data.problem_seconds`.
+
+    Raises:
+        UserError: the task does not exist.
+    """
+    task = ReasoningGymTask(name, {})
+    checks = check_levels({name: task}, {name: task.levels([])}, seconds, workers=2)[name]
+    parts = [task.describe()]
+    if not usable(checks):
+        parts.append(
+            "With a curriculum the task stays at its config: reasoning-gym has fewer than two usable levels of it."
+        )
+    previous, number = config_defaults(name), 0
+    for check in checks:
+        if check.wrong is None:
+            parts.append(_describe_level(number, check, previous))
+            previous, number = {**previous, **check.config}, number + 1
+        else:
+            parts.append(f"Left out: level {check.number} of reasoning-gym's curriculum: {check.wrong}")
+    return "\n\n".join(parts)
+
+
+def _describe_level(number: int, check: LevelCheck, previous: dict[str, Any]) -> str:
+    """A level, as the difference to the config of the previous one."""
+    changes = [
+        f"{key}: {_format(value)}" if number == 0 else f"{key}: {_format(previous.get(key))} -> {_format(value)}"
+        for key, value in check.config.items()
+        if number == 0 or value != previous.get(key)
+    ]
+    assert check.problem is not None  # the level is usable
+    problem = f"{_indent(check.problem.question.strip())}\n\n  Answer: {check.problem.expected}"
+    return f"Level {number}: {', '.join(changes)}\n\n{problem}"
+
+
+def _format(value: object) -> str:
+    return str(_tuples_to_lists(value))
+
+
+def _tuples_to_lists(value: object) -> object:
+    """The value with lists in place of tuples and sets, for YAML."""
+    if isinstance(value, dict):
+        return {str(k): _tuples_to_lists(v) for k, v in value.items()}
+    return [_tuples_to_lists(v) for v in value] if isinstance(value, (list, tuple, set)) else value
+
+
+def _indent(text: str) -> str:
+    return "\n".join("  " + line for line in text.rstrip().splitlines())

@@ -1,0 +1,211 @@
+"""reasoning-gym's tasks as environments: a problem from a seed, and a score for an answer.
+
+reasoning-gym generates item i of a dataset from Random(seed + i), so neighbouring seeds share nearly all their items. Here an
+item has one number, its item seed, and the ranges of item seeds for training, evaluation and supervised training of the tiny
+policy are disjoint (see `stream`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import reasoning_gym
+from reasoning_gym.factory import DATASETS
+
+from rl_lightning.environments.environment import Config, Environment, GenerationFailed
+from rl_lightning.environments.reasoning_gym.answer_checks import refuse_answer
+from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
+from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
+from rl_lightning.types import Problem, UserError
+
+ITEM_SEEDS = 2**32
+"""Number of item seeds. numpy, which pool_matrix seeds, accepts no larger seeds."""
+
+_DRAWN_AT_CREATION = frozenset({"acre", "gsm_symbolic", "list_functions"})
+"""Tasks that use their seed when the dataset is created, so each item needs a new dataset."""
+
+_GLOBALLY_RANDOM = frozenset({"list_functions", "pool_matrix"})
+"""Tasks that use Python's global random generator, or seed numpy's."""
+
+_HASH_ORDERED = frozenset(
+    {"isomorphic_strings", "knight_swap", "list_functions", "polynomial_multiplication", "ransom_note", "word_ladder"}
+)
+"""Tasks whose problems depend on the order of a set of strings, which differs between processes (Python's hash randomisation)."""
+
+_OWNED_KEYS = frozenset({"seed", "size"})
+"""Config keys that the stream sets."""
+
+
+def task_names() -> list[str]:
+    """All 105 task names, sorted, without reasoning-gym's `composite` (here a mixture is made with `datasets`)."""
+    return sorted(set(DATASETS) - {"composite"})
+
+
+def config_defaults(task: str) -> dict[str, Any]:
+    """The task's configuration keys with reasoning-gym's defaults, without seed and size, which the stream sets."""
+    fields = dataclasses.asdict(DATASETS[task][1]())
+    return {key: value for key, value in fields.items() if key not in _OWNED_KEYS}
+
+
+def category(task: str) -> str:
+    """reasoning-gym's category of the task, such as "arithmetic"."""
+    return DATASETS[task][0].__module__.split(".")[1]
+
+
+class ReasoningGymTask(Environment):
+    """A configured reasoning-gym task.
+
+    Args:
+        name: one of `task_names()`.
+        config: reasoning-gym's configuration for the task, without seed and size.
+
+    Raises:
+        UserError: an unknown name or key, a value that the task refuses, or a task whose problems would differ between processes
+            because of Python's hash randomisation.
+    """
+
+    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
+        _check_name(name)
+        check_keys(name, config, f"datasets.{name}.config")
+        self.name, self.config = name, dict(config)
+        self._dataset = self._create(seed=0)
+
+    def _create(self, seed: int) -> Any:
+        try:
+            # acre splits its items into 60/20/20 per cent, so ten is the smallest size that has all three kinds.
+            return reasoning_gym.create_dataset(self.name, seed=seed, size=10, **self.config)
+        except (AssertionError, TypeError, ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"datasets.{self.name}.config: {self.config} refused by the task: {error}") from error
+
+    def at_level(self, config: Mapping[str, Any]) -> ReasoningGymTask:
+        """The same task with another config, whose keys have been checked.
+
+        Raises:
+            UserError: the task refuses the config.
+        """
+        # Without the checks of __init__: a worker has the right hash seed, but not the environment variable that they read.
+        other = object.__new__(ReasoningGymTask)
+        other.name, other.config = self.name, dict(config)
+        other._dataset = other._create(seed=0)
+        return other
+
+    def __reduce__(self) -> tuple[type[ReasoningGymTask], tuple[str, dict[str, Any]]]:
+        return ReasoningGymTask, (
+            self.name,
+            self.config,
+        )  # some datasets cannot be pickled, so a worker creates its own
+
+    def problem(self, seed: int) -> Problem:
+        """The problem of a seed, a pure function of it.
+
+        Args:
+            seed: in [0, ITEM_SEEDS).
+
+        Raises:
+            GenerationFailed: the task's generator failed at this seed.
+        """
+        with _global_random_state(seed) if self.name in _GLOBALLY_RANDOM else nullcontext():
+            try:
+                entry = self._generate(seed)
+            except Exception as error:
+                raise GenerationFailed("raised", f"{type(error).__name__}: {error}") from error
+        answer = entry.get("answer")
+        expected = None if answer is None else str(answer)
+        return Problem(entry["question"], expected, payload=entry, difficulty=_difficulty(entry), task=self.name)
+
+    def _generate(self, item_seed: int) -> dict[str, Any]:
+        if self.name in _DRAWN_AT_CREATION:
+            return self._create(item_seed)[item_seed % 10]
+        self._dataset.seed = self._dataset.config.seed = item_seed
+        return self._dataset[0]
+
+    def verify(self, problem: Problem, answer: str) -> float:
+        """reasoning-gym's own score of `answer`, with this task's configuration; it may raise any exception."""
+        return float(self._dataset.score_answer(answer, problem.payload))
+
+    def refuse(self, problem: Problem, answer: str) -> str | None:
+        """Why reasoning-gym's verifier must not receive the answer, or None; see `refuse_answer`."""
+        return refuse_answer(self.name, answer, problem.payload)
+
+    def levels(self, own: Sequence[Config]) -> list[Config]:
+        """The user's levels, which override keys of the config. Without any, the levels of reasoning-gym's curriculum, whose keys
+        the config overrides."""
+        if own:
+            return super().levels(own)
+        return [{**level, **self.config} for level in curriculum_levels(self.name)]
+
+    def check_settings(self, settings: Mapping[str, Any], where: str) -> None:
+        """Raise an error for keys that the task does not have; see `check_keys`."""
+        check_keys(self.name, settings, where)
+
+    def describe(self) -> str:
+        """The task's name, category and one-line description."""
+        return f"{self.name} ({category(self.name)}): {DESCRIPTIONS[self.name]}"
+
+
+def _difficulty(entry: Mapping[str, Any]) -> dict[str, int]:
+    """The difficulty features that reasoning-gym names under `difficulty`, with this problem's values if these are whole
+    numbers."""
+    metadata = entry.get("metadata") or {}
+    difficulty = metadata.get("difficulty")
+    if not isinstance(difficulty, dict):
+        return {}
+    values = {feature: metadata.get(feature, default) for feature, default in difficulty.items()}
+    return {feature: value for feature, value in values.items() if type(value) is int}
+
+
+def _check_name(name: str) -> None:
+    where = f"datasets.{name}"
+    if name not in task_names():
+        hint = _nearest(name, task_names())
+        raise UserError(f"{where}: no such task; {hint}`python -m rl_lightning tasks` lists all {len(task_names())}")
+    if name in _HASH_ORDERED and os.environ.get("PYTHONHASHSEED") != "0":
+        raise UserError(
+            f"{where}: its problems depend on Python's hash seed; set PYTHONHASHSEED=0 before Python starts "
+            "(`python -m rl_lightning` does)"
+        )
+
+
+def check_keys(name: str, config: Mapping[str, Any], place: str) -> None:
+    """Raise an error for config keys that the task does not have.
+
+    Args:
+        name: the task.
+        config: the settings to check.
+        place: their place in a config, such as "datasets.chain_sum.config".
+
+    Raises:
+        UserError: names the unknown key, and the keys that exist.
+    """
+    allowed = config_defaults(name)
+    for key in config:
+        where = f"{place}.{key}"
+        if key in _OWNED_KEYS:
+            raise UserError(f"{where}: belongs to the stream; --seed_everything selects the problems")
+        if key not in allowed:
+            raise UserError(f"{where}: no such key; {_nearest(key, list(allowed))}allowed: {', '.join(allowed)}")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}? " if near else ""
+
+
+@contextmanager
+def _global_random_state(seed: int) -> Iterator[None]:
+    """Seed the global random generators that list_functions and pool_matrix use, and restore their states afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)

@@ -1,0 +1,217 @@
+"""The endless, seekable stream of prompts: prompt k is a pure function of (seed, k), and of the level schedule if there is one.
+
+Item seeds (32 bits) are divided into ranges, so that no two uses share one:
+
+    [0, 2^30)          training
+    [2^30, 2^31)       supervised training of the tiny policy
+    [2^31, 2^31+2^30)  evaluation
+
+Slot k of a stream uses item seed start + k. If that problem is an evaluation problem, or its prompt is too long, the slot tries
+start + k + STRIDE, then + 2 STRIDE, and so on. So slots never depend on each other, any worker can generate any of them, and no
+item is used twice as long as k < STRIDE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from torch.utils.data import Dataset
+
+from rl_lightning.curriculum.schedule import LevelSchedule
+from rl_lightning.environments.environment import GenerationFailed
+from rl_lightning.environments.mixture import EnvironmentMixture
+from rl_lightning.environments.prompts import PromptTemplate
+from rl_lightning.types import Problem, UserError
+
+Split = Literal["train", "sft", "eval"]
+
+MakeProblem = Callable[[str, int, int, int | None], Problem]
+"""From task, item seed, index and level (None for the task's own config) to the problem; raises GenerationFailed."""
+
+_RANGES: dict[Split, tuple[str, int, int]] = {
+    "train": ("train", 0, 2**30),
+    "sft": ("schooling", 2**30, 2**30),
+    "eval": ("eval", 2**31, 2**30),
+}
+"""For each split: the label that its start is derived from, the first item seed, and the number of item seeds. The shipped tiny
+policy was trained with the label of "sft", so it must not change."""
+
+STRIDE = 2**24
+EXTRA_SLOTS = STRIDE // 2
+"""The slot of the first extra prompt; the stream itself never gets that far."""
+ATTEMPTS = 64
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A problem with its prompt's token ids, and how many candidates were skipped before it, by reason."""
+
+    problem: Problem
+    token_ids: tuple[int, ...]
+    skipped: dict[str, int]
+
+
+def question_hash(task: str, question: str) -> bytes:
+    """An 8-byte hash by which the training stream recognises evaluation problems."""
+    return hashlib.blake2b(f"{task}\0{question}".encode(), digest_size=8).digest()
+
+
+class PromptStream(Dataset[Prompt]):
+    """The training stream: `stream[k]` for any k in [0, STRIDE).
+
+    Args:
+        mixture: the environments.
+        template: renders a question as token ids.
+        seed: selects the stream.
+        held_out: `question_hash` of every problem that must not appear.
+        max_prompt_tokens: problems with a longer prompt are skipped.
+        split: the range of item seeds.
+        problem: generates a problem from task, item seed, index and level; by default the mixture, in this process.
+        schedule: the task and level of each slot; by default tasks are drawn by the mixture's weights, with their own configs.
+    """
+
+    def __init__(
+        self,
+        mixture: EnvironmentMixture,
+        template: PromptTemplate,
+        seed: int,
+        held_out: frozenset[bytes] = frozenset(),
+        max_prompt_tokens: int = 512,
+        split: Split = "train",
+        problem: MakeProblem | None = None,
+        schedule: LevelSchedule | None = None,
+    ) -> None:
+        self.mixture, self.template, self.seed, self.schedule = mixture, template, seed, schedule
+        self.problem = problem or mixture.problem
+        self.held_out, self.max_prompt_tokens, self.split = held_out, max_prompt_tokens, split
+
+    def __getitem__(self, slot: int) -> Prompt:
+        """The prompt of a slot.
+
+        Raises:
+            UserError: none of ATTEMPTS candidates can be used.
+        """
+        skipped, failure = Counter({"held_out": 0, "too_long": 0, "raised": 0, "too_slow": 0}), ""
+        for attempt in range(ATTEMPTS):
+            task, seed, _, _ = candidate = self.candidate(slot, attempt)
+            try:
+                problem = self.problem(*candidate)
+            except GenerationFailed as error:
+                skipped[error.reason] += 1
+                failure = f" (item seed {seed}: {error.detail})"
+                continue
+            if question_hash(task, problem.question) in self.held_out:
+                skipped["held_out"] += 1
+                continue
+            token_ids = self.template.token_ids(problem.question)
+            if len(token_ids) <= self.max_prompt_tokens:
+                return Prompt(problem, token_ids, dict(skipped))
+            skipped["too_long"] += 1
+        raise UserError(
+            f"datasets.{task}: nothing left to train on: of {ATTEMPTS} problems {skipped['held_out']} are held out for evaluation, "
+            f"{skipped['too_long']} are longer than max_prompt_tokens ({self.max_prompt_tokens}), {skipped['raised']} failed in "
+            f"the task's generator and {skipped['too_slow']} took too long{failure}; widen the task's config, lower "
+            "eval_num_samples or raise max_prompt_tokens"
+        )
+
+    def candidate(self, slot: int, attempt: int = 0) -> tuple[str, int, int, int | None]:
+        """Task, item seed, index and level of a slot's `attempt`-th candidate problem, counted from 0."""
+        seed = item_seed(self.split, self.seed, slot, attempt)
+        if self.schedule is None:
+            return self.mixture.draw(self.seed, slot), seed, slot, None
+        task, level = self.schedule.draw(self.seed, slot, in_turn=slot < EXTRA_SLOTS)
+        return task, seed, slot, level
+
+
+def item_seed(split: Split, seed: int, slot: int, attempt: int) -> int:
+    """The item seed of the `attempt`-th candidate of slot `slot` in stream `seed`."""
+    label, first, size = _RANGES[split]
+    start = int.from_bytes(hashlib.blake2b(f"{label}:{seed}".encode(), digest_size=8).digest(), "big")
+    return first + (start + slot + attempt * STRIDE) % size
+
+
+def eval_problems(
+    mixture: EnvironmentMixture, seed: int, per_task: int, make: MakeProblem | None = None
+) -> tuple[Problem, ...]:
+    """`per_task` problems of each task with different questions, the same for the same arguments.
+
+    For a task with levels they are spread evenly over the levels, from easy to hard. A task or level with too few different
+    questions gives as many as are found in ATTEMPTS tries per problem.
+    """
+    problems: list[Problem] = []
+    for task in mixture.tasks:
+        questions: set[str] = set()
+        slots = iter(range(per_task * ATTEMPTS))
+        for level, number in _spread(per_task, len(mixture.levels_of.get(task, ()))):
+            goal = len(questions) + number
+            for slot in islice(slots, number * ATTEMPTS):
+                try:
+                    problem = (make or mixture.problem)(task, item_seed("eval", seed, slot, 0), len(questions), level)
+                except GenerationFailed:
+                    continue  # the next seed takes its place
+                if problem.question not in questions:
+                    questions.add(problem.question)
+                    problems.append(problem)
+                if len(questions) == goal:
+                    break
+    return tuple(problems)
+
+
+def _spread(problems: int, levels: int) -> list[tuple[int | None, int]]:
+    """The number of problems of each level, or of level None for a task without levels."""
+    if not levels:
+        return [(None, problems)]
+    counts = Counter(number * levels // problems for number in range(problems))
+    return [(level, counts[level]) for level in sorted(counts)]
+
+
+def held_out_hashes(problems: Sequence[Problem]) -> frozenset[bytes]:
+    """The hashes by which `PromptStream` recognises held-out problems."""
+    return frozenset(question_hash(p.task, p.question) for p in problems)
+
+
+def held_out_share(
+    mixture: EnvironmentMixture,
+    seed: int,
+    held_out: frozenset[bytes],
+    candidates: int = 64,
+    seconds: float = 1.0,
+    make: MakeProblem | None = None,
+) -> dict[str, float]:
+    """Estimate, for each task or each of its levels, the share of training candidates whose question is held out.
+
+    Args:
+        mixture: the environments.
+        seed: seed of the training stream.
+        held_out: hashes of the evaluation's questions.
+        candidates: size of the sample for each task or level, at most.
+        seconds: time limit of a task's sample, because some tasks take a quarter of a second per problem.
+        make: generates a problem; by default the mixture, in this process.
+
+    Returns:
+        share by name, such as "chain_sum", or for a task with levels "chain_sum, level 0".
+    """
+    shares: dict[str, float] = {}
+    for name in mixture.tasks:
+        levels: list[int | None] = list(range(len(mixture.levels_of.get(name, ())))) or [None]
+        for level in levels:
+            hits, made, start = 0, 0, time.monotonic()
+            for slot in range(candidates):
+                if slot >= 2 and time.monotonic() - start > seconds / len(levels):
+                    break
+                try:
+                    sampled_seed = item_seed("train", seed, slot, ATTEMPTS - 1)
+                    problem = (make or mixture.problem)(name, sampled_seed, slot, level)
+                except GenerationFailed:
+                    continue
+                hits += question_hash(name, problem.question) in held_out
+                made += 1
+            label = name if level is None else f"{name}, level {level}"
+            shares[label] = hits / made if made else 0.0
+    return shares
