@@ -1,3 +1,5 @@
+"""The scorer: whatever a verifier does costs its own answer and no other."""
+
 from __future__ import annotations
 
 import os
@@ -6,20 +8,23 @@ from dataclasses import replace
 
 import pytest
 
-from rl_lightning.scoring import Reward, Scorer, WeightedReward
-from rl_lightning.tasks.stream import TaskMixture, TaskSpec
-from rl_lightning.types import Problem, Score
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.scoring import Scorer
+from rl_lightning.types import Problem
 
-PROBLEM = Problem("t", 0, "q", {"question": "q", "answer": "1", "metadata": {}})
+PROBLEM = Problem("q", "1", task="t")
 
 
 class Odd:
-    """A mixture whose scorer does what the answer says."""
+    """A mixture whose verifier does what the answer says."""
 
-    def scores(self, asked):
-        return [self.score(answer) for _, answer in asked]
+    def refuse(self, problem, answer):
+        return "too_long" if answer == "refuse" else None
 
-    def score(self, answer):
+    def verify_all(self, answered):
+        return [self.verify(answer) for _, answer in answered]
+
+    def verify(self, answer):
         word, _, value = answer.partition(" ")
         if word == "loop":
             while True:
@@ -28,7 +33,7 @@ class Odd:
             return float(len(str(9**9**9)))
         if word == "die":
             os._exit(3)
-        if word == "asked":
+        if word == "clock":
             return float(os.getpid() % 7 + time.monotonic_ns() % 1_000_000) / 1e9
         return float(value) if word == "value" else word
 
@@ -44,9 +49,15 @@ def of(answer: str) -> str:
     return f"<think></think><answer>{answer}</answer>"
 
 
-def test_what_a_scorer_names_is_zero_and_named(scorer):
+def test_what_a_verifier_names_is_zero_and_named(scorer):
     (result,) = scorer([PROBLEM], [of("raised_SystemExit")])
     assert (result.exact, result.partial, result.failure) == (0, 0, "raised_SystemExit")
+
+
+def test_an_answer_that_its_environment_refuses_is_zero_named_and_never_verified(scorer):
+    """The verifier here would name it after the answer."""
+    (result,) = scorer([PROBLEM], [of("refuse")])
+    assert (result.exact, result.partial, result.answer, result.failure) == (0, 0, "refuse", "refused_too_long")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -83,26 +94,33 @@ def test_a_lost_worker_costs_its_own_answer_and_no_other(scorer):
     assert again.exact == 1
 
 
-def test_the_same_answer_to_the_same_problem_is_scored_once(scorer):
-    """The scorer's value here differs from call to call."""
-    other = Problem("t", 1, "another", PROBLEM.entry)
-    first, second, third = scorer([PROBLEM, PROBLEM, other], [of("asked")] * 3)
+def test_the_same_answer_to_the_same_problem_is_verified_once(scorer):
+    """The verifier's value here differs from call to call."""
+    other = replace(PROBLEM, question="another", index=1)
+    first, second, third = scorer([PROBLEM, PROBLEM, other], [of("clock")] * 3)
     assert first == second
     assert first != third
 
 
-def test_what_was_begun_ahead_is_scored_once_and_forgotten_after_the_call(scorer):
+def test_what_was_begun_ahead_is_verified_once_and_forgotten_after_the_call(scorer):
     for _ in range(40):
-        scorer.begin(PROBLEM, of("asked"))
-    first, again = scorer([PROBLEM] * 2, [of("asked")] * 2)
-    (later,) = scorer([PROBLEM], [of("asked")])
+        scorer.submit(PROBLEM, of("clock"))
+    first, again = scorer([PROBLEM] * 2, [of("clock")] * 2)
+    (later,) = scorer([PROBLEM], [of("clock")])
     assert first == again != later
 
 
-def test_answers_are_scored_by_the_tasks_own_configuration():
-    mixture = TaskMixture({"chain_sum": TaskSpec(), "number_sorting": TaskSpec(config={"max_numbers": 5})})
-    problems = [task.problem(5, 0) for task in mixture.tasks.values()]
-    right = [of(p.entry["answer"]) for p in problems]
+def test_the_same_question_at_two_levels_is_verified_by_each(scorer):
+    """The verifier's value here differs from call to call."""
+    easy, hard = replace(PROBLEM, level=0), replace(PROBLEM, level=1)
+    first, second, again = scorer([easy, hard, easy], [of("clock")] * 3)
+    assert first == again != second
+
+
+def test_answers_are_verified_by_the_tasks_own_configuration():
+    mixture = EnvironmentMixture({"chain_sum": TaskSpec(), "number_sorting": TaskSpec(config={"max_numbers": 5})})
+    problems = [mixture.problem(name, 5, 0) for name in mixture.tasks]
+    right = [of(p.expected) for p in problems]
     scorer = Scorer(mixture)
     assert [s.exact for s in scorer(problems, right)] == [1, 1]
     assert [s.exact for s in scorer(problems, ["<answer>nonsense</answer>"] * 2)] == [0, 0]
@@ -110,29 +128,11 @@ def test_answers_are_scored_by_the_tasks_own_configuration():
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), SystemExit(1), RecursionError(), MemoryError(), GeneratorExit()])
-def test_whatever_upstream_raises_is_named(monkeypatch, error):
-    mixture = TaskMixture({"chain_sum": TaskSpec()})
+def test_whatever_a_verifier_raises_is_named(monkeypatch, error):
+    mixture = EnvironmentMixture({"chain_sum": TaskSpec()})
 
-    def score(answer, entry):
+    def verify(problem, answer):
         raise error
 
-    monkeypatch.setattr(mixture.tasks["chain_sum"], "score", score)
-    assert mixture.scores([(Problem("chain_sum", 0, "q", {}), "1")]) == [f"raised_{type(error).__name__}"]
-
-
-def test_rewards_are_weighted_and_a_users_own_is_a_subclass():
-    problem, result = Problem("t", 0, "q", {}), Score(1.0, 0.5, True, "1")
-    assert WeightedReward(2.0, 0.5, 0.25)(problem, "", result) == 2.0 + 0.25 + 0.25
-
-    class Brief(Reward):
-        def __call__(self, problem, completion, score):
-            return score.exact - 0.001 * len(completion)
-
-    assert Brief()(problem, "x" * 100, result) == pytest.approx(0.9)
-
-
-def test_the_same_question_at_two_levels_is_scored_by_each(scorer):
-    """The scorer's value here differs from call to call."""
-    easy, hard = replace(PROBLEM, level=0), replace(PROBLEM, level=1)
-    first, second, again = scorer([easy, hard, easy], [of("asked")] * 3)
-    assert first == again != second
+    monkeypatch.setattr(mixture.tasks["chain_sum"], "verify", verify)
+    assert mixture.verify_all([(Problem("q", task="chain_sum"), "1")]) == [f"raised_{type(error).__name__}"]
