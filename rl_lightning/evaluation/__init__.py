@@ -1,21 +1,31 @@
-"""The fixed evaluation: its problems, its figures, and what may be compared with what. Rows and files; no trainer."""
+"""The fixed evaluation: its problems, its metrics, and which evaluations may be compared.
 
-from rl_lightning.evaluation.constants import constant_answers
-from rl_lightning.evaluation.draws import Draws, draws_of
-from rl_lightning.evaluation.figures import result_rows
-from rl_lightning.evaluation.past import PastEvaluations
+Works on problems, rows and files; knows no trainer and no model. May import `types`, `checkpointing` (atomic files) and
+`statistics`. Main exports: `make_suite` and `store_suite` record the problems and settings, `result_rows` and
+`evaluation_result` make the JSON that docs/evaluation.md describes, `PastEvaluations` reads it.
+"""
+
+from rl_lightning.evaluation.constant_baseline import constant_answers
+from rl_lightning.evaluation.eval_sampling import EvalSampling, problem_draws
+from rl_lightning.evaluation.metrics import paired_differences, result_rows
+from rl_lightning.evaluation.past_evaluations import PastEvaluations, Row, read_result
 from rl_lightning.evaluation.result import evaluation_result, suite_change
-from rl_lightning.evaluation.suite import Suite, make_suite, store_suite
+from rl_lightning.evaluation.suite import Suite, differences, make_suite, store_suite, stored_suite
 
 __all__ = [
-    "Draws",
+    "EvalSampling",
     "PastEvaluations",
+    "Row",
     "Suite",
     "constant_answers",
-    "draws_of",
+    "differences",
     "evaluation_result",
     "make_suite",
+    "paired_differences",
+    "problem_draws",
+    "read_result",
     "result_rows",
     "store_suite",
+    "stored_suite",
     "suite_change",
 ]

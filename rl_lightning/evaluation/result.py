@@ -1,4 +1,4 @@
-"""One evaluation as it is written: the whole, each task, each level, and against what came before."""
+"""Assemble an evaluation as it is written: metrics overall, by task and by level, with differences to earlier evaluations."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rl_lightning.evaluation.figures import figures
-from rl_lightning.evaluation.levels import levels
-from rl_lightning.evaluation.past import Evaluation, PastEvaluations, Row
+from rl_lightning.evaluation.difficulty import levels
+from rl_lightning.evaluation.metrics import compute_metrics
+from rl_lightning.evaluation.past_evaluations import Evaluation, PastEvaluations, Row
 from rl_lightning.evaluation.suite import Suite, differences, stored_suite
 
 
 def evaluation_result(
     step: int, rows: Sequence[Row], suite: Suite, past: PastEvaluations, constants: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """All figures, without the rows; docs/evaluation.md describes the fields.
+    """Compute everything except the rows; docs/evaluation.md describes the fields.
 
     Args:
         step: optimizer step.
-        rows: of the whole suite, sorted.
-        suite: what was asked.
-        past: the run's evaluations.
-        constants: task to figures of the best constant answer.
+        rows: the rows of the whole suite, sorted.
+        suite: the suite that was evaluated.
+        past: the run's earlier evaluations. Those of the same suite are compared with.
+        constants: task to its best constant answer and that answer's accuracy, as `constant_answers` returns them.
     """
     earlier = past.before(step)
     same = [evaluation for evaluation in earlier if evaluation.suite == suite.hash]
@@ -31,16 +31,16 @@ def evaluation_result(
     result: dict[str, Any] = {"step": step, "suite": suite.hash}
     if suite.decoding:
         result["samples"] = suite.decoding
-    result["overall"] = figures(rows, first, best)
-    places = {task: [i for i, row in enumerate(rows) if row["task"] == task] for task in sorted(suite.datasets)}
+    result["overall"] = compute_metrics(rows, first, best)
+    positions = {task: [i for i, row in enumerate(rows) if row["task"] == task] for task in sorted(suite.datasets)}
     result["tasks"] = {
-        task: {**figures([rows[i] for i in at], first, best), **constants.get(task, {})}
-        for task, at in places.items()
+        task: {**compute_metrics([rows[i] for i in at], first, best), **constants.get(task, {})}
+        for task, at in positions.items()
         if at
     }
     result["levels"] = {
-        task: {name: figures([rows[at[i]] for i in some], first, best) for name, some in found.items()}
-        for task, at in places.items()
+        task: {name: compute_metrics([rows[at[i]] for i in some], first, best) for name, some in found.items()}
+        for task, at in positions.items()
         if (found := levels([suite.problems[i]["level"] for i in at]))
     }
     if best is not None:
@@ -49,14 +49,16 @@ def evaluation_result(
 
 
 def suite_change(suite: Suite, past: PastEvaluations, step: int, directory: Path) -> tuple[int, list[str]] | None:
-    """The latest earlier evaluation that asked something else, and what: step, and the differences in words; None where all
-    asked the same.
+    """Find the latest earlier evaluation with another suite.
 
     Args:
-        suite: what is asked now.
-        past: the run's evaluations.
-        step: now.
+        suite: the suite of the evaluation now.
+        past: the run's earlier evaluations.
+        step: the step now.
         directory: where suites are stored.
+
+    Returns:
+        that evaluation's step, and the differences in words; None if all earlier evaluations had this suite.
     """
     others = [evaluation for evaluation in past.before(step) if evaluation.suite != suite.hash]
     if not others:

@@ -1,7 +1,7 @@
-"""The problems of a fixed evaluation, written down once: what was asked, what was expected, and how answers were drawn.
+"""The suite of a fixed evaluation: its problems, their expected answers, and how completions are decoded.
 
-`eval_results/suite.json` holds one. Two evaluations may be compared when their suites have the same hash; where they have not,
-`differences` says in words what is another.
+It is written once, to `eval_results/suite.json`. Two evaluations may be compared if their suites have the same hash; if not,
+`differences` says in words what changed.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_lightning.evaluation.draws import Draws
-from rl_lightning.evaluation.levels import LADDER, level_of
+from rl_lightning.checkpointing.atomic_files import unused_path, write_json
+from rl_lightning.evaluation.difficulty import LEVEL
+from rl_lightning.evaluation.eval_sampling import EvalSampling
 from rl_lightning.types import Problem, UserError
-from rl_lightning.whole_files import unused, write_json
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What makes evaluations comparable, and what it was made from.
+    """What evaluations must have in common to be comparable, and the settings it was made from.
 
     Attributes:
         max_new_tokens: length limit of a completion.
         system_prompt: the system message before each question.
-        decoding: {} for greedy; else samples and temperature.
-        eval_seed: which problems of the tasks.
-        datasets: task to reasoning-gym's configuration of it.
-        problems: each a task, index, question, expected (the answer as text, or None) and level (knob to
-            value, that of its task's ladder among them).
+        decoding: {} for greedy; else `samples` and `temperature`.
+        eval_seed: selects the problems of the tasks.
+        datasets: task to its environment's configuration.
+        problems: dicts of task, index, question, expected (the answer as text, or None) and level (difficulty parameter to value;
+            with a curriculum the problem's level is one of them).
     """
 
     max_new_tokens: int
@@ -43,7 +43,7 @@ class Suite:
 
     @property
     def hash(self) -> str:
-        """16 hex digits of all that an evaluation's figures depend on besides the model."""
+        """16 hex digits that identify everything an evaluation's result depends on besides the model."""
         parts = [self.max_new_tokens, self.system_prompt, self.decoding]
         parts += [[p["task"], p["question"], p["expected"]] for p in self.problems]
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
@@ -53,18 +53,27 @@ def make_suite(
     problems: tuple[Problem, ...],
     max_new_tokens: int,
     system_prompt: str,
-    draws: Draws | None,
+    draws: EvalSampling | None,
     eval_seed: int,
     datasets: Mapping[str, Mapping[str, Any]],
 ) -> Suite:
-    """The suite of a data module's problems."""
+    """Make the suite of a data module's evaluation problems.
+
+    Args:
+        problems: the problems, in any order.
+        max_new_tokens: length limit of a completion.
+        system_prompt: the system message before each question.
+        draws: how completions are sampled; None for greedy decoding.
+        eval_seed: selects the problems of the tasks.
+        datasets: task to its environment's configuration.
+    """
     items = tuple(
         {
             "task": problem.task,
             "index": problem.index,
             "question": problem.question,
-            "expected": None if (answer := problem.entry.get("answer")) is None else str(answer),
-            "level": level_of(problem.entry) | ({} if problem.level is None else {LADDER: problem.level}),
+            "expected": problem.expected,
+            "level": {**problem.difficulty, **({} if problem.level is None else {LEVEL: problem.level})},
         }
         for problem in sorted(problems, key=lambda p: (p.task, p.index))
     )
@@ -73,16 +82,16 @@ def make_suite(
 
 
 def store_suite(suite: Suite, directory: Path) -> None:
-    """Write `suite.json`, unless the directory has this very suite; another's file is left, and this one's is `suite_2.json`."""
+    """Write `suite.json`, unless the directory has this suite already. If it has another, that stays and this is `suite_2.json`."""
     if stored_suite(directory, suite.hash) is None:
-        write_json(unused(directory / "suite.json"), {"hash": suite.hash, **asdict(suite)})
+        write_json(unused_path(directory / "suite.json"), {"hash": suite.hash, **asdict(suite)})
 
 
 def stored_suite(directory: Path, hash: str) -> Suite | None:
-    """The suite of that hash, or None.
+    """Return the suite with that hash, or None.
 
     Raises:
-        UserError: a file that is not a suite.
+        UserError: one of the files is not a suite.
     """
     for path in sorted(directory.glob("suite*.json")):
         try:
@@ -95,7 +104,7 @@ def stored_suite(directory: Path, hash: str) -> Suite | None:
 
 
 def differences(before: Suite, now: Suite) -> list[str]:
-    """What changed, each in a few words; empty where the hashes are equal."""
+    """Say what changed, a few words for each difference; empty if the hashes are equal."""
     if before.hash == now.hash:
         return []
     found = [
@@ -104,7 +113,7 @@ def differences(before: Suite, now: Suite) -> list[str]:
         if (old := getattr(before, name)) != (new := getattr(now, name))
     ]
     if before.system_prompt != now.system_prompt:
-        found.append("the system prompt is another")
+        found.append("the system prompt differs")
     numbers = [Counter(p["task"] for p in suite.problems) for suite in (before, now)]
     for task in sorted(before.datasets.keys() | now.datasets.keys()):
         if task not in now.datasets or task not in before.datasets:
@@ -114,7 +123,7 @@ def differences(before: Suite, now: Suite) -> list[str]:
         if numbers[0][task] != numbers[1][task]:
             found.append(f"{task} had {numbers[0][task]} problems and has {numbers[1][task]}")
     return found or [
-        "the tasks' problems or expected answers are others, for instance by another version of reasoning-gym"
+        "the tasks' problems or expected answers differ, for instance because of another version of reasoning-gym"
     ]
 
 

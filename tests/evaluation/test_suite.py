@@ -1,4 +1,4 @@
-"""A suite is what its figures depend on, and says what differs."""
+"""A suite is what its metrics depend on, and says what differs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from rl_lightning.evaluation.draws import Draws, draws_of
-from rl_lightning.evaluation.levels import level_of, levels
+from rl_lightning.evaluation.difficulty import levels
+from rl_lightning.evaluation.eval_sampling import EvalSampling, problem_draws
 from rl_lightning.evaluation.suite import differences, make_suite, store_suite, stored_suite
 from rl_lightning.types import Problem, UserError
 
 
 def problem(index, task="chain_sum", answer="4", terms=2):
-    entry = {"answer": answer, "metadata": {"difficulty": {"terms": (2, 9)}, "terms": terms}}
-    return Problem(task, index, f"{task} {index}?", entry)
+    return Problem(f"{task} {index}?", expected=answer, difficulty={"terms": terms}, task=task, index=index)
 
 
 PROBLEMS = (problem(1, terms=3), problem(0), problem(0, "spell_backward"))
@@ -38,8 +37,8 @@ def test_problems_are_sorted_with_answers_and_levels():
     ("other", "said"),
     [
         (suite(length=72), ["max_new_tokens was 64 and is 72"]),
-        (suite(prompt="Think."), ["the system prompt is another"]),
-        (suite(draws=Draws(4, 0.8)), ["decoding was greedy and is samples 4, temperature 0.8"]),
+        (suite(prompt="Think."), ["the system prompt differs"]),
+        (suite(draws=EvalSampling(4, 0.8)), ["decoding was greedy and is samples 4, temperature 0.8"]),
         (suite(PROBLEMS[1:]), ["chain_sum had 2 problems and has 1"]),
         (suite(PROBLEMS[:2], configs={"chain_sum": {"max_terms": 9}}), ["spell_backward was left out"]),
         (
@@ -48,7 +47,9 @@ def test_problems_are_sorted_with_answers_and_levels():
         ),
         (
             suite((problem(1, answer="5"), *PROBLEMS[1:])),
-            ["the tasks' problems or expected answers are others, for instance by another version of reasoning-gym"],
+            [
+                "the tasks' problems or expected answers differ, for instance because of another version of reasoning-gym"
+            ],
         ),
     ],
 )
@@ -79,25 +80,15 @@ def test_a_stored_suite_comes_back_and_is_never_written_over(tmp_path):
 
 
 def test_a_problems_draws_are_its_own():
-    alone, together = draws_of(PROBLEMS[1:2], 3, 8), draws_of(PROBLEMS, 3, 8)
+    alone, together = problem_draws(PROBLEMS[1:2], 3, 8), problem_draws(PROBLEMS, 3, 8)
     assert (alone == together[3:6]).all()
     assert together.unique().numel() == 9 * 8
     assert (together >= 0).all()
     assert (together < 1).all()
-    assert (draws_of((replace(PROBLEMS[1], index=99),), 3, 8) == alone).all()
+    assert (problem_draws((replace(PROBLEMS[1], index=99),), 3, 8) == alone).all()
 
 
 def test_levels_are_the_problems_own_values():
-    assert level_of({"metadata": {"difficulty": {"a": (1, 9), "b": (0.1, 0.9), "c": 7}, "a": 4, "b": 0.3}}) == {
-        "a": 4,
-        "c": 7,
-    }
-    assert (
-        level_of({"metadata": {"difficulty": None}})
-        == level_of({"metadata": {"difficulty": 1.0}})
-        == level_of({})
-        == {}
-    )
     assert levels([{"a": 2, "c": 7}, {"a": 3, "c": 7}, {"a": 2, "c": 7}]) == {"a 2": [0, 2], "a 3": [1]}
     assert levels([{}, {}]) == {}
 
@@ -110,7 +101,7 @@ def test_many_values_are_joined_to_a_few_ranges_of_about_as_many_problems():
     assert next(iter(found)).startswith("n 1-")
 
 
-def test_the_levels_of_a_ladder_come_first_and_are_never_joined():
+def test_the_levels_of_a_curriculum_come_first_and_are_never_joined():
     problems = tuple(replace(problem(index, terms=index + 2), level=index // 2) for index in range(14))
     asked = suite(problems)
     assert asked.hash == suite(tuple(replace(p, level=None) for p in problems)).hash  # it is no part of the question

@@ -1,4 +1,4 @@
-"""Evaluations that a run has written."""
+"""Read the evaluations that a run has written so far."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any
 from rl_lightning.types import UserError
 
 Row = dict[str, Any]
+"""One problem of an evaluation, as `result_rows` makes it."""
+
 Key = tuple[str, int]
 """A row's task and index."""
 
@@ -20,13 +22,13 @@ _NAME = re.compile(r"eval_step_(\d+)\.json")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What later ones are compared with.
+    """The part of an evaluation that later ones are compared with.
 
     Attributes:
         step: the optimizer step.
-        suite: hash of what was asked.
-        accuracy: of the whole.
-        rows: exact and partial of each problem.
+        suite: hash of the suite.
+        accuracy: mean over all problems, in [0, 1].
+        rows: `exact` and `partial` of each problem.
     """
 
     step: int
@@ -36,10 +38,10 @@ class Evaluation:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """An evaluation file, whole.
+    """Read a complete evaluation file.
 
     Raises:
-        UserError: it is not one.
+        UserError: the file is not an evaluation.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -50,23 +52,23 @@ def read_result(path: Path) -> dict[str, Any]:
 
 
 def summary(result: Mapping[str, Any]) -> Evaluation:
-    """The part of an evaluation file that later ones are compared with."""
+    """Return the part of an evaluation file that later ones are compared with."""
     rows = {(r["task"], r["index"]): {"exact": r["exact"], "partial": r["partial"]} for r in result["rows"]}
     return Evaluation(result["step"], result["suite"], result["overall"]["accuracy"], rows)
 
 
 class PastEvaluations:
-    """A run's `eval_results`; each file is read once.
+    """The evaluations in a run's `eval_results`; each file is read once.
 
     Args:
-        directory: where they are.
+        directory: the run's `eval_results`.
     """
 
     def __init__(self, directory: Path) -> None:
         self._directory, self._read = directory, dict[int, Evaluation]()
 
     def before(self, step: int) -> list[Evaluation]:
-        """Those of earlier steps, first step first."""
+        """Return those of earlier steps, lowest step first."""
         names = (_NAME.fullmatch(path.name) for path in self._directory.glob("eval_step_*.json"))
         steps = sorted(int(name[1]) for name in names if name)
         for earlier in steps:

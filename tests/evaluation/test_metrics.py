@@ -1,4 +1,4 @@
-"""Figures of an evaluation, worked out by hand."""
+"""Metrics of an evaluation, worked out by hand."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rl_lightning.evaluation import PastEvaluations, evaluation_result
-from rl_lightning.evaluation.constants import constant_answers
-from rl_lightning.evaluation.figures import figures, result_rows
-from rl_lightning.evaluation.past import read_result
+from rl_lightning.evaluation.constant_baseline import constant_answers
+from rl_lightning.evaluation.metrics import compute_metrics, result_rows
+from rl_lightning.evaluation.past_evaluations import read_result
 from rl_lightning.evaluation.suite import make_suite
 from rl_lightning.types import Problem, Rollout, Score, UserError
 
@@ -30,8 +30,8 @@ def row(index, exact, tokens=10, truncated=False, partial=None, task="t"):
     }
 
 
-def test_figures_of_four_problems():
-    found = figures([row(0, 1.0, 8), row(1, 0.0, 12, True, 0.5), row(2, 1.0), row(3, 1.0)])
+def test_metrics_of_four_problems():
+    found = compute_metrics([row(0, 1.0, 8), row(1, 0.0, 12, True, 0.5), row(2, 1.0), row(3, 1.0)])
     assert found["n"] == 4
     assert (found["accuracy"], found["mean_score"], found["mean_tokens"], found["truncated"]) == (0.75, 0.875, 10, 0.25)
     assert (round(found["low"], 3), round(found["high"], 3)) == (0.301, 0.954)  # Wilson's, 3 of 4
@@ -40,7 +40,7 @@ def test_figures_of_four_problems():
 
 
 def test_all_right_has_an_error_too():
-    assert figures([row(i, 1.0) for i in range(20)])["standard_error"] > 0.03
+    assert compute_metrics([row(i, 1.0) for i in range(20)])["standard_error"] > 0.03
 
 
 def completions(texts, group):
@@ -54,8 +54,8 @@ def completions(texts, group):
 
 
 def test_rows_of_samples_hold_their_means_and_all_of_them():
-    """Two samples a problem; the rows are sorted by task and index, whatever order the problems were in."""
-    problems = [Problem("t", 1, "?", {}), Problem("t", 0, "?", {})]
+    """Two samples per problem; the rows are sorted by task and index, whatever order the problems were in."""
+    problems = [Problem("?", task="t", index=1), Problem("?", task="t", index=0)]
     scores = [
         Score(1.0, 1.0, True, "4"),
         Score(0.0, 0.2, True, "5"),
@@ -66,7 +66,7 @@ def test_rows_of_samples_hold_their_means_and_all_of_them():
     assert [r["index"] for r in rows] == [0, 1]
     assert (rows[1]["exact"], rows[1]["partial"], rows[1]["tokens"], rows[1]["completion"]) == (0.5, 0.6, 1.5, "a")
     assert [s["truncated"] for s in rows[0]["samples"]] == [True, False]
-    found = figures(rows)
+    found = compute_metrics(rows)
     assert found["pass_at_k"] == {"1": 0.25, "2": 0.5}
     assert found["majority_at_k"] == 0.25  # problem 1: a tie of one right and one wrong
     greedy = result_rows(problems, completions(["a", "bb"], 1), scores[:2])
@@ -75,7 +75,7 @@ def test_rows_of_samples_hold_their_means_and_all_of_them():
 
 SUITE = make_suite(
     tuple(
-        Problem(task, i, f"{task} {i}", {"answer": "1", "metadata": {"difficulty": {"size": 9}, "size": i // 3}})
+        Problem(f"{task} {i}", expected="1", difficulty={"size": i // 3}, task=task, index=i)
         for task in ("s", "t")
         for i in range(6)
     ),
@@ -119,7 +119,7 @@ def test_differences_to_step_0_and_to_the_best(tmp_path):
 def test_another_suite_is_not_compared_with(tmp_path):
     evaluated(tmp_path, 0, {("t", 0)})
     longer = make_suite(
-        tuple(Problem(p["task"], p["index"], p["question"], {}) for p in SUITE.problems),
+        tuple(Problem(p["question"], task=p["task"], index=p["index"]) for p in SUITE.problems),
         99,
         "",
         None,
@@ -140,13 +140,11 @@ def test_what_is_no_evaluation_is_named(tmp_path):
 
 def test_the_best_constant_answer_is_scored_by_the_tasks_own_scorer():
     """The commonest answer of `yes_no` is right in 2 of 3 problems, and the scorer takes it for a third."""
-    problems = [Problem("yes_no", i, "?", {"answer": a}) for i, a in enumerate(["Yes", "Yes", "yes"])]
-    problems += [Problem("sums", i, "?", {"answer": str(i)}) for i in range(20)]
+    problems = [Problem("?", expected=a, task="yes_no", index=i) for i, a in enumerate(["Yes", "Yes", "yes"])]
+    problems += [Problem("?", expected=str(i), task="sums", index=i) for i in range(20)]
 
     def scorer(asked, texts):
-        right = [
-            f"<answer>{p.entry['answer'].lower()}</answer>" == t.lower() for p, t in zip(asked, texts, strict=True)
-        ]
+        right = [f"<answer>{p.expected.lower()}</answer>" == t.lower() for p, t in zip(asked, texts, strict=True)]
         return [Score(float(r), float(r), True, "a") for r in right]
 
     assert constant_answers(problems, scorer) == {"yes_no": {"constant": 1.0, "constant_answer": "Yes"}}
