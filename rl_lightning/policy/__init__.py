@@ -1,8 +1,12 @@
-"""The policy: a base model in 4 bits, LoRA adapters in float32, log-probs without full logits, adapters on disk."""
+"""The policy: a frozen base model, in 4 bits or dense, with LoRA adapters in float32.
+
+Loads the model, computes log-probs of packed micro-batches without materializing full logits, saves and loads adapters. The only
+package that imports peft and bitsandbytes; of this package it may import only `types`. Main exports: `Policy` with its settings,
+`PolicyConfig`; and `pack`, which packs a rollout into `MicroBatch`es.
+"""
 
 from rl_lightning.policy.loading import PolicyConfig
-from rl_lightning.policy.microbatch import MicroBatch, cut
+from rl_lightning.policy.microbatch import MicroBatch, pack
 from rl_lightning.policy.policy import Policy
-from rl_lightning.policy.schedule import Schedule, learning_rate_share
 
-__all__ = ["MicroBatch", "Policy", "PolicyConfig", "Schedule", "cut", "learning_rate_share"]
+__all__ = ["MicroBatch", "Policy", "PolicyConfig", "pack"]

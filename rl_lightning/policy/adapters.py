@@ -1,4 +1,4 @@
-"""Adapters that come alone: a PEFT directory of this program's or another's, put into the policy."""
+"""Load a PEFT adapter directory, written by this or another program, into the policy."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ log = logging.getLogger(__name__)
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 _MUST_BE_OFF = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias")
-"""What PEFT's LoRA can do besides, and the policy does not."""
+"""Features of PEFT's LoRA that the policy does not support."""
 
 
 def is_adapter(directory: Path) -> bool:
-    """Whether it is a PEFT adapter's directory."""
+    """Whether the directory contains a PEFT adapter."""
     return (directory / CONFIG_FILE).is_file() and (directory / WEIGHTS_FILE).is_file()
 
 
 def adapter_shape(directory: Path) -> tuple[int, int]:
-    """Rank and alpha, which the policy must be made with.
+    """Rank and alpha of the adapter; the policy must have the same.
 
     Raises:
-        UserError: no plain LoRA adapter.
+        UserError: it is not a plain LoRA adapter.
     """
     config = _config(directory)
     wrong = [name for name in _MUST_BE_OFF if config.get(name)]
     if config.get("peft_type") != "LORA" or wrong:
         what = ", ".join(wrong) or config.get("peft_type", "no peft_type")
-        raise UserError(f"ckpt_path: {directory} is not a plain LoRA adapter ({what}), which is all that can be loaded")
+        raise UserError(f"ckpt_path: {directory} is not a plain LoRA adapter ({what}); only plain LoRA can be loaded")
     return int(config["r"]), int(config["lora_alpha"])
 
 
 def load_adapter(model: PeftModel, directory: Path) -> None:
-    """Fill the policy's adapters. Those of modules that the directory does not adapt stay as they began, which changes nothing.
+    """Load the adapter's weights into the policy. Modules that it does not adapt keep their initial adapter, which has no effect.
 
     Raises:
-        UserError: an adapter of another model.
+        UserError: the adapter belongs to another model.
     """
     base, own = (
         Path(str(n)).name for n in (_config(directory).get("base_model_name_or_path"), model.config.name_or_path)
@@ -58,7 +58,7 @@ def load_adapter(model: PeftModel, directory: Path) -> None:
         raise UserError(f"ckpt_path: {directory} does not fit this model: {reason}") from error
     if result.unexpected_keys:
         raise UserError(
-            f"ckpt_path: {directory} does not fit this model: it adapts {result.unexpected_keys[0]}, which is not there; set "
+            f"ckpt_path: {directory} does not fit this model: it adapts {result.unexpected_keys[0]}, which the model lacks; set "
             "model.policy.model_name_or_path to the model that it was trained on"
         )
 

@@ -1,8 +1,8 @@
-"""The seam in transformers' models through which rollouts and updates bring their own attention.
+"""Hook rollouts and updates into the attention of transformers' models, through their attention interface.
 
-Linear layers, norms and MLPs do not care how tokens are laid out, so both lay them out as it suits them, and only attention has
-to know: a model's forward is given `attend=` by a rollout, which keeps keys and values itself, or `rows=` by an update, whose
-tokens are packed. A model that is called without either behaves as always.
+Linear layers, norms and MLPs work on single tokens, so rollouts and updates can each lay tokens out in their own way, and only
+attention must know how. A rollout, which holds keys and values itself, passes `attend=` to the model's forward; an update, whose
+tokens are packed, passes `rows=`. A model that is called with neither behaves as usual.
 """
 
 from __future__ import annotations
@@ -21,35 +21,38 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 
 @dataclass(frozen=True)
 class Rows:
-    """Which of S packed tokens stand where in rows, right-padded in blocks of like length.
+    """How S packed tokens are arranged in rows for attention: right-padded blocks of rows of similar length.
 
-    A token may stand in several rows (a shared prompt): its output is taken from the first, for it is the same in all, and its
-    gradient is gathered from all.
+    A token may be in several rows (a shared prompt). Its output is taken from the first of them, because it is the same in all,
+    and its gradient is summed over all.
 
     Attributes:
-        blocks: each (R, W) int64, the token at each place of R rows; after a row's end any.
-        token_place: (S,) int64, where each token stands first in all the blocks' places, one after another.
+        blocks: each (R, W) int64, the token in each padded slot of R rows; any token after the end of a row.
+        token_slot: (S,) int64, the first slot of each token, numbered over all blocks one after another.
     """
 
     blocks: tuple[Tensor, ...]
-    token_place: Tensor
+    token_slot: Tensor
 
-    def spread(self, packed: Tensor) -> Iterator[Tensor]:
-        """(1, heads, S, D) to (R, heads, W, D) for each block."""
+    def unpack(self, packed: Tensor) -> Iterator[Tensor]:
+        """From packed tokens (1, heads, S, D) to rows (R, heads, W, D), for each block."""
         tokens = packed[0].transpose(0, 1)
         for block in self.blocks:
             yield tokens.index_select(0, block.flatten()).unflatten(0, block.shape).transpose(1, 2)
 
-    def collect(self, outputs: Sequence[Tensor]) -> Tensor:
-        """(R, W, heads, D) of each block to (1, S, heads, D)."""
-        return torch.cat([out.flatten(0, 1) for out in outputs]).index_select(0, self.token_place)[None]
+    def repack(self, outputs: Sequence[Tensor]) -> Tensor:
+        """From rows (R, W, heads, D) of each block to packed tokens (1, S, heads, D)."""
+        return torch.cat([out.flatten(0, 1) for out in outputs]).index_select(0, self.token_slot)[None]
 
 
-def seam(kernel: str) -> str:
-    """The `attn_implementation` that takes `attend=` or `rows=`, and otherwise is `kernel`.
+def register_attention(kernel: str) -> str:
+    """Register an attention implementation that accepts `attend=` or `rows=`, and is `kernel` without them.
 
     Args:
-        kernel: a transformers attention implementation. Rows are right-padded, so that a causal one needs no mask.
+        kernel: name of a transformers attention implementation. Rows are right-padded, so causal attention needs no padding mask.
+
+    Returns:
+        its name, for `attn_implementation`.
     """
     name = f"rl_lightning_{kernel}"
     plain: Any = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention_forward)
@@ -61,10 +64,10 @@ def seam(kernel: str) -> str:
         if rows is None:
             return plain(module, query, key, value, mask, **settings)
         outputs = []
-        for block in zip(*(rows.spread(each) for each in (query, key, value)), strict=True):
+        for block in zip(*(rows.unpack(each) for each in (query, key, value)), strict=True):
             mask = _causal(block[0]) if kernel == "eager" else None
             outputs.append(plain(module, *block, mask, **settings)[0])
-        return rows.collect(outputs), None
+        return rows.repack(outputs), None
 
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
@@ -72,8 +75,8 @@ def seam(kernel: str) -> str:
 
 
 def no_mask(device: torch.device) -> Tensor:
-    """The `attention_mask=` that goes with `attend=` or `rows=`: made by hand and never read. Of packed tokens transformers would
-    otherwise make one of S x S places, after a look at a value that makes the host wait for the GPU."""
+    """A placeholder for `attention_mask=` with `attend=` or `rows=`; it is never read. Without it, transformers would build a
+    mask of S x S for packed tokens, and first read a value for which the host waits for the GPU."""
     return torch.empty(1, 1, 1, 1, device=device)
 
 

@@ -1,4 +1,4 @@
-"""From a model's name to a frozen base, in 4 bits or whole, with trainable LoRA adapters on every linear layer."""
+"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on every linear layer."""
 
 from __future__ import annotations
 
@@ -11,46 +11,48 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from rl_lightning.policy.attention import seam
+from rl_lightning.policy.attention import register_attention
 from rl_lightning.policy.lora import adapt_in_place
 from rl_lightning.types import UserError, require
 
 log = logging.getLogger(__name__)
 
 EMBEDDED = {"tiny": Path(__file__).parents[1] / "assets" / "tiny"}
-"""Models that ship with the program, by the name that configs use."""
+"""Models that ship with the package, by their name in configs."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass
 class PolicyConfig:
-    """The model that learns."""
+    """The model that is trained."""
 
     model_name_or_path: str = "tiny"
-    """A model hub name, a directory, or `tiny`, the policy that ships with rl_lightning."""
+    """A model hub name, a directory, or `tiny`, the small model that ships with rl_lightning."""
 
     quantization: Literal["nf4", "none"] = "nf4"
-    """`nf4` holds the frozen base in 4 bits with double quantisation (QLoRA, arXiv 2305.14314); `none` in `dtype`."""
+    """nf4: the frozen base is held in 4 bits with double quantisation (QLoRA, arXiv 2305.14314); none: in `dtype`."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """What the base computes in; auto: bfloat16 on a GPU that has it, else float16 with loss scaling; float32 on a CPU."""
+    """The dtype that the base computes in; auto: bfloat16 on a GPU that supports it, else float16 with loss scaling; float32 on a
+    CPU."""
 
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel of the update; sdpa takes the place of flash_attention_2, which has the same kernel, and a line says so."""
+    """Attention kernel of the update; flash_attention_2 is replaced by sdpa, which uses the same kernel, with a warning."""
 
     gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Recompute activations in backward: a third more work for a fraction of the memory; auto: where it does not fit without."""
+    """Recompute activations in the backward pass: a third more computation for a fraction of the memory; auto: on only if memory
+    does not suffice without it."""
 
-    rollout_weights: Literal["auto", "merged", "trained"] = "auto"
-    """What rollouts run on: `trained` is the 4-bit base as it is and its adapters; `merged` a second, dense copy of both in
-    `dtype`, faster a token; auto: merged where there is room for it."""
+    rollout_weights: Literal["auto", "merged", "unmerged"] = "auto"
+    """The weights that rollouts run on. unmerged: the 4-bit base and its adapters; merged: a second, dense copy of both in
+    `dtype`, which is faster per token; auto: merged if it fits in memory."""
 
     lora_r: int = 16
     """Rank of the adapters; at least 1."""
 
     lora_alpha: int = 32
-    """Adapters are scaled by lora_alpha / lora_r."""
+    """The adapters' output is scaled by lora_alpha / lora_r; at least 1."""
 
     def __post_init__(self) -> None:
         resolve_name(self.model_name_or_path)
@@ -59,7 +61,7 @@ class PolicyConfig:
 
 
 def resolve_name(name: str) -> str:
-    """The directory of an embedded model, or the name as it is.
+    """The directory of a model that ships with the package, or else the given name.
 
     Raises:
         UserError: a path that does not exist.
@@ -78,7 +80,7 @@ def resolve_name(name: str) -> str:
 
 
 def compute_dtype(config: PolicyConfig, device: torch.device) -> torch.dtype:
-    """What `dtype: auto` means on this device."""
+    """The dtype that the base computes in on this device."""
     if config.dtype != "auto":
         return _DTYPES[config.dtype]
     if device.type != "cuda":
@@ -90,7 +92,7 @@ def load_tokenizer(name: str) -> Any:
     """The model's tokenizer.
 
     Raises:
-        UserError: it cannot be found, or has no chat template.
+        UserError: the tokenizer cannot be found, or has no chat template.
     """
     tokenizer = _from_pretrained(AutoTokenizer, name)
     if not tokenizer.chat_template:
@@ -104,9 +106,9 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     """Load the base, freeze it, and attach fresh adapters (B is zero, so the policy starts as the base).
 
     Args:
-        config: see `PolicyConfig`.
-        device: where the base goes.
-        seed: of the adapters' A matrices; no other random state is touched.
+        config: the model's settings.
+        device: device of the model.
+        seed: seed of the adapters' A matrices; the process's RNG states do not change.
 
     Raises:
         UserError: the model cannot be found or loaded.
@@ -122,17 +124,17 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
         config.model_name_or_path,
         dtype=dtype,
         quantization_config=quantization,
-        attn_implementation=seam(_attention(config.attn_implementation)),
+        attn_implementation=register_attention(_attention_kernel(config.attn_implementation)),
         device_map={"": device},
     )
     base.requires_grad_(False)
-    _keep_4bit_weights_as_they_are(base)
+    _disable_cpu_repacking(base)
     if config.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable({"use_reentrant": False})
     lora = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = get_peft_model(base, lora)  # adapters in float32 whatever the base, or small updates round away
+        model = get_peft_model(base, lora)  # adapters are always float32, or small updates would be lost in rounding
     adapt_in_place(model)
     return model
 
@@ -145,21 +147,21 @@ def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
         raise UserError(f"policy.model_name_or_path: cannot load {name!r}: {reason}") from error
     except torch.OutOfMemoryError as error:
         raise UserError(
-            f"policy.model_name_or_path: {name!r} does not fit into the GPU's free memory; take a smaller model, or see "
+            f"policy.model_name_or_path: {name!r} does not fit into the GPU's free memory; use a smaller model, or see "
             "with nvidia-smi what else uses the GPU"
         ) from error
 
 
-def _attention(wanted: str) -> str:
-    if wanted == "flash_attention_2":  # whose own packing knows nothing of rows that share a prompt
-        log.warning("flash_attention_2: blocks of rows are attended over by sdpa, which has the same kernel in it")
+def _attention_kernel(name: str) -> str:
+    if name == "flash_attention_2":  # its own packing does not support rows that share a prompt
+        log.warning("flash_attention_2: blocks of rows are attended over by sdpa, which uses the same kernel")
         return "sdpa"
-    return wanted
+    return name
 
 
-def _keep_4bit_weights_as_they_are(base: torch.nn.Module) -> None:
-    """Stop bitsandbytes from repacking 4-bit weights at the first no-grad forward on a CPU with AVX512-BF16: the repacked
-    ones cannot be trained through (seen with 0.50.2)."""
+def _disable_cpu_repacking(base: torch.nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights at the first no-grad forward on a CPU with AVX512-BF16: gradients cannot be
+    computed through repacked weights (seen with 0.50.2)."""
     module: Any
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -1,8 +1,8 @@
-"""Token log-probs straight from hidden states: at no time is more than one tile of logits alive, some tokens by some words.
+"""Compute token log-probs and entropies from hidden states, with one tile of logits (tokens x part of the vocabulary) at a time.
 
-A 3B Qwen2.5 has 608 KB of float32 logits a token; a micro-batch of 8,000 tokens would need 4.9 GB for them and as much again
-for their gradient. The sums over the vocabulary run along with the tiles, as those over keys do in FlashAttention (arXiv
-2205.14135), and a tile stays in a processor's cache, where whole rows of logits do not.
+Qwen2.5-3B has 608 KB of float32 logits per token; a micro-batch of 8,000 tokens would need 4.9 GB for them and as much again for
+their gradient. The sums over the vocabulary are accumulated over the tiles, as FlashAttention (arXiv 2205.14135) accumulates sums
+over keys. A tile fits in a processor's cache, and whole rows of logits do not.
 """
 
 from __future__ import annotations
@@ -15,37 +15,39 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TILE_LOGITS = 2**22
-"""Logits alive at once, 17 MB in float32, and as many exponentials of them."""
+"""Logits in memory at once, 17 MB in float32, and as many exponentials of them."""
 
-TILE_WORDS = 4096
-"""Words of a tile at most, so that there are enough tokens in it for the matrix product."""
+TILE_VOCAB = 4096
+"""Vocabulary tokens in a tile, at most, so that it has enough tokens of the batch for an efficient matrix product."""
 
 Tile = tuple[int, int]
-"""Tokens, words."""
+"""A tile's size: tokens of the batch, tokens of the vocabulary."""
 
-_ABSENT = -1e30
-"""A logit that is none: beside any other its exponential is 0, and that times it is 0 as well, where infinity would give NaN."""
+_MASKED_LOGIT = -1e30
+"""Logit that removes a token: its exponential is 0 relative to any other logit's, and so is their product, where infinity would
+give NaN."""
 
 
 def tile_of(vocabulary: int) -> Tile:
-    """Tokens and words that are taken together."""
-    words = min(vocabulary, TILE_WORDS)
-    return TILE_LOGITS // words, words
+    """The default tile for a vocabulary of this size."""
+    width = min(vocabulary, TILE_VOCAB)
+    return TILE_LOGITS // width, width
 
 
 @dataclass
-class _Others:
-    """What is known of one chunk of tokens: the target's logit, and means over all other words, weighed with their probabilities.
+class _VocabStats:
+    """Statistics of C tokens of the batch: the target's logit, and means over the non-targets, weighted by their probabilities.
 
-    The target stands apart so that a token of probability near 1 has a small slope, not the rounded difference of two large ones.
-    The entropy's slope is such a difference, so for it the means are summed in float32 whatever the head's dtype.
+    The non-targets are all vocabulary tokens except the target. The target is kept separate so that the gradient of a token with a
+    probability near 1 is small and exact, and not the rounded difference of two large numbers. The entropy's gradient is such a
+    difference, so for it the means are accumulated in float32 whatever the head's dtype.
 
     Attributes:
         target: (C,) logit of the target.
-        log_sum: (C,) logarithm of the sum of the others' exponentials.
-        entropy: (C,) of the distribution of the others alone.
-        embedding: (C, H) their mean embedding, if asked for.
-        logp_embedding: (C, H) the mean of their log-prob among themselves times embedding, if asked for.
+        log_sum: (C,) logarithm of the sum of the non-targets' exponentials.
+        entropy: (C,) entropy of the distribution over the non-targets alone.
+        embedding: (C, H) mean embedding of the non-targets, if requested.
+        logp_embedding: (C, H) mean of log-prob among the non-targets times embedding, if requested.
     """
 
     target: Tensor
@@ -55,90 +57,103 @@ class _Others:
     logp_embedding: Tensor | None
 
 
-def _others(
-    hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, buffers: Tensor, mean: bool, of_entropy: bool
-) -> _Others:
-    largest = hidden.new_full((len(hidden),), _ABSENT, dtype=torch.float32)
-    target, total, weighed = (torch.zeros_like(largest) for _ in range(3))
-    embedding = largest.new_zeros(hidden.shape) if mean else None
-    logp_embedding = largest.new_zeros(hidden.shape) if mean and of_entropy else None
+def _vocab_stats(
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    temperature: float,
+    buffers: Tensor,
+    mean: bool,
+    entropy_gradient: bool,
+) -> _VocabStats:
+    """Accumulate the statistics over the vocabulary, tile by tile, with a running maximum of the logits (online softmax)."""
+    running_max = hidden.new_full((len(hidden),), _MASKED_LOGIT, dtype=torch.float32)
+    target, total, weighted = (torch.zeros_like(running_max) for _ in range(3))
+    embedding = running_max.new_zeros(hidden.shape) if mean else None
+    logp_embedding = running_max.new_zeros(hidden.shape) if mean and entropy_gradient else None
     for first in range(0, len(head), buffers.shape[2]):
-        words = head[first : first + buffers.shape[2]]
-        logits, exps = buffers[:, : len(hidden), : len(words)]
-        _product(hidden.to(head.dtype), words.T, out=logits)
+        rows = head[first : first + buffers.shape[2]]
+        logits, exps = buffers[:, : len(hidden), : len(rows)]
+        _matmul(hidden.to(head.dtype), rows.T, out=logits)
         if temperature != 1:
             logits /= temperature
-        at = (targets - first).clamp(0, len(words) - 1)[:, None]
-        here, there = targets[:, None] == at + first, logits.gather(1, at)
-        target += torch.where(here, there, 0.0)[:, 0]
-        logits.scatter_(1, at, torch.where(here, _ABSENT, there))
-        larger = torch.maximum(largest, logits.amax(dim=1))
-        shrink, lower = (largest - larger).exp(), largest - larger
-        torch.exp(logits.sub_(larger[:, None]), out=exps)
-        weighed = shrink * (weighed + lower * total) + torch.bmm(exps[:, None], logits[:, :, None]).flatten()
-        total = shrink * total + exps.sum(dim=1)
+        column = (targets - first).clamp(0, len(rows) - 1)[:, None]
+        in_tile, logit = targets[:, None] == column + first, logits.gather(1, column)
+        target += torch.where(in_tile, logit, 0.0)[:, 0]
+        logits.scatter_(1, column, torch.where(in_tile, _MASKED_LOGIT, logit))
+        new_max = torch.maximum(running_max, logits.amax(dim=1))
+        rescale, shift = (running_max - new_max).exp(), running_max - new_max
+        torch.exp(logits.sub_(new_max[:, None]), out=exps)
+        weighted = rescale * (weighted + shift * total) + torch.bmm(exps[:, None], logits[:, :, None]).flatten()
+        total = rescale * total + exps.sum(dim=1)
         if embedding is not None:
-            summed = words.float() if of_entropy else words
+            summed = rows.float() if entropy_gradient else rows
             if logp_embedding is not None:
-                logp_embedding.add_(embedding * lower[:, None]).mul_(shrink[:, None]).add_((exps * logits) @ summed)
-            embedding.mul_(shrink[:, None]).add_(exps.to(summed.dtype) @ summed)
-        largest = larger
+                logp_embedding.add_(embedding * shift[:, None]).mul_(rescale[:, None]).add_((exps * logits) @ summed)
+            embedding.mul_(rescale[:, None]).add_(exps.to(summed.dtype) @ summed)
+        running_max = new_max
     log_total = total.log()
     if embedding is not None:
         embedding /= total[:, None]
         if logp_embedding is not None:
             logp_embedding.div_(total[:, None]).sub_(embedding * log_total[:, None])
-    return _Others(target, largest + log_total, log_total - weighed / total, embedding, logp_embedding)
+    return _VocabStats(target, running_max + log_total, log_total - weighted / total, embedding, logp_embedding)
 
 
 class _TiledLogProbs(torch.autograd.Function):
     """Log-probs and entropies in float32, tile by tile; the head is frozen and gets no gradient.
 
-    Nothing is recomputed in backward: the derivative of a token's log-prob by its hidden state, the target's embedding less the
-    expected one, is a vector like the hidden state itself, and is at hand when the token's probabilities are.
+    Nothing is recomputed in backward. The gradient of a token's log-prob with respect to its hidden state is the target's
+    embedding minus the expected one, a vector of the hidden state's size, which forward computes along with the token's
+    probabilities.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, tile: Tile, of_entropy: bool
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, tile: Tile, entropy_gradient: bool
     ) -> tuple[Tensor, Tensor]:
         logps = hidden.new_empty(len(hidden), dtype=torch.float32)
         entropy = torch.empty_like(logps)
-        slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        entropy_slope = torch.empty_like(hidden) if ctx.needs_input_grad[0] and of_entropy else None
-        # Two buffers serve all tiles: on a CPU to allocate this much anew costs more than to fill it.
+        logp_grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        entropy_grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] and entropy_gradient else None
+        # Two buffers are reused for all tiles: on a CPU, to allocate this much memory costs more than to fill it.
         buffers = logps.new_empty(2, min(tile[0], len(hidden)), min(tile[1], len(head)))
         for start in range(0, len(hidden), tile[0]):
             part = slice(start, start + tile[0])
-            others = _others(hidden[part], head, targets[part], temperature, buffers, slope is not None, of_entropy)
-            logp, log_rest = F.logsigmoid(others.target - others.log_sum), F.logsigmoid(others.log_sum - others.target)
-            p, rest = logp.exp(), log_rest.exp()
+            stats = _vocab_stats(
+                hidden[part], head, targets[part], temperature, buffers, logp_grad is not None, entropy_gradient
+            )
+            # Of the target: p; of all non-targets together: p_rest = 1 - p.
+            logp, logp_rest = F.logsigmoid(stats.target - stats.log_sum), F.logsigmoid(stats.log_sum - stats.target)
+            p, p_rest = logp.exp(), logp_rest.exp()
             logps[part] = logp
-            entropy[part] = rest * (others.entropy - log_rest) - p * logp
-            if slope is None or others.embedding is None:
+            entropy[part] = p_rest * (stats.entropy - logp_rest) - p * logp
+            if logp_grad is None or stats.embedding is None:
                 continue
-            own = head[targets[part]]
-            slope[part] = (own - others.embedding) * (rest / temperature)[:, None]
-            if entropy_slope is not None and others.logp_embedding is not None:  # by a logit it is -p (log p + entropy)
-                up = others.logp_embedding + others.embedding * (log_rest + entropy[part])[:, None]
-                here = (p * (logp + entropy[part]))[:, None] * own
-                entropy_slope[part] = (here + rest[:, None] * up) / -temperature
-        ctx.save_for_backward(slope, entropy_slope)
-        if not of_entropy:
+            target = head[targets[part]]
+            logp_grad[part] = (target - stats.embedding) * (p_rest / temperature)[:, None]
+            if (
+                entropy_grad is not None and stats.logp_embedding is not None
+            ):  # d entropy / d logit = -p (log p + entropy)
+                rest_term = stats.logp_embedding + stats.embedding * (logp_rest + entropy[part])[:, None]
+                target_term = (p * (logp + entropy[part]))[:, None] * target
+                entropy_grad[part] = (target_term + p_rest[:, None] * rest_term) / -temperature
+        ctx.save_for_backward(logp_grad, entropy_grad)
+        if not entropy_gradient:
             ctx.mark_non_differentiable(entropy)
         return logps, entropy
 
     @staticmethod
     def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None, None, None, None, None]:
-        slope, entropy_slope = ctx.saved_tensors
-        grad = slope * grad_logps[:, None]
-        if entropy_slope is not None:
-            grad = grad + entropy_slope * grad_entropy[:, None]
-        return grad.to(slope.dtype), None, None, None, None, None
+        logp_grad, entropy_grad = ctx.saved_tensors
+        grad = logp_grad * grad_logps[:, None]
+        if entropy_grad is not None:
+            grad = grad + entropy_grad * grad_entropy[:, None]
+        return grad.to(logp_grad.dtype), None, None, None, None, None
 
 
-def _product(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """a @ b, in float32 whatever it was computed in."""
+def _matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Compute a @ b in the inputs' dtype, and write it to `out`, in float32."""
     if a.dtype == out.dtype:
         torch.mm(a, b, out=out)
     else:
@@ -150,22 +165,22 @@ def tiled_log_probs(
     head: Tensor,
     targets: Tensor,
     temperature: float = 1.0,
-    of_entropy: bool = False,
+    entropy_gradient: bool = False,
     tile: Tile | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-prob of each target token, and the entropy of the distribution that it came from.
+    """Log-prob of each target token, and entropy of the distribution that predicts it.
 
     Args:
         hidden: (M, H) last hidden states at the positions that predict the targets.
-        head: (V, H) frozen output embedding, of at least two words.
-        targets: (M,) int64.
+        head: (V, H) frozen output embedding, of at least two vocabulary tokens.
+        targets: (M,) int64 token ids.
         temperature: divides the logits.
-        of_entropy: whether the entropy has a gradient too, which costs one more product.
-        tile: tokens and words whose logits are alive at once; None: `tile_of`.
+        entropy_gradient: whether the entropy has a gradient too, which costs one more matrix product.
+        tile: size of the tiles; None for `tile_of`.
 
     Returns:
-        (M,) float32 log-probs, differentiable by `hidden`; (M,) float32 entropy in nats.
+        (M,) float32 log-probs, with gradient to `hidden`; (M,) float32 entropies in nats.
     """
-    # Inside autocast the products would be cast once more; the dtype is the head's, here and in backward alike.
+    # Under autocast the products would be cast again; they must use the head's dtype, in forward and backward.
     with torch.autocast(hidden.device.type, enabled=False):
-        return _TiledLogProbs.apply(hidden, head, targets, temperature, tile or tile_of(len(head)), of_entropy)
+        return _TiledLogProbs.apply(hidden, head, targets, temperature, tile or tile_of(len(head)), entropy_gradient)

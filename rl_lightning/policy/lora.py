@@ -1,8 +1,8 @@
-"""An adapted linear layer as one operation (LoRA, arXiv 2106.09685): adapters are added to the base's product in place, forwards
-and backwards.
+"""A LoRA layer as one operation: the adapter is added to the base layer's output in place, forward and backward.
 
-PEFT writes it as four modules: the output is copied, scaled and added in passes of their own, each kept alive beside the others,
-and inputs are cast to the adapters' float32 and back. PEFT's layers still hold the weights; only their `forward` is this one.
+PEFT computes LoRA (arXiv 2106.09685) with four modules: the output is copied, scaled and added in separate passes, whose results
+are all kept in memory, and inputs are cast to the adapters' float32 and back. PEFT's layers still hold the weights; only their
+`forward` is replaced.
 """
 
 from __future__ import annotations
@@ -18,18 +18,23 @@ from torch import Tensor
 
 
 def adapt_in_place(policy: PeftModel) -> None:
-    """Have every adapted layer of a policy computed by `adapted`."""
+    """Replace the `forward` of every adapted layer of a policy by `adapted`."""
     for layer in policy.modules():
-        if isinstance(layer, LoraLayer):
+        if is_adapted(layer):
             layer.forward = partial(adapted, layer)
 
 
+def is_adapted(layer: Any) -> bool:
+    """Whether a layer is one of PEFT's LoRA layers."""
+    return isinstance(layer, LoraLayer)
+
+
 def adapted(layer: Any, x: Tensor) -> Tensor:
-    """(…, in) to (…, out): x W^T + bias + scale (x A^T) B^T, or the base's product alone where adapters are switched off.
+    """(…, in) to (…, out): x W^T + bias + scale (x A^T) B^T, or only the base layer where adapters are disabled.
 
     Args:
-        layer: PEFT's, with plain LoRA on a linear layer, 4-bit or not.
-        x: in the dtype that the base computes in.
+        layer: PEFT's layer, with plain LoRA on a linear layer, 4-bit or dense.
+        x: input, in the dtype that the base computes in.
     """
     base = layer.get_base_layer()
     if layer.disable_adapters:
@@ -39,7 +44,7 @@ def adapted(layer: Any, x: Tensor) -> Tensor:
 
 
 def dense_weight(layer: Any) -> Tensor:
-    """(out, in) weights of a linear layer, 4-bit or not."""
+    """(out, in) weights of a linear layer, dequantised if they are in 4 bits."""
     if isinstance(layer, bnb.nn.Linear4bit):
         weight: Any = layer.weight
         return bnb.functional.dequantize_4bit(weight.data, weight.quant_state)
@@ -47,15 +52,14 @@ def dense_weight(layer: Any) -> Tensor:
 
 
 class _AdaptedProduct(torch.autograd.Function):
-    """The base is frozen: it gets no gradient, and its output need not be kept."""
+    """The adapted product. The base is frozen: it gets no gradient, and its output need not be saved for backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, base: Any, scale: float) -> Tensor:
         out = base(x)
         rows = x.to(out.dtype).flatten(0, -2)
-        low = (rows @ a.to(out.dtype).T).to(
-            out.dtype
-        )  # autocast may have made it another, where the base's output is not
+        # The cast is needed where autocast gives this product another dtype than the base layer's output.
+        low = (rows @ a.to(out.dtype).T).to(out.dtype)
         out.flatten(0, -2).addmm_(low, b.to(out.dtype).T, alpha=scale)
         ctx.save_for_backward(rows, low, a, b)
         ctx.base, ctx.scale, ctx.shape = base, scale, x.shape

@@ -1,7 +1,8 @@
-"""Cut a rollout into micro-batches: its tokens one after another, each prompt once a group, no padding.
+"""Pack rows of unequal length into micro-batches without padding.
 
-Linear layers are nearly all the work, and to them a token is a token. Only attention must know which tokens belong together; it
-gathers whole rows, prompt and completion, for itself.
+The tokens of a micro-batch follow one another, with each prompt once for the completions that share it. Nearly all the work is in
+linear layers, which treat every token alike. Only attention must know which tokens belong together: it gathers whole rows, prompt
+and completion, into padded blocks.
 """
 
 from __future__ import annotations
@@ -16,25 +17,37 @@ from torch import Tensor
 from rl_lightning.policy.attention import Rows
 from rl_lightning.types import Rollout
 
-PLACES_A_TOKEN = 2
-"""Attention works on whole rows, each with the prompt that it shares: at most so many places in these, padding included, a token
-of the budget, where there are several."""
+PADDED_SLOTS_PER_TOKEN = 2
+"""Attention works on whole rows, each with its own copy of the shared prompt. A micro-batch of several rows has at most this many
+padded slots per token of the budget."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """S tokens in all, of R rows with M completion tokens.
+    """S packed tokens of R rows, which predict M completion tokens.
 
-    A completion's last token predicts nothing and is left out. The prompt is forwarded once for the rows that share it here.
+    The last token of a completion predicts nothing and is left out. A prompt is forwarded once for all rows that share it here.
+
+    Example: prompts [p q] and [s], G = 2. Rows 0 and 1 answer the first, with completions [a b c] and [d e]; row 2 answers the
+    second, with [f g]. Then R = 3, S = 7, M = 7:
+
+        index       0 1 2 3 4 5 6      packed: both prompts, then the completions without their last tokens
+        input_ids   p q s a b d f
+        positions   0 1 0 2 3 2 1
+        rows        [p q a b], [p q d], [s f]
+        targets     a b c d e f g
+        predicting  1 3 4 1 5 2 6      q predicts a and d, the first tokens of rows 0 and 1
+        row_of      0 0 0 1 1 2 2
+        column_of   0 1 2 0 1 0 1
 
     Attributes:
-        input_ids: (S,) int64.
-        positions: (S,) int64, each token's place in its row.
-        rows: which of the S tokens stand where in the R rows, prompt first.
-        predicting: (M,) int64, the token that predicts each target.
-        targets: (M,) int64.
+        input_ids: (S,) int64, the packed tokens.
+        positions: (S,) int64, the position of each token in its row.
+        rows: the arrangement of the S tokens in the R rows of attention, prompt first.
+        predicting: (M,) int64, index of the packed token that predicts each target.
+        targets: (M,) int64, the completion tokens.
         row_of: (M,) int64, the rollout row of each target.
-        column_of: (M,) int64, the place of each target in its completion.
+        column_of: (M,) int64, the position of each target in its completion.
     """
 
     input_ids: Tensor
@@ -46,77 +59,83 @@ class MicroBatch:
     column_of: Tensor
 
 
-def cut(rollout: Rollout, rows: Tensor, token_budget: int) -> list[MicroBatch]:
-    """Cut the chosen rows, group by group, into micro-batches of at most `token_budget` tokens and twice as many places in
-    the rows of attention.
+def pack(rollout: Rollout, rows: Tensor, token_budget: int) -> list[MicroBatch]:
+    """Pack the chosen rows, group by group, into micro-batches of at most `token_budget` tokens, and twice as many padded slots.
 
     Args:
-        rollout: the whole step's rollout.
-        rows: (K,) int64, the rows that take part.
-        token_budget: tokens; a prompt with one completion that is longer than that makes a micro-batch of its own.
+        rollout: the rollout of the whole step.
+        rows: (K,) int64, the rows to pack, in ascending order, on the rollout's device.
+        token_budget: tokens of a micro-batch; a longer row gets its own micro-batch.
+
+    Returns:
+        the micro-batches, on the same device; each of the K rows is in exactly one. The rows of a micro-batch are in packing
+        order, which its `row_of` gives.
     """
     prompts, completions = rollout.prompt_lengths.tolist(), (rollout.lengths - 1).tolist()
     return [
-        _assemble(rollout, torch.tensor(part, device=rows.device))
-        for part in _parts(rows.tolist(), rollout.group_size, prompts, completions, token_budget)
+        _assemble(rollout, torch.tensor(members, device=rows.device))
+        for members in _split(rows.tolist(), rollout.group_size, prompts, completions, token_budget)
     ]
 
 
-def _parts(rows: list[int], group: int, prompts: list[int], completions: list[int], budget: int) -> Iterator[list[int]]:
-    """Rows of each micro-batch. Groups come longest first and stay together where they can, so that rows of like length meet."""
+def _split(rows: list[int], group: int, prompts: list[int], completions: list[int], budget: int) -> Iterator[list[int]]:
+    """The rows of each micro-batch. Groups are packed longest first, so that rows of similar length share a micro-batch, and are
+    kept together where they fit."""
     groups = [list(members) for _, members in groupby(rows, key=lambda row: row // group)]
     groups.sort(key=lambda members: -max(completions[row] for row in members) - prompts[members[0] // group])
 
-    def fits(part: list[int]) -> bool:
-        read = sum(prompts[owner] for owner in {row // group for row in part})
-        written = sum(completions[row] for row in part)
-        lengths = sorted((prompts[row // group] + completions[row] for row in part), reverse=True)
-        places = sum(lengths[first] * (last - first) for first, last in _alike(lengths))
-        return read + written <= budget and places <= PLACES_A_TOKEN * budget
+    def fits(members: list[int]) -> bool:
+        prompt_tokens = sum(prompts[prompt] for prompt in {row // group for row in members})
+        completion_tokens = sum(completions[row] for row in members)
+        lengths = sorted((prompts[row // group] + completions[row] for row in members), reverse=True)
+        slots = sum(lengths[first] * (end - first) for first, end in _length_buckets(lengths))
+        return prompt_tokens + completion_tokens <= budget and slots <= PADDED_SLOTS_PER_TOKEN * budget
 
-    part: list[int] = []
+    current: list[int] = []
     for members in groups:
         for rows_together in [members] if fits(members) else [[row] for row in members]:
-            if part and not fits(part + rows_together):
-                yield part
-                part = []
-            part = part + rows_together
-    if part:
-        yield part
+            if current and not fits(current + rows_together):
+                yield current
+                current = []
+            current = current + rows_together
+    if current:
+        yield current
 
 
 def _assemble(rollout: Rollout, rows: Tensor) -> MicroBatch:
     device = rows.device
-    numbers = torch.arange(len(rows), device=device)
-    owners, group = torch.unique(rows // rollout.group_size, return_inverse=True)
-    starts, lengths = rollout.prompt_lengths[owners], rollout.lengths[rows]
-    # All tokens one after another: first the prompts, then the completions without their last tokens.
-    prompt_mask = torch.arange(int(starts.max()), device=device) < starts[:, None]
+    row_index = torch.arange(len(rows), device=device)
+    prompts, group = torch.unique(rows // rollout.group_size, return_inverse=True)
+    prompt_lengths, lengths = rollout.prompt_lengths[prompts], rollout.lengths[rows]
+    # Tokens are packed one after another: first the prompts, then the completions (`inner`: without their last tokens).
+    prompt_mask = torch.arange(int(prompt_lengths.max()), device=device) < prompt_lengths[:, None]
     mask = rollout.mask[rows, : int(lengths.max())]
     inner = mask.clone()
-    inner[numbers, lengths - 1] = False
-    prompt_ids = rollout.prompt_ids[owners, : prompt_mask.shape[1]][prompt_mask]
+    inner[row_index, lengths - 1] = False
+    prompt_ids = rollout.prompt_ids[prompts, : prompt_mask.shape[1]][prompt_mask]
     completion_ids = rollout.completion_ids[rows, : mask.shape[1]]
-    prompt_at = starts.cumsum(0) - starts
-    inner_at = len(prompt_ids) + (lengths - 1).cumsum(0) - (lengths - 1)
-    # Place w of a row is token w of its prompt while that lasts, then of its completion.
-    row_lengths = starts[group] + lengths - 1
-    place = torch.arange(int(row_lengths.max()), device=device)
-    past = place - starts[group, None]
-    row_tokens = torch.where(past < 0, prompt_at[group, None] + place, inner_at[:, None] + past)
-    row_tokens = torch.where(place < row_lengths[:, None], row_tokens, 0)
-    blocks, row_at = _blocks(row_tokens, row_lengths)
-    owner, prompt_place = prompt_mask.nonzero(as_tuple=True)
+    prompt_offset = prompt_lengths.cumsum(0) - prompt_lengths
+    inner_offset = len(prompt_ids) + (lengths - 1).cumsum(0) - (lengths - 1)
+    # Position w of a row is token w of its prompt up to the prompt's length, then a token of its completion.
+    row_lengths = prompt_lengths[group] + lengths - 1
+    position = torch.arange(int(row_lengths.max()), device=device)
+    inner_index = position - prompt_lengths[group, None]
+    row_tokens = torch.where(
+        inner_index < 0, prompt_offset[group, None] + position, inner_offset[:, None] + inner_index
+    )
+    row_tokens = torch.where(position < row_lengths[:, None], row_tokens, 0)
+    blocks, row_slot = _blocks(row_tokens, row_lengths)
+    prompt, prompt_position = prompt_mask.nonzero(as_tuple=True)
     inner_row, inner_column = inner.nonzero(as_tuple=True)
-    inner_place = starts[group[inner_row]] + inner_column
-    first_row = torch.full_like(owners, len(rows)).scatter_reduce_(0, group, numbers, "amin")
-    token_row, positions = torch.cat([first_row[owner], inner_row]), torch.cat([prompt_place, inner_place])
+    inner_position = prompt_lengths[group[inner_row]] + inner_column
+    first_row = torch.full_like(prompts, len(rows)).scatter_reduce_(0, group, row_index, "amin")
+    token_row, positions = torch.cat([first_row[prompt], inner_row]), torch.cat([prompt_position, inner_position])
     row, column = mask.nonzero(as_tuple=True)
     return MicroBatch(
         input_ids=torch.cat([prompt_ids, completion_ids[inner]]),
         positions=positions,
-        rows=Rows(blocks, row_at[token_row] + positions),
-        predicting=row_tokens[row, starts[group[row]] + column - 1],
+        rows=Rows(blocks, row_slot[token_row] + positions),
+        predicting=row_tokens[row, prompt_lengths[group[row]] + column - 1],
         targets=completion_ids[mask],
         row_of=rows[row],
         column_of=column,
@@ -124,24 +143,27 @@ def _assemble(rollout: Rollout, rows: Tensor) -> MicroBatch:
 
 
 def _blocks(row_tokens: Tensor, row_lengths: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Rows of like length together; and (R,) where each row begins."""
+    """The tokens of rows in blocks of similar length; and (R,) the first slot of each row."""
     order = row_lengths.argsort(descending=True, stable=True)
     lengths = row_lengths[order].tolist()
-    row_at = torch.empty_like(row_lengths)
+    row_slot = torch.empty_like(row_lengths)
     blocks: list[Tensor] = []
-    at = 0
-    for first, last in _alike(lengths):
-        width, members = lengths[first], order[first:last]
+    slots = 0
+    for first, end in _length_buckets(lengths):
+        width, members = lengths[first], order[first:end]
         blocks.append(row_tokens[members, :width])
-        row_at[members] = at + width * torch.arange(len(members), device=row_at.device)
-        at += width * len(members)
-    return tuple(blocks), row_at
+        row_slot[members] = slots + width * torch.arange(len(members), device=row_slot.device)
+        slots += width * len(members)
+    return tuple(blocks), row_slot
 
 
-def _alike(lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """From the longest down, cut so that attention's padding stays below a third: first row and one more than the last."""
+def _length_buckets(lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """Buckets of similar length, of lengths in descending order: the first row of each, and one more than the last.
+
+    A row is at least three quarters as long as the longest of its bucket, so that attention's padding stays below a third.
+    """
     first = 0
     while first < len(lengths):
-        last = next((r for r in range(first, len(lengths)) if lengths[r] * 4 < lengths[first] * 3), len(lengths))
-        yield first, last
-        first = last
+        end = next((r for r in range(first, len(lengths)) if lengths[r] * 4 < lengths[first] * 3), len(lengths))
+        yield first, end
+        first = end

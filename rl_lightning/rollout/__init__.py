@@ -1,6 +1,13 @@
-"""Group sampling: many completions of each prompt, with the log-prob of every token drawn."""
+"""Rollouts: sample a group of completions for each prompt, with the log-prob of every sampled token.
 
-from rl_lightning.rollout.decode import sample_groups
+May import `policy`, `memory` and the layers below. Main exports: `RolloutEngine`, the protocol of whatever generates completions;
+`LocalEngine`, which samples from the policy itself; and `Sampling`, the sampling settings. Internally, `decode` is the decode
+loop, `cache` its key/value cache, `network` and `policy_decoder` the model that it runs, and `steps` launches decode steps as
+CUDA graphs.
+"""
+
+from rl_lightning.rollout.engine import RolloutEngine
+from rl_lightning.rollout.local_engine import LocalEngine
 from rl_lightning.rollout.sampling import Sampling
 
-__all__ = ["Sampling", "sample_groups"]
+__all__ = ["LocalEngine", "RolloutEngine", "Sampling"]

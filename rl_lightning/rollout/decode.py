@@ -1,4 +1,7 @@
-"""The decode loop: each prompt is read once, sequences take a slot, and a slot whose sequence has ended goes to the next one."""
+"""The decode loop. Static buffers so that a step can be captured as a CUDA graph; idle slots write to a dummy row.
+
+Each prompt is prefilled once. Each row decodes in a slot, and when it ends, its slot is given to the next waiting row.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_lightning.rollout.cache import Prompts, SlotCache
+from rl_lightning.rollout.cache import PromptCache, SlotCache
 from rl_lightning.rollout.network import Decoder
 from rl_lightning.rollout.sampling import Sampling, choose
 from rl_lightning.rollout.steps import Eager, Graphs
@@ -21,11 +24,11 @@ def sample_groups(
     decoder: Decoder,
     batch: PromptBatch,
     sampling: Sampling,
-    end_token_ids: Tensor,
+    eos_token_ids: Tensor,
     decode_text: Callable[[Tensor], str],
-    generator: torch.Generator | Tensor | None,
+    draws: Tensor | None,
     pad_token_id: int = 0,
-    ended: Callable[[int, str], None] | None = None,
+    on_finished: Callable[[int, str], None] | None = None,
     launch: type[Eager | Graphs] | None = None,
     prompts_at_once: int | None = None,
 ) -> Rollout:
@@ -34,47 +37,45 @@ def sample_groups(
     Args:
         decoder: the model.
         batch: B prompts on the model's device.
-        sampling: how to draw.
-        end_token_ids: (E,) int64, the tokens that end a completion.
-        decode_text: token ids of one completion, without its end token, to text.
-        generator: a CPU generator, which advances by exactly N x max_new_tokens draws; or the draws themselves, (N,
-            max_new_tokens) float64 in [0, 1) on the CPU; None decodes one completion a prompt greedily (N = B).
+        sampling: the sampling settings.
+        eos_token_ids: (E,) int64, the tokens that end a completion.
+        decode_text: from the token ids of one completion, without its EOS token, to its text.
+        draws: (N, max_new_tokens) float64 in [0, 1) on the CPU, the uniform numbers that decide each row's tokens; None decodes
+            one completion per prompt greedily (N = B).
         pad_token_id: fills rows after their end.
-        ended: is given a row's number and its text while other rows are still being sampled.
-        launch: how steps are run; None: as CUDA graphs on a GPU.
-        prompts_at_once: the cache holds this many prompts, and reads on as slots come free; None: all B. Fewer need less
-            memory, and change nothing else.
+        on_finished: called with a row's number and its text while other rows are still being sampled.
+        launch: how steps are run; None: as CUDA graphs on a GPU, else as ordinary calls.
+        prompts_at_once: number of prompts whose keys and values are held at once; the next ones are prefilled as slots become
+            free. None: all B. Fewer need less memory and do not change the result.
 
     Returns:
         the rollout; row n answers prompt n // G.
     """
-    uniforms = generator if isinstance(generator, Tensor) else None
-    if isinstance(generator, torch.Generator):
-        shape = (len(batch.problems) * sampling.num_generations, sampling.max_new_tokens)
-        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64)
     launch = launch or (Graphs if batch.prompt_ids.is_cuda else Eager)
-    decoding = _Decoding(decoder, batch, sampling, end_token_ids, uniforms, launch, prompts_at_once)
+    decoding = _Decoding(decoder, batch, sampling, eos_token_ids, draws, launch, prompts_at_once)
     texts = [""] * decoding.rows
     for row, length in decoding.run():
         texts[row] = decode_text(decoding.tokens[row, :length].cpu())
-        if ended is not None:
-            ended(row, texts[row])
+        if on_finished is not None:
+            on_finished(row, texts[row])
     with torch.inference_mode(False):
         return decoding.rollout(tuple(texts), pad_token_id)
 
 
 class _Decoding:
-    """One rollout under way.
+    """One rollout in progress.
 
-    What a step reads and writes is allocated once and stays in place, so that a step can be a CUDA graph. Slots from `live` on
-    are idle: should they decode at all, it is for a row beyond the last, which nobody reads.
+    All that a step reads and writes is allocated once and stays at the same addresses, so that a step can be captured as a CUDA
+    graph. Active slots come first, idle slots after them. A step may include idle slots; these write to a dummy row N, after the
+    last row, which is never read.
 
     Attributes:
-        row, token, position, prompt: (R,) int64 each slot's row of the rollout, its last token, that token's place, and the
-            length of its prompt.
-        logits, turned, probs: (R, V) of the token being chosen; turned is scratch.
-        tokens, logps, ends: (N + 1, T + some), the same, and (N + 1,): what has been sampled; `ends` is the length, with end
-            token, of a row that ended by itself, else 0.
+        row, token, position, prompt: (R,) int64 for each slot: its row of the rollout, its last token, that token's position, and
+            the length of its prompt.
+        logits, probs: (R, V) logits and probabilities of the token being sampled.
+        transposed: (R * V,) scratch memory for transposed logits; empty on a GPU.
+        tokens, logps: (N + 1, T + sync_interval) sampled tokens and their log-probs.
+        ends: (N + 1,) length of each row that ended with an EOS token, that token included; else 0.
     """
 
     def __init__(
@@ -82,105 +83,104 @@ class _Decoding:
         decoder: Decoder,
         batch: PromptBatch,
         sampling: Sampling,
-        end_token_ids: Tensor,
+        eos_token_ids: Tensor,
         uniforms: Tensor | None,
         launch: type[Eager | Graphs],
         prompts_at_once: int | None,
     ) -> None:
-        self.decoder, self.batch, self.sampling, self.end_token_ids = decoder, batch, sampling, end_token_ids
+        self.decoder, self.batch, self.sampling, self.eos_token_ids = decoder, batch, sampling, eos_token_ids
         (prompts, prompt_width), device = batch.prompt_ids.shape, batch.prompt_ids.device
         self.group = 1 if uniforms is None else sampling.num_generations
         self.rows, self.limit = prompts * self.group, sampling.max_new_tokens
-        overrun = launch.look_every  # so much later a row is seen to have ended
-        width = self.limit + overrun
-        length = -(-(prompt_width + width) // 8) * 8  # fused attention wants its mask in whole eights
-        most = sampling.max_rollout_rows
-        slots = self.rows if most == "auto" else min(self.rows, most)
-        decoder.room_for(length)
-        self.prompts: Prompts | None = Prompts(
+        margin = launch.sync_interval  # steps that a row may decode before its end is noticed
+        width = self.limit + margin
+        length = -(-(prompt_width + width) // 8) * 8  # a multiple of 8, which fused attention needs for its mask
+        max_rows = sampling.max_rollout_rows
+        slots = self.rows if max_rows == "auto" else min(self.rows, max_rows)
+        decoder.set_max_length(length)
+        self.prompts: PromptCache | None = PromptCache(
             decoder, batch.prompt_ids, batch.prompt_lengths, prompts_at_once or prompts
         )
         self.cache = SlotCache(decoder, slots, length)
         self.launch, self.length = launch, length
-        self.uniforms = None if uniforms is None else F.pad(uniforms, (0, overrun, 0, 1)).to(device)
+        self.uniforms = None if uniforms is None else F.pad(uniforms, (0, margin, 0, 1)).to(device)
         self.tokens = torch.zeros(self.rows + 1, width, dtype=torch.int64, device=device)
         self.logps = torch.zeros(self.rows + 1, width, dtype=torch.float32, device=device)
         self.ends = torch.zeros(self.rows + 1, dtype=torch.int64, device=device)
         self.logits = decoder.head.new_empty(slots, len(decoder.head))
-        self.turned = self.logits.new_empty(0 if self.logits.is_cuda else self.logits.numel())
+        self.transposed = self.logits.new_empty(0 if self.logits.is_cuda else self.logits.numel())
         self.probs = torch.empty_like(self.logits, dtype=torch.float32)
         self.row, self.token, self.position, self.prompt = torch.zeros(4, slots, dtype=torch.int64, device=device)
 
     def run(self) -> Iterator[tuple[int, int]]:
-        """Sample it all; yields each row as it ends, with its length without end token."""
+        """Sample all rows; yields each row as it ends, with its length without EOS token."""
         waiting = deque(range(self.rows))
-        live = len(self.row)
-        steps = self.launch(
-            self._step, live, self.length
-        )  # not kept: it holds this object, which must go when it is done with
-        self._begin(list(range(live)), waiting)
-        while live:
-            span = int(self.position[:live].max()) + steps.look_every
-            for _ in range(steps.look_every):
-                steps.run(live, span)
-            row, position, prompt = self.row[:live], self.position[:live], self.prompt[:live]
+        active = len(self.row)
+        # Not stored on self: it refers to this object, and a reference cycle would delay the release of its memory.
+        steps = self.launch(self._step, active, self.length)
+        self._admit(list(range(active)), waiting)
+        while active:
+            span = int(self.position[:active].max()) + steps.sync_interval
+            for _ in range(steps.sync_interval):
+                steps.run(active, span)
+            row, position, prompt = self.row[:active], self.position[:active], self.prompt[:active]
             ends = self.ends[row]
-            over = (ends > 0) | (position + 1 - prompt >= self.limit)
-            done = over.nonzero().squeeze(1).tolist()
-            for slot in done:
+            finished = (ends > 0) | (position + 1 - prompt >= self.limit)
+            free = finished.nonzero().squeeze(1).tolist()
+            for slot in free:
                 end = int(ends[slot])
                 yield int(row[slot]), end - 1 if end else self.limit
-            if done:
-                done = self._begin(done, waiting)
-                live = self._close_up(done, live, span)
+            if free:
+                free = self._admit(free, waiting)
+                active = self._compact(free, active, span)
 
-    def _begin(self, slots: list[int], waiting: deque[int]) -> list[int]:
-        """Give slots to waiting rows; returns the slots for which there is none."""
-        begun = 0
-        while begun < len(slots) and waiting and self.prompts:
+    def _admit(self, slots: list[int], waiting: deque[int]) -> list[int]:
+        """Give free slots to waiting rows; returns the slots that stay free."""
+        admitted = 0
+        while admitted < len(slots) and waiting and self.prompts:
             if waiting[0] // self.group >= self.prompts.end:
-                self.prompts.read_on()
-            count = min(len(slots) - begun, self.prompts.end * self.group - waiting[0])
-            to = self._index(slots[begun : begun + count])
+                self.prompts.prefill_next()
+            count = min(len(slots) - admitted, self.prompts.end * self.group - waiting[0])
+            targets = self._index(slots[admitted : admitted + count])
             row = self._index([waiting.popleft() for _ in range(count)])
-            owner = row // self.group
-            last = self.batch.prompt_lengths[owner] - 1
-            self.cache.fill(to, self.prompts, owner)
-            # The prompt's last token is the first to be decoded: what follows it is the first token of the completion.
-            self.row[to], self.position[to], self.prompt[to] = row, last, last + 1
-            self.token[to] = self.batch.prompt_ids[owner, last]
-            begun += count
+            prompt_index = row // self.group
+            last = self.batch.prompt_lengths[prompt_index] - 1
+            self.cache.fill(targets, self.prompts, prompt_index)
+            # The prompt's last token is the first one to be decoded; it predicts the first token of the completion.
+            self.row[targets], self.position[targets], self.prompt[targets] = row, last, last + 1
+            self.token[targets] = self.batch.prompt_ids[prompt_index, last]
+            admitted += count
         if not waiting:
             self.prompts = None
-        return slots[begun:]
+        return slots[admitted:]
 
-    def _close_up(self, free: list[int], live: int, span: int) -> int:
-        """Move the last live slots into free ones, so that the live ones come first; returns how many they are."""
-        left = live - len(free)
-        sources = self._index([slot for slot in range(left, live) if slot not in free])
-        targets = self._index([slot for slot in free if slot < left])
+    def _compact(self, free: list[int], active: int, span: int) -> int:
+        """Move the last active slots into free ones, so that active slots come first; returns the number of active slots."""
+        remaining = active - len(free)
+        sources = self._index([slot for slot in range(remaining, active) if slot not in free])
+        targets = self._index([slot for slot in free if slot < remaining])
         if len(targets):
             self.cache.move(sources, targets, span)
             for state in (self.row, self.token, self.position, self.prompt):
                 state[targets] = state[sources]
-        self.row[left:live] = self.rows
-        self.position[left:live] = 0
-        return left
+        self.row[remaining:active] = self.rows
+        self.position[remaining:active] = 0
+        return remaining
 
     def _step(self, slots: int, span: int) -> None:
-        """One token for each of the first slots. No value leaves the device."""
+        """Sample one token for each of the first slots. No value is transferred to the host."""
         row, token, position, prompt = (s[:slots] for s in (self.row, self.token, self.position, self.prompt))
         attend = self.cache.attention(position, span)
         hidden = self.decoder(token[:, None], position[:, None], attend)[:, 0]
-        # An idle slot may count from anywhere: what it writes goes to the row that nobody reads.
+        # An idle slot's column may be out of range, so it is clamped; what it writes goes to the dummy row.
         column = (position + 1 - prompt).clamp(0, self.tokens.shape[1] - 1)
         uniforms = None if self.uniforms is None else self.uniforms[row, column]
         logits = self._logits(hidden)
         chosen, logps = choose(logits, self.sampling, uniforms, self.probs[:slots])
         self.tokens[row, column], self.logps[row, column] = chosen, logps
         before = self.ends[row]
-        # Not torch.isin, which sorts where there are many and then waits for the GPU: a graph must not.
-        is_end = (chosen[:, None] == self.end_token_ids).any(dim=1)
+        # Not torch.isin, which sorts where there are many values and then waits for the GPU, as a graph must not.
+        is_end = (chosen[:, None] == self.eos_token_ids).any(dim=1)
         ends_now = (before == 0) & (column < self.limit) & is_end
         self.ends[row] = torch.where(ends_now, column + 1, before)
         token.copy_(chosen)
@@ -191,12 +191,12 @@ class _Decoding:
         head, logits = self.decoder.head, self.logits[: len(hidden)]
         if logits.is_cuda:
             return torch.mm(hidden, head.T, out=logits)
-        # Few rows by many words: on a CPU the other way round is a third faster, turning it over included.
-        turned = self.turned[: logits.numel()].view(len(head), len(hidden))
-        return logits.copy_(torch.mm(head, hidden.T, out=turned).T)
+        # Few rows and many vocabulary tokens: on a CPU the transposed product is a third faster, transposing it back included.
+        transposed = self.transposed[: logits.numel()].view(len(head), len(hidden))
+        return logits.copy_(torch.mm(head, hidden.T, out=transposed).T)
 
     def rollout(self, texts: tuple[str, ...], pad_token_id: int) -> Rollout:
-        """What has been sampled, without the room that was kept."""
+        """The finished rollout, as wide as its longest row."""
         ends = self.ends[: self.rows]
         finished = ends > 0
         lengths = torch.where(finished, ends, self.limit)

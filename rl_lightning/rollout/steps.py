@@ -1,4 +1,4 @@
-"""How a decode step is launched: as it is, or as a CUDA graph."""
+"""Launch decode steps: as ordinary calls, or as CUDA graphs."""
 
 from __future__ import annotations
 
@@ -9,30 +9,31 @@ from typing import Any
 import torch
 
 Step = Callable[[int, int], None]
-"""One token for each of the first so many slots, reading so much of the cache; all it reads and writes stays in place."""
+"""A decode step: one token for each of the first `slots` slots (first argument), which attends to the first `span` positions of
+the cache (second argument). All that it reads and writes stays at the same addresses."""
 
 
 class Eager:
-    """Runs a step at the very size that is needed.
+    """Runs each step as an ordinary call, at the exact size that is needed.
 
     Attributes:
-        look_every: steps between two looks at what has ended.
+        sync_interval: steps between two checks of which rows have ended.
     """
 
-    look_every = 1
+    sync_interval = 1
 
     def __init__(self, step: Step, slots: int, length: int) -> None:
         self.run = step
 
 
 class Recorder:
-    """Captures steps as CUDA graphs. They share their scratch memory: a step leaves nothing there that is read later."""
+    """Captures steps as CUDA graphs. The graphs share their scratch memory, in which a step leaves nothing that is read later."""
 
     def __init__(self) -> None:
         self._pool: Any = None
 
     def __call__(self, step: Callable[[], None]) -> Callable[[], None]:
-        """What replays the step; nothing is run yet."""
+        """Capture the step without running it, and return the function that replays it."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             step()
@@ -41,18 +42,18 @@ class Recorder:
 
 
 class Graphs:
-    """Runs a step as a CUDA graph: hundreds of kernels for the price of one launch.
+    """Runs each step as a CUDA graph: hundreds of kernels for the cost of one launch.
 
-    A graph has one size, so sizes are rounded up to a few: the slots halved as often as may be, the cache in quarters. Each is
-    run as it is the first time, for libraries choose and load their kernels in a size's first call, which a graph must not
-    contain; captured the second time; and lives as long as this object, which is one rollout: what it holds must not be there
-    when the update needs the memory.
+    A graph has a fixed size, so sizes are rounded up to a few: the number of slots divided by powers of two, and quarters of the
+    cache's length. The first time, a size is run as an ordinary call, because libraries choose and load their kernels in the
+    first call, which a graph must not contain. The second time, it is captured. Graphs live as long as this object, which is one
+    rollout, so that their memory is free during the update.
 
     Attributes:
-        look_every: a look at what has ended waits for the GPU, so it is taken every few steps.
+        sync_interval: steps between two checks of which rows have ended; a check waits for the GPU, so it is not made every step.
     """
 
-    look_every = 8
+    sync_interval = 8
 
     recorder: Callable[[], Callable[[Callable[[], None]], Callable[[], None]]] = Recorder
 
@@ -62,8 +63,8 @@ class Graphs:
         self._graphs: dict[tuple[int, int], Callable[[], None] | None] = {}
 
     def run(self, slots: int, span: int) -> None:
-        """At least `slots` and `span`."""
-        size = self._rounded(slots, span)
+        """Run a step of at least `slots` slots and `span` cache positions."""
+        size = self._round_up(slots, span)
         if size not in self._graphs:
             self._graphs[size] = None
             self._step(*size)
@@ -71,11 +72,10 @@ class Graphs:
         replay = self._graphs[size] = self._graphs[size] or self._capture(partial(self._step, *size))
         replay()
 
-    def _rounded(self, slots: int, span: int) -> tuple[int, int]:
-        most = self._slots
-        while most % 2 == 0 and most // 2 >= slots:
-            most //= 2
-        quarter = (
-            -(-self._length // 32) * 8
-        )  # fused attention wants its mask in whole eights, or copies it in every layer
-        return most, min(self._length, -(-span // quarter) * quarter)
+    def _round_up(self, slots: int, span: int) -> tuple[int, int]:
+        rounded = self._slots
+        while rounded % 2 == 0 and rounded // 2 >= slots:
+            rounded //= 2
+        # A multiple of 8: with any other width, fused attention copies its mask in every layer.
+        quarter = -(-self._length // 32) * 8
+        return rounded, min(self._length, -(-span // quarter) * quarter)

@@ -1,3 +1,5 @@
+"""Tiled log-probs, entropies and their gradients against the plain ones."""
+
 from __future__ import annotations
 
 import pytest
@@ -49,7 +51,7 @@ def test_the_entropys_gradient_equals_the_plain_one_where_it_is_asked_for(tile):
 
 
 def test_the_entropys_gradient_in_16_bits_is_no_noise_where_the_distribution_is_flat():
-    """There it is the small difference of means over words whose embeddings have something in common."""
+    """There it is the small difference of means over tokens whose embeddings have something in common."""
     generator = torch.Generator().manual_seed(0)
     head = (torch.randn(4000, 32, generator=generator) * 0.1 + 1).bfloat16()
     hidden = (torch.randn(6, 32, generator=generator) * 0.1).bfloat16().requires_grad_()

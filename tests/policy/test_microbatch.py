@@ -1,16 +1,18 @@
+"""Packing a rollout into micro-batches: every completion token once, in its place, within the budget."""
+
 from __future__ import annotations
 
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl_lightning.policy import cut
-from rl_lightning.policy.microbatch import PLACES_A_TOKEN
+from rl_lightning.policy import pack
+from rl_lightning.policy.microbatch import PADDED_SLOTS_PER_TOKEN
 from rl_lightning.types import Rollout
 
 
 def rollout(prompt_lengths: list[int], lengths: list[int]) -> Rollout:
-    """Prompt tokens are 100 b + place, completion tokens 1000 n + place, so that each says where it belongs."""
+    """Prompt tokens are 100 b + position, completion tokens 1000 n + position, so that each says where it belongs."""
     prompts, width = max(prompt_lengths), max(lengths)
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     prompt_ids = torch.arange(len(prompt_lengths))[:, None] * 100 + torch.arange(prompts) + 1
@@ -38,10 +40,10 @@ def test_every_completion_token_is_trained_once_in_its_place(prompt_lengths, gro
     lengths = data.draw(st.lists(st.integers(1, 12), min_size=n, max_size=n))
     rows = torch.tensor(data.draw(st.lists(st.integers(0, n - 1), unique=True, max_size=n)), dtype=torch.int64)
     whole, seen = rollout(prompt_lengths, lengths), []
-    for micro in cut(whole, rows, budget):
+    for micro in pack(whole, rows, budget):
         here = list(dict.fromkeys(micro.row_of.tolist()))
         assert len(here) == 1 or len(micro.input_ids) <= budget
-        assert len(here) == 1 or sum(block.numel() for block in micro.rows.blocks) <= PLACES_A_TOKEN * budget
+        assert len(here) == 1 or sum(block.numel() for block in micro.rows.blocks) <= PADDED_SLOTS_PER_TOKEN * budget
         # Each prompt once, each completion without its last token.
         shared = sum(prompt_lengths[b] for b in {row // group for row in here})
         assert len(micro.input_ids) == shared + sum(lengths[row] - 1 for row in here)
@@ -52,8 +54,8 @@ def test_every_completion_token_is_trained_once_in_its_place(prompt_lengths, gro
             assert 4 * len(expected) >= 3 * len(tokens)
             assert torch.equal(micro.input_ids[tokens[: len(expected)]], expected)
             assert torch.equal(micro.positions[tokens[: len(expected)]], torch.arange(len(expected)))
-        places = torch.cat([block.flatten() for block in micro.rows.blocks])
-        assert torch.equal(places[micro.rows.token_place], torch.arange(len(micro.input_ids)))
+        slots = torch.cat([block.flatten() for block in micro.rows.blocks])
+        assert torch.equal(slots[micro.rows.token_slot], torch.arange(len(micro.input_ids)))
         # What a predicting token predicts is what comes next in the row.
         assert torch.equal(whole.completion_ids[micro.row_of, micro.column_of], micro.targets)
         before = torch.where(
@@ -68,13 +70,13 @@ def test_every_completion_token_is_trained_once_in_its_place(prompt_lengths, gro
 
 def test_groups_of_like_length_meet_and_a_group_stays_together():
     whole = rollout([4, 4, 4], [2, 2, 9, 9, 2, 2])
-    parts = [micro.row_of.unique().tolist() for micro in cut(whole, torch.arange(6), 24)]
+    parts = [micro.row_of.unique().tolist() for micro in pack(whole, torch.arange(6), 24)]
     assert parts == [[2, 3], [0, 1, 4, 5]]
 
 
-def test_the_padding_of_rows_counts_towards_their_places():
-    """Eight rows of 100 to 130 places in one block: 830 tokens, and 1,040 places with padding."""
+def test_the_padding_of_rows_counts_towards_the_padded_slots():
+    """Eight rows of 100 to 130 tokens in one block: 830 tokens in all, and 1,040 slots with padding."""
     whole, budget = rollout([100], [31] + [1] * 7), 450
-    micros = cut(whole, torch.arange(8), budget)
+    micros = pack(whole, torch.arange(8), budget)
     assert len(micros) == 2
-    assert all(sum(block.numel() for block in micro.rows.blocks) <= PLACES_A_TOKEN * budget for micro in micros)
+    assert all(sum(block.numel() for block in micro.rows.blocks) <= PADDED_SLOTS_PER_TOKEN * budget for micro in micros)

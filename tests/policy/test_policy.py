@@ -1,6 +1,10 @@
+"""The policy against plain PEFT and transformers, and what it refuses."""
+
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 
 import pytest
 import torch
@@ -8,11 +12,13 @@ from peft import PeftModel
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
-from rl_lightning.policy import MicroBatch, Policy, PolicyConfig, cut
+from rl_lightning.memory import Device, make_plan
+from rl_lightning.policy import MicroBatch, Policy, PolicyConfig, pack
+from rl_lightning.policy import policy as policy_room
 from rl_lightning.policy.loading import EMBEDDED
-from rl_lightning.rollout import Sampling, sample_groups
+from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.types import UserError
-from tests.conftest import shake
+from tests.conftest import generate, shake
 
 CPU = torch.device("cpu")
 
@@ -20,17 +26,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def micro(policy, batch) -> MicroBatch:
     """Twelve short completions as one micro-batch."""
-    with policy.sampling() as model:
-        rollout = sample_groups(
-            model,
-            batch,
-            Sampling(2, 8),
-            policy.end_token_ids,
-            policy.decode_text,
-            torch.Generator(),
-            policy.pad_token_id,
-        )
-    (micro,) = cut(rollout, torch.arange(12), 10_000)
+    (micro,) = pack(generate(policy, batch, Sampling(2, 8)), torch.arange(12), 10_000)
     return micro
 
 
@@ -61,8 +57,8 @@ def test_the_embedded_tokenizer_survives_the_round_trip():
     assert len(tokenizer("1234")["input_ids"]) == 4
 
 
-def test_no_mask_of_all_places_is_made_for_packed_tokens(policy, micro):
-    """Of 8192 tokens it would have 67 million places."""
+def test_no_mask_of_all_pairs_is_made_for_packed_tokens(policy, micro):
+    """Of 8192 tokens it would have 67 million elements."""
     largest = 0
 
     class Watching(TorchDispatchMode):
@@ -79,7 +75,7 @@ def test_no_mask_of_all_places_is_made_for_packed_tokens(policy, micro):
 
 
 def test_a_new_policy_is_its_base_and_what_trains_is_float32():
-    policy = Policy(PolicyConfig("tiny", dtype="bfloat16", rollout_weights="trained"), CPU)
+    policy = Policy(PolicyConfig("tiny", dtype="bfloat16"), CPU)
     ids = torch.tensor([[1, 2, 3, 4]])
     with torch.no_grad(), policy.autocast():
         logits = policy.model(input_ids=ids).logits
@@ -89,16 +85,16 @@ def test_a_new_policy_is_its_base_and_what_trains_is_float32():
     assert len(policy.adapter_parameters()) == 4 * 7 * 2  # layers x linear layers x (A, B)
 
 
-def test_4_bit_weights_train_after_a_rollout(batch):
+@pytest.mark.parametrize("weights", ["merged", "unmerged"])
+def test_4_bit_weights_train_after_a_rollout(batch, weights):
     """With bitsandbytes' own CPU repacking a no-grad forward breaks the next training pass."""
-    policy = Policy(PolicyConfig("tiny"), CPU)
-    sampling = Sampling(num_generations=2, max_new_tokens=4)
+    config, sampling = PolicyConfig("tiny", rollout_weights=weights), Sampling(num_generations=2, max_new_tokens=4)
+    step = sampling.step_shape(prompts=6, prompt_tokens=64)
+    plan = make_plan(config, step, "auto", "auto", Device("", "cpu", 8e9), LocalEngine())
+    policy = Policy(config, CPU)
     for _ in range(2):
-        with policy.sampling() as model:
-            rollout = sample_groups(
-                model, batch, sampling, policy.end_token_ids, policy.decode_text, torch.Generator(), policy.pad_token_id
-            )
-        for micro in cut(rollout, torch.arange(4), 1000):
+        rollout = generate(policy, batch, sampling, plan=plan)
+        for micro in pack(rollout, torch.arange(4), 1000):
             policy.log_probs(micro, 1.0)[0].sum().backward()
     assert all(p.grad is not None for p in policy.adapter_parameters())
 
@@ -121,12 +117,9 @@ def test_packed_tokens_with_shared_prompts_equal_right_padded_rows(kernel, batch
     """Values and gradients, against transformers' own forward of each row by itself."""
     policy = Policy(PolicyConfig("tiny", quantization="none", attn_implementation=kernel), CPU)
     shake(policy)
-    with policy.sampling() as network:
-        rollout = sample_groups(
-            network, batch, Sampling(3, 20), policy.end_token_ids, policy.decode_text, torch.Generator().manual_seed(2)
-        )
+    rollout = generate(policy, batch, Sampling(3, 20), seed=2)
     rows = torch.tensor([0, 1, 2, 4, 7, 8, 17])
-    (micro,) = cut(rollout, rows, 10_000)
+    (micro,) = pack(rollout, rows, 10_000)
     packed, entropy = policy.log_probs(micro, 0.8)
     upstream = torch.randn(len(packed), generator=torch.Generator().manual_seed(0))
     (packed * upstream).sum().backward()
@@ -181,21 +174,20 @@ def test_a_model_that_is_larger_than_the_gpu_is_one_line(monkeypatch):
     assert "\n" not in str(error.value)
 
 
-def test_every_end_token_of_the_model_counts(policy):
-    from rl_lightning.policy.policy import _end_token_ids
-
-    model = type("M", (), {})()
-    model.generation_config = type("G", (), {"eos_token_id": [5, 7]})()
-    model.config = type("C", (), {"eos_token_id": 9})()
-    tokenizer = type("T", (), {"eos_token_id": 7})()
-    assert _end_token_ids(model, tokenizer).tolist() == [5, 7, 9]
+def test_every_end_token_of_the_model_counts(tmp_path):
+    """The generation config's, which may be several, the model config's and the tokenizer's."""
+    directory = tmp_path / "many_ends"
+    shutil.copytree(EMBEDDED["tiny"], directory)
+    for file, ends in (("generation_config.json", [5, 7]), ("config.json", 9)):
+        settings = json.loads((directory / file).read_text())
+        (directory / file).write_text(json.dumps(settings | {"eos_token_id": ends}))
+    policy = Policy(PolicyConfig(str(directory), quantization="none"), CPU)
+    assert policy.eos_token_ids.tolist() == sorted({5, 7, 9, policy.tokenizer.eos_token_id})
 
 
 def test_a_head_that_is_not_one_matrix_product_is_refused(monkeypatch):
-    from rl_lightning.policy import policy as module
-
-    original = module.tiled_log_probs
-    monkeypatch.setattr(module, "tiled_log_probs", lambda h, head, *rest: original(h, head * 2, *rest))
+    original = policy_room.tiled_log_probs
+    monkeypatch.setattr(policy_room, "tiled_log_probs", lambda h, head, *rest: original(h, head * 2, *rest))
     with pytest.raises(UserError, match="does more to its logits"):
         Policy(PolicyConfig("tiny", quantization="none"), CPU)
 

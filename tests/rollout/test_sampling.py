@@ -1,10 +1,12 @@
+"""From logits to tokens: temperature, filters and draws against what they say of themselves."""
+
 from __future__ import annotations
 
 import pytest
 import torch
 
 from rl_lightning.rollout import sampling as sampling_room
-from rl_lightning.rollout.sampling import Sampling, choose, draw, token_probs
+from rl_lightning.rollout.sampling import Sampling, choose, draw, draw_uniforms, token_probs
 from rl_lightning.types import UserError
 
 PROBS = torch.tensor([[0.5, 0.3, 0.15, 0.05]])
@@ -39,16 +41,23 @@ def test_draws_follow_the_distribution():
     assert torch.allclose(frequencies, PROBS[0], atol=4 * 0.5 / len(uniforms) ** 0.5)
 
 
+def test_the_numbers_of_a_rollout_advance_the_generator_by_one_each():
+    ours, plain = (torch.Generator().manual_seed(5) for _ in range(2))
+    draws = draw_uniforms(ours, 24, 17)
+    assert torch.equal(draws, torch.rand((24, 17), generator=plain, dtype=torch.float64))
+    assert torch.equal(ours.get_state(), plain.get_state())
+
+
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-53])
 def test_a_token_of_probability_zero_is_never_drawn(uniform):
     probs = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     assert draw(probs, torch.tensor([uniform], dtype=torch.float64)).item() == 1
 
 
-@pytest.mark.parametrize("few", [0, 4096])
+@pytest.mark.parametrize("small", [0, 4096])
 @pytest.mark.parametrize("vocabulary", [3, 512, 513, 5_000])
-def test_drawing_by_blocks_is_drawing_from_one_running_sum(vocabulary, few, monkeypatch):
-    monkeypatch.setattr(sampling_room, "FEW_WORDS", few)
+def test_drawing_by_blocks_is_drawing_from_one_running_sum(vocabulary, small, monkeypatch):
+    monkeypatch.setattr(sampling_room, "SMALL_VOCAB", small)
     generator = torch.Generator().manual_seed(vocabulary)
     probs = (4 * torch.randn(2_000, vocabulary, generator=generator)).softmax(-1)
     probs[:, ::3] = 0

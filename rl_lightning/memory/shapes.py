@@ -1,4 +1,4 @@
-"""What a model's sizes are, from its config alone: it is built on the `meta` device, where tensors have a shape and no memory."""
+"""Find a model's sizes from its config alone: it is built on the `meta` device, where tensors have a shape and no memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rl_lightning.policy.loading import EMBEDDED, resolve_name
 from rl_lightning.types import UserError
 
 _SHIPPED = Path(__file__).parents[1] / "assets" / "shapes.json"
-"""The essentials of the config.json of common models, so that a plan needs no network."""
+"""The needed fields of the config.json of common models, so that a plan needs no network."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,18 @@ class ModelShape:
 
     Attributes:
         layers: decoder layers.
-        width: of the hidden states (H).
-        heads: query heads.
-        kv_heads: key/value heads.
-        head_width: of each head.
-        mlp_width: of the MLP's inner states.
-        vocabulary: V.
+        width: H, width of the hidden states.
+        heads: number of query heads.
+        kv_heads: number of key/value heads.
+        head_width: width of each head.
+        mlp_width: width of the MLP's inner states.
+        vocabulary: V, number of vocabulary tokens.
         linear_weights: weights of the layers' linear modules, which 4-bit quantisation packs and LoRA adapts.
-        other_weights: all others: embeddings, head, norms, biases.
+        other_weights: all other weights: embeddings, head, norms, biases.
         largest_linear: weights of the largest of these linear modules.
-        lora_weights_a_rank: adapter weights for each unit of LoRA's rank: inputs and outputs of all linear modules.
-        linears_a_layer: linear modules of a layer.
-        norms_qk: whether queries and keys are normed (Qwen3).
+        lora_weights_a_rank: adapter weights per LoRA rank, which is the sum of inputs and outputs of all linear modules.
+        linears_a_layer: number of linear modules per layer.
+        norms_qk: whether queries and keys are normalised (Qwen3).
         fused_qkv: whether queries, keys and values come from one linear module (Phi-3).
     """
 
@@ -59,13 +59,13 @@ class ModelShape:
 
 @functools.cache
 def model_shape(name: str) -> ModelShape:
-    """The shape of a model that nobody has loaded.
+    """The shape of a model, without loading it.
 
     Args:
-        name: `tiny`, a directory with a config.json, or a hub name: one of those that ship, or one that can be fetched.
+        name: `tiny`, a directory with a config.json, or a hub name, whose config ships with the package or can be downloaded.
 
     Raises:
-        UserError: the model's config cannot be had, or is not that of a causal language model.
+        UserError: the model's config cannot be read, or is not that of a causal language model.
     """
     shipped = known_models().get(name)
     try:
@@ -83,12 +83,12 @@ def model_shape(name: str) -> ModelShape:
 
 @functools.cache
 def known_models() -> dict[str, dict[str, Any]]:
-    """Hub names whose shapes ship with the program, with their configs."""
+    """Hub names whose configs ship with the package, with these configs."""
     return json.loads(_SHIPPED.read_text(encoding="utf-8"))
 
 
 def shape_of(config: PretrainedConfig) -> ModelShape:
-    """Count a model of this config."""
+    """The shape of a model of this config."""
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
     head = model.get_output_embeddings()

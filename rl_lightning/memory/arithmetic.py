@@ -1,0 +1,100 @@
+"""Compute the bytes of each part of memory (base, adapters, update) from the model's shape, without loading weights.
+
+Every function returns the bytes of one part. `bytes_per_element` is the size of the compute dtype: 2, or 4 for float32.
+
+Parts that are not here take less than a hundredth: norms, masks, token ids, sampled log-probs, rotary tables.
+"""
+
+from __future__ import annotations
+
+from rl_lightning.memory.shapes import ModelShape
+from rl_lightning.policy.logprobs import tile_of
+
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
+"""Bytes per weight: 4 bits, an 8-bit scale per 64 weights, a float32 scale per 256 of these (double quantisation)."""
+
+CUDA_CONTEXT = 500_000_000
+"""Bytes used by a process with CUDA, before its first tensor: kernels, cuBLAS workspaces."""
+
+CPU_CONTEXT = 700_000_000
+"""Bytes used by a process that has imported torch, Lightning and transformers, before its first tensor."""
+
+SLACK = 0.1
+"""Share of temporary memory that the allocator loses to rounding and fragmentation."""
+
+
+def base(shape: ModelShape, bytes_per_element: int, quantized: bool) -> float:
+    """The frozen base: linear layers in 4 bits, embeddings, norms and head in the compute dtype."""
+    return (
+        shape.linear_weights * (NF4_BYTES if quantized else bytes_per_element) + shape.other_weights * bytes_per_element
+    )
+
+
+def largest_dense(shape: ModelShape, bytes_per_element: int) -> float:
+    """The largest linear layer dequantised to the compute dtype, as 4-bit products of many rows and loading do."""
+    return shape.largest_linear * bytes_per_element
+
+
+def adapter(shape: ModelShape, rank: int) -> float:
+    """Master weights in float32. Their gradient has the same size, and so has each of Adam's two moments."""
+    return 4 * shape.lora_weights_a_rank * rank
+
+
+def saved_a_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens: int, slots: int) -> float:
+    """Bytes that autograd saves of one layer. Weights are frozen, so these are only what LoRA and the non-linear parts need:
+
+    norms: two of them, each its input in float32, its output, and a float32 per token;
+    attention: queries, keys, values, output and a float32 per head at every padded slot, and the output again per token;
+    MLP: gate, silu(gate), up and their product;
+    LoRA: the output of A, `rank` numbers per linear module;
+    Qwen3's norms of queries and keys: both in float32 again, and a float32 per head.
+
+    Args:
+        shape: the model's shape.
+        bytes_per_element: bytes of a number in the compute dtype.
+        rank: LoRA's rank.
+        tokens: packed tokens of the micro-batch.
+        slots: padded slots of its attention rows, padding included.
+    """
+    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    norms = 2 * ((4 + bytes_per_element) * shape.width + 4)
+    mlp, lora = 4 * bytes_per_element * shape.mlp_width, bytes_per_element * rank * shape.linears_a_layer
+    qk_norms = 4 * (queries + keys + shape.heads + shape.kv_heads) if shape.norms_qk else 0
+    attention = 2 * bytes_per_element * (queries + keys) + 4 * shape.heads
+    return tokens * (norms + bytes_per_element * queries + mlp + lora + qk_norms) + slots * attention
+
+
+def kept_for_backward(
+    saved: float, shape: ModelShape, bytes_per_element: int, tokens: int, checkpointing: bool
+) -> float:
+    """Activations kept after the forward pass: with checkpointing the input of each layer, else all that autograd saves."""
+    return shape.layers * (tokens * bytes_per_element * shape.width if checkpointing else saved)
+
+
+def backward_of_a_layer(
+    saved: float, shape: ModelShape, bytes_per_element: int, tokens: int, checkpointing: bool
+) -> float:
+    """Additional memory during the backward pass of one layer.
+
+    With checkpointing all that autograd saves of the recomputed layer, except the MLP's product, which is freed by then; the
+    gradients of the MLP's product and of one of its factors; the last hidden states, their gradient, and the last norm's float32
+    input.
+    """
+    recomputed = saved - tokens * bytes_per_element * shape.mlp_width if checkpointing else 0
+    return recomputed + tokens * (2 * bytes_per_element * shape.mlp_width + (2 * bytes_per_element + 4) * shape.width)
+
+
+def head(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
+    """Hidden states at the output head: all, those of completion tokens, their gradient, and the last norm's float32 input."""
+    return tokens * (3 * bytes_per_element + 4) * shape.width
+
+
+def logits(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
+    """One tile of logits: logits and exponentials in float32, and one of them in the head's dtype where that is not float32; and
+    for its tokens the mean embedding in float32, its difference from the target's embedding, and the gradient of the log-prob."""
+    tile_tokens, vocabulary = tile_of(shape.vocabulary)
+    rows = min(tokens, tile_tokens)
+    return rows * (
+        (2 * 4 + (bytes_per_element if bytes_per_element == 2 else 0)) * vocabulary
+        + (3 * 4 + bytes_per_element) * shape.width
+    )

@@ -1,0 +1,105 @@
+"""The plain data of a memory plan: the shape of a step, the planned settings, the model, and bytes by part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from rl_lightning.memory.device import Device
+from rl_lightning.memory.shapes import ModelShape
+
+Part = Literal[
+    "base", "merged copy", "adapter", "optimizer", "cache", "activations", "logits", "workspace", "context", "slack"
+]
+Phase = Literal["load", "rollout", "update"]
+MemoryBreakdown = dict[Part, float]
+"""Bytes by part, at one point in time."""
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """The largest shape of a training step.
+
+    Attributes:
+        prompts: B, prompts per step.
+        group: G, completions per prompt.
+        prompt_tokens: P, tokens of the longest prompt.
+        new_tokens: T, tokens of the longest completion.
+        filtered: whether sampling uses top-p, top-k or min-p, which sort the vocabulary.
+    """
+
+    prompts: int
+    group: int
+    prompt_tokens: int
+    new_tokens: int
+    filtered: bool = False
+
+    @property
+    def rows(self) -> int:
+        """N, completions per step; more decode slots than these would stay empty."""
+        return self.prompts * self.group
+
+
+@dataclass(frozen=True)
+class PlannedSettings:
+    """The settings that a plan chooses where the config says `auto`.
+
+    Attributes:
+        token_budget: tokens of a micro-batch.
+        max_rollout_rows: sequences that decode at once.
+        checkpointing: whether activations are recomputed in the backward pass.
+        merged: whether rollouts run on a dense, merged copy.
+    """
+
+    token_budget: int
+    max_rollout_rows: int
+    checkpointing: bool
+    merged: bool
+
+
+@dataclass(frozen=True)
+class HeldModel:
+    """A model as it is held in memory.
+
+    Attributes:
+        shape: the model's shape.
+        bytes_per_element: bytes of a number in the compute dtype: 2, or 4 for float32.
+        quantized: whether the linear layers are in 4 bits.
+        rank: LoRA's rank.
+    """
+
+    shape: ModelShape
+    bytes_per_element: int
+    quantized: bool
+    rank: int
+
+
+@dataclass(frozen=True)
+class RolloutMemory:
+    """The memory that a rollout engine needs besides the model, its adapters and their optimizer.
+
+    Attributes:
+        resident: memory that is also held during the update.
+        peaks: additional memory at each point of a rollout that may need the most.
+    """
+
+    resident: MemoryBreakdown
+    peaks: Sequence[MemoryBreakdown]
+
+
+class EngineMemory(Protocol):
+    """The part of a rollout engine that planning uses."""
+
+    def memory(self, model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device) -> RolloutMemory:
+        """The memory that the engine needs for steps of this shape; nothing is loaded."""
+        ...
+
+
+def together(*parts: MemoryBreakdown) -> MemoryBreakdown:
+    """The sum of several breakdowns, by part."""
+    total: MemoryBreakdown = {}
+    for breakdown in parts:
+        for part, size in breakdown.items():
+            total[part] = total.get(part, 0.0) + size
+    return total

@@ -1,0 +1,50 @@
+"""Find out how much memory a device has to plan with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from rl_lightning.memory.arithmetic import CUDA_CONTEXT
+from rl_lightning.types import require
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device to plan for.
+
+    Attributes:
+        name: name to display.
+        kind: "cuda" or "cpu".
+        bytes: memory that the run may use.
+    """
+
+    name: str
+    kind: str
+    bytes: float
+
+
+def gpu_of_size(gigabytes: float) -> Device:
+    """A GPU of a given size, which need not be present.
+
+    Args:
+        gigabytes: its memory in units of 10^9 bytes; a GPU that is sold with 8 GB has a little more than 8 of these.
+
+    Raises:
+        UserError: the size is not above 0.
+    """
+    require("vram", gigabytes, gigabytes > 0, "above 0, in GB")
+    return Device(f"a GPU with {gigabytes:g} GB", "cuda", gigabytes * 1e9)
+
+
+def device_memory(device: torch.device) -> Device:
+    """The GPU with its free memory (at most the share that `torch.cuda.set_per_process_memory_fraction` allows), or the computer
+    with all its memory."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        allowed = properties.total_memory * torch.cuda.get_per_process_memory_fraction(device)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) + CUDA_CONTEXT
+        return Device(properties.name, "cuda", min(allowed, free))
+    return Device("this computer", "cpu", psutil.virtual_memory().total)

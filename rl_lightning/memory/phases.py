@@ -1,0 +1,81 @@
+"""Predict the peak memory of each phase (load, rollout, update) from the parts in `arithmetic`."""
+
+from __future__ import annotations
+
+from rl_lightning.memory import arithmetic
+from rl_lightning.memory.breakdown import (
+    EngineMemory,
+    HeldModel,
+    MemoryBreakdown,
+    Phase,
+    PlannedSettings,
+    StepShape,
+    together,
+)
+from rl_lightning.memory.device import Device
+from rl_lightning.policy.microbatch import PADDED_SLOTS_PER_TOKEN
+
+
+def predict(
+    model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device, engine: EngineMemory
+) -> dict[Phase, MemoryBreakdown]:
+    """Bytes by part at the peak of each phase.
+
+    Args:
+        model: the model.
+        step: the shape of a step.
+        settings: the settings to predict for.
+        device: where it runs; it determines what a process needs before its first tensor.
+        engine: the rollout engine.
+    """
+    rollout = engine.memory(model, step, settings, device)
+    resident = together(_trained(model), rollout.resident)
+    candidates: dict[Phase, list[MemoryBreakdown]] = {
+        "load": [_loading(model)],
+        "rollout": [together(resident, peak) for peak in rollout.peaks],
+        "update": [together(resident, peak) for peak in _updating(model, step, settings)],
+    }
+    context = arithmetic.CUDA_CONTEXT if device.kind == "cuda" else arithmetic.CPU_CONTEXT
+    peaks = {phase: max(each, key=lambda parts: sum(parts.values())) for phase, each in candidates.items()}
+    return {phase: _with_overhead(parts, context) for phase, parts in peaks.items()}
+
+
+def _with_overhead(parts: MemoryBreakdown, context: float) -> MemoryBreakdown:
+    temporary = sum(parts.get(part, 0) for part in ("cache", "activations", "logits", "workspace"))
+    return {**parts, "context": context, "slack": arithmetic.SLACK * temporary}
+
+
+def _loading(model: HeldModel) -> MemoryBreakdown:
+    base = arithmetic.base(model.shape, model.bytes_per_element, model.quantized)
+    return {"base": base, "workspace": unpacked_layer(model)}
+
+
+def _trained(model: HeldModel) -> MemoryBreakdown:
+    """Memory held from the first update to the end of the run, with any rollout engine."""
+    weights = arithmetic.adapter(model.shape, model.rank)
+    base = arithmetic.base(model.shape, model.bytes_per_element, model.quantized)
+    return {"base": base, "adapter": weights, "optimizer": 2 * weights}
+
+
+def unpacked_layer(model: HeldModel) -> float:
+    """Bytes of the largest 4-bit layer dequantised, for a product of many rows."""
+    return arithmetic.largest_dense(model.shape, model.bytes_per_element) if model.quantized else 0.0
+
+
+def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> list[MemoryBreakdown]:
+    """The two candidates for the peak of the update: at the output head, and in the backward pass of a layer."""
+    shape, size = model.shape, model.bytes_per_element
+    longest = step.prompt_tokens + step.new_tokens
+    budget = max(settings.token_budget, longest)
+    tokens = min(budget, step.prompts * step.prompt_tokens + step.rows * step.new_tokens)
+    slots = min(PADDED_SLOTS_PER_TOKEN * budget, step.rows * longest)
+    saved = arithmetic.saved_a_layer(shape, size, model.rank, tokens, slots)
+    kept = arithmetic.kept_for_backward(saved, shape, size, tokens, settings.checkpointing)
+    gradient = arithmetic.adapter(shape, model.rank)
+    parts: MemoryBreakdown = {"optimizer": gradient, "workspace": unpacked_layer(model)}
+    at_head = kept + arithmetic.head(shape, size, tokens)
+    in_backward = kept + arithmetic.backward_of_a_layer(saved, shape, size, tokens, settings.checkpointing)
+    return [
+        {**parts, "activations": at_head, "logits": arithmetic.logits(shape, size, tokens)},
+        {**parts, "activations": in_backward},
+    ]

@@ -1,0 +1,194 @@
+"""Choose the largest settings that fit in a device's memory, and predict peak memory by phase and part.
+
+    model shape x step shape x settings -> bytes by phase and part (`predict`)
+    device -> settings (`make_plan`)
+
+A plan depends on the configuration and on the memory that is free at the start, so a run that is resumed while other programs use
+the device may get smaller settings, which change results by rounding only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+
+from rl_lightning.memory.breakdown import (
+    EngineMemory,
+    HeldModel,
+    MemoryBreakdown,
+    Phase,
+    PlannedSettings,
+    StepShape,
+)
+from rl_lightning.memory.device import Device
+from rl_lightning.memory.phases import predict
+from rl_lightning.memory.shapes import model_shape
+from rl_lightning.policy.loading import PolicyConfig, compute_dtype
+from rl_lightning.policy.microbatch import PADDED_SLOTS_PER_TOKEN
+
+MAX_ROWS = 256
+"""Sequences that decode at once with `auto`, at most: more hardly reduce the time per token."""
+
+MAX_TOKENS = {"cuda": 8192, "cpu": 2048}
+"""Tokens of a micro-batch with `auto`, at most: more do not use the device better."""
+
+ENOUGH_TOKENS = 2048
+"""With fewer tokens in a micro-batch, dequantising 4-bit weights takes a noticeable share of the time, so `auto` turns gradient
+checkpointing on before it goes below."""
+
+_ROWS_STEP = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A memory plan: settings, and the memory that they are predicted to need.
+
+    Attributes:
+        name, model, step, settings, device: what the prediction is for.
+        phases: bytes by part at the peak of each phase.
+    """
+
+    name: str
+    model: HeldModel
+    step: StepShape
+    settings: PlannedSettings
+    device: Device
+    phases: dict[Phase, MemoryBreakdown]
+
+    @property
+    def peak(self) -> float:
+        """Bytes at the peak of the run."""
+        return max(sum(parts.values()) for parts in self.phases.values())
+
+    def apply(self, config: PolicyConfig) -> PolicyConfig:
+        """The configuration with the plan's choices in place of `auto`."""
+        return replace(
+            config,
+            gradient_checkpointing="on" if self.settings.checkpointing else "off",
+            rollout_weights="merged" if self.settings.merged else "unmerged",
+        )
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak fits in the device's memory."""
+        return self.peak <= self.device.bytes
+
+
+def make_plan(
+    config: PolicyConfig,
+    step: StepShape,
+    token_budget: int | Literal["auto"],
+    rows: int | Literal["auto"],
+    device: Device,
+    engine: EngineMemory,
+) -> Plan:
+    """Predict the memory of a run, and choose the settings that are `auto` so that it fits.
+
+    Rows and tokens do not compete for memory, because rollout and update alternate. No gradient checkpointing is preferred if at
+    least `ENOUGH_TOKENS` fit without it. On a GPU a merged copy is chosen if it costs neither checkpointing, nor these tokens,
+    nor rows that the step can use; on a CPU if it fits.
+
+    Args:
+        config: the model's settings.
+        step: the shape of a step.
+        token_budget: tokens of a micro-batch, or auto.
+        rows: sequences that decode at once, or auto.
+        device: the device to plan for.
+        engine: the rollout engine.
+
+    Returns:
+        the plan; if nothing fits, that of the smallest settings.
+
+    Raises:
+        UserError: the model's config cannot be read.
+    """
+    choices = [config.rollout_weights == "merged"]
+    if config.rollout_weights == "auto":
+        choices = [True, False]
+    plans = [_largest_that_fits(config, step, token_budget, rows, merged, device, engine) for merged in choices]
+    if len(plans) == 2 and not (plans[0].fits and (device.kind == "cpu" or _costs_nothing(*plans))):
+        return plans[1]
+    return plans[0]
+
+
+def _costs_nothing(merged: Plan, trained: Plan) -> bool:
+    """Whether the merged copy leaves enough memory for the other settings."""
+    enough = min(_enough_tokens(merged.step), trained.settings.token_budget)
+    return (
+        merged.settings.checkpointing == trained.settings.checkpointing
+        and merged.settings.token_budget >= enough
+        and merged.settings.max_rollout_rows >= min(trained.settings.max_rollout_rows, merged.step.rows)
+    )
+
+
+def _largest_that_fits(
+    config: PolicyConfig,
+    step: StepShape,
+    token_budget: int | Literal["auto"],
+    rows: int | Literal["auto"],
+    merged: bool,
+    device: Device,
+    engine: EngineMemory,
+) -> Plan:
+    """The plan of the largest settings that fit, or else of the smallest."""
+    bytes_per_element = 4 if compute_dtype(config, torch.device(device.kind)) == torch.float32 else 2
+    model = HeldModel(
+        model_shape(config.model_name_or_path), bytes_per_element, config.quantization == "nf4", config.lora_r
+    )
+    all_rows = list(_descending(min(MAX_ROWS, step.rows), _ROWS_STEP, 1)) if rows == "auto" else [rows]
+    all_tokens = _token_budgets(step, MAX_TOKENS[device.kind]) if token_budget == "auto" else [token_budget]
+    setting = config.gradient_checkpointing
+    recompute = [False, True] if setting == "auto" else [setting == "on"]
+
+    def first_that_fits(phase: Phase, candidates: list[PlannedSettings]) -> PlannedSettings:
+        for each in candidates:
+            if sum(predict(model, step, each, device, engine)[phase].values()) <= device.bytes:
+                return each
+        return candidates[-1]
+
+    candidates = [
+        PlannedSettings(tokens, 1, on, merged)
+        for on in recompute
+        for tokens in all_tokens
+        if on is recompute[-1] or tokens >= min(_enough_tokens(step), all_tokens[0])
+    ]
+    update = first_that_fits("update", candidates)
+    settings = first_that_fits("rollout", [replace(update, max_rollout_rows=count) for count in all_rows])
+    phases = predict(model, step, settings, device, engine)
+    return Plan(config.model_name_or_path, model, step, settings, device, phases)
+
+
+def _token_budgets(step: StepShape, limit: int) -> list[int]:
+    """Candidate token budgets, largest first: those that completions of full length fill, by whole groups, then by rows of one
+    group.
+
+    With any other budget, part of it would stay unused if all completions reach the length limit, but be counted in the prediction.
+
+    Args:
+        step: the shape of a step.
+        limit: the largest budget, unless a single row needs more.
+    """
+
+    def needed(rows: int) -> int:
+        """The budget for `rows` rows that share a prompt; see `pack`."""
+        longest = step.prompt_tokens + step.new_tokens
+        return max(
+            step.prompt_tokens + rows * step.new_tokens, math.ceil(rows * longest / PADDED_SLOTS_PER_TOKEN), longest
+        )
+
+    groups = [count * needed(step.group) for count in range(step.prompts, 0, -1)]
+    budgets = [*groups, *(needed(rows) for rows in range(step.group - 1, 0, -1))]
+    return [budget for budget in budgets if budget <= limit] or budgets[-1:]
+
+
+def _enough_tokens(step: StepShape) -> int:
+    return max(ENOUGH_TOKENS, step.prompt_tokens + step.new_tokens)
+
+
+def _descending(start: int, step: int, end: int) -> Iterator[int]:
+    yield from range(start, end, -step)
+    yield end

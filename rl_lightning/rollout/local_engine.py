@@ -1,0 +1,99 @@
+"""The rollout engine that samples from the policy itself, in the trainer's process and on its device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from rl_lightning.memory import Device, HeldModel, MemoryLimits, PlannedSettings, RolloutMemory, StepShape, halve_on_oom
+from rl_lightning.memory.plan import Plan
+from rl_lightning.policy import Policy
+from rl_lightning.rollout.decode import sample_groups
+from rl_lightning.rollout.engine import OnFinished
+from rl_lightning.rollout.memory import eval_rows, rollout_memory
+from rl_lightning.rollout.policy_decoder import decoder_of
+from rl_lightning.rollout.sampling import Sampling
+from rl_lightning.types import PromptBatch, Rollout
+
+
+class LocalEngine:
+    """Samples from the policy's own weights; the default.
+
+    Attributes:
+        decoder: the model as it decodes; from `start` on.
+    """
+
+    def __init__(self) -> None:
+        self._policy: Policy | None = None
+
+    def memory(self, model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device) -> RolloutMemory:
+        """The memory of rollouts, in bytes; see `RolloutEngine`."""
+        return rollout_memory(model, step, settings)
+
+    def start(self, policy: Policy, plan: Plan | None = None, limits: MemoryLimits | None = None) -> None:
+        """Build the decoder; see `RolloutEngine`. Without a plan, rollouts run on a merged copy, and all rows decode at once."""
+        if self._policy is not policy:
+            self._policy, self._plan, self._limits = policy, plan, limits
+            self.decoder = decoder_of(policy, merged=plan is None or plan.settings.merged)
+
+    def sync_weights(self) -> None:
+        """Read the policy's weights again; see `RolloutEngine`."""
+        self.decoder.refresh()
+
+    def generate(
+        self, prompts: PromptBatch, sampling: Sampling, draws: Tensor | None, on_finished: OnFinished | None = None
+    ) -> Rollout:
+        """Sample completions; see `RolloutEngine`. If memory runs out, `rollout_rows` is halved and all rows are sampled
+        again."""
+        if self._limits is None:
+            return self._sample(prompts, sampling, draws, on_finished)
+        limit = self._limits.rollout_rows
+
+        def attempt() -> Rollout:
+            return self._sample(prompts, replace(sampling, max_rollout_rows=limit.value), draws, on_finished)
+
+        return halve_on_oom(limit, attempt)
+
+    def _sample(
+        self, prompts: PromptBatch, sampling: Sampling, draws: Tensor | None, on_finished: OnFinished | None
+    ) -> Rollout:
+        policy, prompts_at_once = self._policy, None
+        assert policy is not None, "start comes first"
+        rows = len(prompts) * (1 if draws is None else sampling.num_generations)
+        if self._plan is not None and self._exceeds_plan(prompts, rows, sampling):
+            sampling, prompts_at_once = self._within_plan(prompts, sampling), self._plan.step.prompts
+        with self.decoder.ready():
+            return sample_groups(
+                self.decoder,
+                prompts,
+                sampling,
+                policy.eos_token_ids,
+                policy.decode_text,
+                draws,
+                policy.pad_token_id,
+                on_finished,
+                prompts_at_once=prompts_at_once,
+            )
+
+    def _exceeds_plan(self, prompts: PromptBatch, rows: int, sampling: Sampling) -> bool:
+        """Whether there are more prompts, more rows or longer sequences than in a training step, as an evaluation may have."""
+        assert self._plan is not None
+        step, length = self._plan.step, prompts.prompt_ids.shape[1] + sampling.max_new_tokens
+        return len(prompts) > step.prompts or rows > step.rows or length > step.prompt_tokens + step.new_tokens
+
+    def _within_plan(self, prompts: PromptBatch, sampling: Sampling) -> Sampling:
+        """The same sampling, with fewer rows at once, so that it needs no more memory than a training step's rollout.
+
+        The cache then holds the keys and values of as many prompts as a training step has.
+        """
+        plan, max_rows = self._plan, sampling.max_rollout_rows
+        assert plan is not None
+        rows = eval_rows(plan.model, plan.step, plan.settings.max_rollout_rows)
+        rows = rows if max_rows == "auto" else min(rows, max_rows)
+        length, planned = prompts.prompt_ids.shape[1] + sampling.max_new_tokens, plan.step
+        rows = max(1, rows * min(length, planned.prompt_tokens + planned.new_tokens) // length)
+        return replace(sampling, max_rollout_rows=rows)
+
+    def close(self) -> None:
+        """Do nothing: the decoder is kept for the next stage; see `RolloutEngine`."""

@@ -1,0 +1,100 @@
+"""Predict the memory of rollouts by the policy itself, from the model's shape alone, without loading weights."""
+
+from __future__ import annotations
+
+import math
+
+from rl_lightning.memory.arithmetic import largest_dense
+from rl_lightning.memory.breakdown import HeldModel, MemoryBreakdown, PlannedSettings, RolloutMemory, StepShape
+from rl_lightning.memory.shapes import ModelShape
+from rl_lightning.rollout.cache import PREFILL_TOKENS
+from rl_lightning.rollout.sampling import SMALL_VOCAB
+
+SYNC_MARGIN_TOKENS = 16
+"""Cache positions beyond prompt and completion: a row may decode for `sync_interval` more steps before its end is noticed;
+rounded to a multiple of 8."""
+
+
+def rollout_memory(model: HeldModel, step: StepShape, settings: PlannedSettings) -> RolloutMemory:
+    """Resident bytes, and the peak bytes of the three phases of a rollout: weights are refreshed, prompts are prefilled,
+    completions are decoded."""
+    shape, size = model.shape, model.bytes_per_element
+    slots = min(settings.max_rollout_rows, step.rows)
+    prompts = step.prompts * step.prompt_tokens
+    # A layer of the merged copy is computed from base, adapter and their sum, the last two in float32, before the cache exists.
+    refreshing = (size + 8) * shape.largest_linear if settings.merged else 0.0
+    unpacked = largest_dense(shape, size) if model.quantized and not settings.merged else 0.0
+    return RolloutMemory(
+        resident=_resident(model, settings),
+        peaks=[
+            {"workspace": refreshing},
+            {
+                "cache": cache(shape, size, prompts),
+                "activations": prefill(shape, size, _prefilled_together(step)),
+                "workspace": unpacked,
+            },
+            {
+                "cache": cache(shape, size, _slot_tokens(step, slots) + prompts),
+                "logits": token_choice(shape, size, slots, step.filtered),
+                "workspace": unpacked,
+            },
+        ],
+    )
+
+
+def eval_rows(model: HeldModel, step: StepShape, max_rollout_rows: int) -> int:
+    """Sequences that an evaluation decodes at once: fewer than a rollout, because it prefills further prompts while decoding."""
+    shape, size = model.shape, model.bytes_per_element
+    row_bytes = cache(shape, size, _slot_tokens(step, 1)) + token_choice(shape, size, 1, step.filtered)
+    rows = min(max_rollout_rows, step.rows)
+    return max(1, rows - math.ceil(prefill(shape, size, _prefilled_together(step)) / row_bytes))
+
+
+def _resident(model: HeldModel, settings: PlannedSettings) -> MemoryBreakdown:
+    if settings.merged:
+        return {"merged copy": merged_copy(model.shape, model.bytes_per_element)}
+    return {"adapter": fused_adapter(model.shape, model.rank, model.bytes_per_element)}
+
+
+def _prefilled_together(step: StepShape) -> int:
+    """Prompt tokens in one forward pass of the prefill."""
+    return min(step.prompts * step.prompt_tokens, max(PREFILL_TOKENS, step.prompt_tokens))
+
+
+def _slot_tokens(step: StepShape, slots: int) -> int:
+    """Token positions in a cache of `slots` slots."""
+    return slots * (step.prompt_tokens + step.new_tokens + SYNC_MARGIN_TOKENS)
+
+
+def merged_copy(shape: ModelShape, bytes_per_element: int) -> float:
+    """Bytes of base and adapters merged into dense linear layers, for rollouts."""
+    return shape.linear_weights * bytes_per_element
+
+
+def fused_adapter(shape: ModelShape, rank: int, bytes_per_element: int) -> float:
+    """Bytes of the adapters as rollouts use them: layers with the same input share a product, whose B is the block-diagonal
+    matrix of theirs."""
+    qkv_layers, gate_up_layers = (1, 1) if shape.fused_qkv else (3, 2)
+    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    a = shape.width * (qkv_layers + gate_up_layers) + queries + shape.mlp_width
+    b = (queries + 2 * keys) * qkv_layers + 2 * shape.mlp_width * gate_up_layers + 2 * shape.width
+    return bytes_per_element * rank * shape.layers * (a + b)
+
+
+def cache(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
+    """Bytes of a key and a value for each token, layer and key/value head."""
+    return 2 * shape.layers * shape.kv_heads * shape.head_width * bytes_per_element * tokens
+
+
+def token_choice(shape: ModelShape, bytes_per_element: int, rows: int, filtered: bool) -> float:
+    """Bytes for sampling a token for each row: logits, a copy in float32 for the temperature or transposed on a CPU, and
+    probabilities; in a small vocabulary their running sum in float64; with a filter also their sort (float32 values, int64
+    indices, running sums, and masks)."""
+    running_sum = 8 if shape.vocabulary <= SMALL_VOCAB else 0
+    return (bytes_per_element + 2 * 4 + running_sum + (24 if filtered else 0)) * shape.vocabulary * rows
+
+
+def prefill(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
+    """Bytes of the activations of prompts in one layer, without gradient: gate and up, the tensors that these are concatenated
+    from or multiplied into, and four hidden states."""
+    return bytes_per_element * tokens * (4 * shape.mlp_width + 4 * shape.width)

@@ -1,0 +1,49 @@
+"""Limits that are halved where memory runs out."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+from rl_lightning.memory import MemoryLimits, halve_on_oom
+from rl_lightning.types import UserError
+
+
+def needing(limits: MemoryLimits, most: int):
+    """What runs out of memory where the token budget is larger."""
+
+    def attempt() -> int:
+        if limits.token_budget.value > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return limits.token_budget.value
+
+    return attempt
+
+
+@pytest.mark.parametrize(("most", "left"), [(16, 8), (8, 8), (7, 4), (2, 2), (1, 1)])
+def test_a_limit_is_halved_until_it_fits_and_stays_so(most, left, caplog):
+    limits = MemoryLimits.of(8, 64)
+    with caplog.at_level(logging.WARNING):
+        assert halve_on_oom(limits.token_budget, needing(limits, most)) == left
+    assert (limits.token_budget.value, limits.rollout_rows.value) == (left, 64)
+    assert (f"model.token_budget is {left} from here on; results change by rounding only" in caplog.text) == (left < 8)
+
+
+def test_where_nothing_is_left_to_halve_the_run_ends_with_one_line():
+    limits = MemoryLimits.of(8, 64)
+    with pytest.raises(UserError, match="out of memory even with model.token_budget=1") as caught:
+        halve_on_oom(limits.token_budget, needing(limits, 0))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_error_is_not_caught():
+    limits = MemoryLimits.of(8, 64)
+
+    def broken() -> None:
+        raise ValueError("something else")
+
+    with pytest.raises(ValueError, match="something else"):
+        halve_on_oom(limits.token_budget, broken)
+    assert limits.token_budget.value == 8

@@ -1,0 +1,172 @@
+"""What rollouts run on against transformers' forward of the layers that are trained."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rl_lightning.policy import Policy, PolicyConfig
+from rl_lightning.policy.attention import register_attention
+from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.rollout import Sampling
+from rl_lightning.rollout.decode import sample_groups
+from rl_lightning.rollout.network import causal_attention
+from rl_lightning.rollout.policy_decoder import RolloutNetwork, ThroughTransformers, decoder_of, rollout_network
+from rl_lightning.rollout.sampling import draw_uniforms
+from rl_lightning.types import Rollout
+from tests.conftest import generate, shake
+
+CPU = torch.device("cpu")
+IDS = torch.tensor([[5, 6, 7, 8, 9, 10]])
+SHAPE = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+OWN = {"qwen3": {"head_dim": 8}, "gemma": {"head_dim": 8}, "gpt_neox": {"num_key_value_heads": 4}}
+FAMILIES = {"gpt_neox": "GPTNeoXForCausalLM", "gemma": "GemmaForCausalLM"}
+
+
+def hidden(policy: Policy, decoder: RolloutNetwork) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, 6, H) of the rollout network and of the trained layers."""
+    decoder.refresh()
+    decoder.set_max_length(6)
+    with torch.no_grad():
+        with decoder.ready():
+            ours = decoder(IDS, torch.arange(6)[None], causal_attention)
+        with policy.autocast():
+            theirs = policy.model.get_base_model().get_decoder()(input_ids=IDS).last_hidden_state
+    return ours, theirs
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+@pytest.mark.parametrize("merged", [True, False])
+def test_the_network_gives_the_trained_layers_states_and_follows_them(quantization, merged):
+    policy = Policy(PolicyConfig("tiny", quantization), CPU)
+    decoder = decoder_of(policy, merged)
+    assert isinstance(decoder, RolloutNetwork)
+    shake(policy)
+    before, trained = hidden(policy, decoder)
+    assert torch.allclose(before, trained, atol=2e-5)
+    shake(policy, scale=0.05)
+    after, trained = hidden(policy, decoder)
+    assert torch.allclose(after, trained, atol=2e-5)
+    assert not torch.allclose(after, before, atol=0.1)
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_in_16_bits_the_network_is_as_near_as_the_rounding(merged):
+    policy = Policy(PolicyConfig("tiny", dtype="bfloat16"), CPU)
+    decoder = decoder_of(policy, merged)
+    shake(policy)
+    ours, theirs = hidden(policy, decoder)
+    assert ours.dtype == torch.bfloat16
+    ours, theirs = ((x @ decoder.head.T).float().log_softmax(-1) for x in (ours, theirs))
+    assert (ours.exp() * (ours - theirs)).sum(-1).max() < 0.01  # nats
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "phi3"])
+@pytest.mark.parametrize("merged", [True, False])
+def test_every_family_of_the_shape_is_written_out_exactly(family, merged):
+    model = random_model(family)
+    network = rollout_network(model, torch.float32, merged)
+    assert network is not None
+    network.refresh()
+    network.set_max_length(6)
+    with torch.no_grad():
+        ours = network(IDS, torch.arange(6)[None], causal_attention)
+        theirs = model.get_base_model().get_decoder()(input_ids=IDS).last_hidden_state
+    assert torch.allclose(ours, theirs, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gemma"])
+def test_a_model_of_another_shape_samples_through_transformers(family, tmp_path, batch, caplog):
+    """GPT-NeoX has other parts; Gemma the same with other norms, which only its numbers show."""
+    directory = tmp_path / family
+    shutil.copytree(EMBEDDED["tiny"], directory)
+    vocabulary = json.loads((directory / "config.json").read_text())["vocab_size"]
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(family, **SHAPE | {"vocab_size": vocabulary} | OWN[family])
+    )
+    disturb(base)
+    base.save_pretrained(directory)
+    policy = Policy(PolicyConfig(str(directory), "none"), CPU)
+    with caplog.at_level(logging.WARNING):
+        decoder = decoder_of(policy, merged=True)
+    assert isinstance(decoder, ThroughTransformers)
+    assert f"{FAMILIES[family]} is sampled by transformers' own forward" in caplog.text
+    shake(policy, scale=0.05)
+    ours, theirs = hidden(policy, decoder)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+    assert generate(policy, batch, Sampling(2, 5)).completion_ids.shape == (12, 5)
+
+
+@pytest.mark.parametrize("merged", [True, False])
+def test_rounding_in_16_bits_is_not_taken_for_another_model(merged, tmp_path):
+    """Norms as trained models have them: weights far from 1, and a last one that scales its input up by 8."""
+    directory = tmp_path / "loud"
+    shutil.copytree(EMBEDDED["tiny"], directory)
+    tensors, generator = load_file(directory / "model.safetensors"), torch.Generator().manual_seed(0)
+    for name in tensors:
+        if name.endswith("norm.weight"):
+            loud = 8 if name == "model.norm.weight" else 1
+            tensors[name] = tensors[name] * loud * (1 + 0.3 * torch.randn(tensors[name].shape, generator=generator))
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    policy = Policy(PolicyConfig(str(directory), dtype="bfloat16"), CPU)
+    assert isinstance(decoder_of(policy, merged), RolloutNetwork)
+
+
+def sampled(policy: Policy, decoder: RolloutNetwork, batch) -> Rollout:
+    decoder.refresh()
+    draws = draw_uniforms(torch.Generator().manual_seed(0), 4 * len(batch), 32)
+    with decoder.ready():
+        return sample_groups(decoder, batch, Sampling(4, 32), policy.eos_token_ids, policy.decode_text, draws)
+
+
+def test_dense_copy_and_4_bits_with_adapters_sample_the_same(batch):
+    policy = Policy(PolicyConfig("tiny"), CPU)
+    shake(policy)
+    dense, adapted = (sampled(policy, decoder_of(policy, merged), batch) for merged in (True, False))
+    assert torch.equal(dense.completion_ids, adapted.completion_ids)
+    assert torch.allclose(dense.sampling_logps, adapted.sampling_logps, atol=1e-4)
+
+
+def test_the_network_shares_what_no_adapter_changes_and_stays_out_of_the_state():
+    policy = Policy(PolicyConfig("tiny"), CPU)
+    before = set(policy.state_dict())
+    network, base = decoder_of(policy, merged=True), policy.model.get_base_model()
+    assert network.head is base.lm_head.weight
+    assert network.embedding is base.model.embed_tokens.weight
+    assert network.layers[0].attention_norm is base.model.layers[0].input_layernorm.weight
+    assert set(policy.state_dict()) == before
+
+
+def random_model(family: str):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SHAPE | OWN.get(family, {}))
+    base = AutoModelForCausalLM.from_config(config, attn_implementation=register_attention("sdpa")).eval()
+    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
+    disturb(model)
+    return model
+
+
+def disturb(model) -> None:
+    """Give values to what starts at zero or one, and so would show little."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name or "norm" in name or "bias" in name:
+                parameter.add_(0.1 * torch.randn_like(parameter))
