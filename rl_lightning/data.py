@@ -1,4 +1,4 @@
-"""Problems for the trainer: an endless stream of prompts that can be left and taken up again, and a fixed evaluation set."""
+"""The data module: an endless stream of prompts that can be resumed at any step, and a fixed evaluation set."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from lightning.pytorch import LightningDataModule
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
-from rl_lightning.curriculum import Course, Curriculum, SuccessRecord
-from rl_lightning.policy.loading import load_tokenizer
-from rl_lightning.tasks.ladders import MOST_SECONDS, REFUSED, candidates, left_out, try_ladders, usable
-from rl_lightning.tasks.prompts import SYSTEM_PROMPT, PromptTemplate
-from rl_lightning.tasks.stream import (
-    FURTHER,
+from rl_lightning.curriculum import Curriculum, CurriculumScheduler, SuccessRecord
+from rl_lightning.distributed import Collective, SingleProcess
+from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
+from rl_lightning.environments.prompts import SYSTEM_PROMPT, PromptTemplate
+from rl_lightning.environments.stream import (
+    EXTRA_SLOTS,
     Prompt,
     PromptStream,
-    TaskMixture,
-    TaskSpec,
     eval_problems,
     held_out_hashes,
     held_out_share,
 )
-from rl_lightning.tasks.workers import ProblemWorkers, prompts_from
+from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.types import Problem, PromptBatch, UserError, require
 
 log = logging.getLogger(__name__)
 
 _STEPS_AHEAD = 3
-"""Problems of this many steps are begun before they are needed."""
+"""Problems are generated this many steps ahead."""
 
 _LAG_STEPS = _STEPS_AHEAD + 1
-"""What a step decides about levels holds this many steps later: when it ends, Lightning holds the next batch ready, and the
-problems of the steps after that have been begun."""
+"""A change of level takes effect this many steps later: when a step ends, Lightning has already fetched the next batch, and
+generation of the problems of the steps after that has started."""
 
 
-class ReasoningGymDataModule(LightningDataModule):
+class PromptDataModule(LightningDataModule):
     """Streams reasoning-gym problems as prompts.
 
     Args:
-        datasets: task name to its weight and reasoning-gym configuration; `python -m rl_lightning tasks` lists the names.
-        prompts_per_step: B, prompts a training step; each is answered `num_generations` times.
+        datasets: task name to its weight and configuration, or your own environment; `python -m rl_lightning tasks` lists names.
+        prompts_per_step: B, prompts in a training step, each with `num_generations` completions; at least 1.
         system_prompt: the system message before every question; empty for none.
-        max_prompt_tokens: problems whose prompt is longer are passed over and counted.
-        num_workers: processes that make problems ahead of the trainer; 0 makes them in the trainer, without time limit.
-        problem_seconds: a problem that takes its worker longer is passed over and counted; > 0.
-        eval_num_samples: evaluation problems a task; training never sees their questions.
-        eval_seed: which evaluation set.
-        seed: which training stream.
-        curriculum: difficulty that follows the learner; null leaves every task at its config.
+        max_prompt_tokens: length limit of a prompt, tokens; problems with a longer prompt are skipped and counted; at least 1.
+        num_workers: processes that generate problems ahead of the trainer; 0: in the trainer's process, without a time limit.
+        problem_seconds: time limit of generating a problem in a worker, seconds; slower ones are skipped and counted; above 0.
+        eval_num_samples: evaluation problems per task; their questions never appear in training; at least 1.
+        eval_seed: selects the evaluation set.
+        seed: selects the training stream.
+        curriculum: difficulty levels that follow the policy's accuracy; null: every task keeps its own config.
 
     Raises:
-        UserError: a value out of range, or a task or configuration that cannot be used; at set-up, nothing left to train on,
-            or no such level to start at.
+        UserError: a value out of range, or a task or configuration that cannot be used; in `setup`, no problems left to train on,
+            or a curriculum that starts at a level that does not exist.
     """
 
     def __init__(
@@ -74,15 +74,15 @@ class ReasoningGymDataModule(LightningDataModule):
         curriculum: Curriculum | None = None,
     ) -> None:
         super().__init__()
-        least = {"prompts_per_step": 1, "max_prompt_tokens": 1, "num_workers": 0, "eval_num_samples": 1}
+        minima = {"prompts_per_step": 1, "max_prompt_tokens": 1, "num_workers": 0, "eval_num_samples": 1}
         for name, value in zip(
-            least, (prompts_per_step, max_prompt_tokens, num_workers, eval_num_samples), strict=True
+            minima, (prompts_per_step, max_prompt_tokens, num_workers, eval_num_samples), strict=True
         ):
-            require(f"data.{name}", value, value >= least[name], f"at least {least[name]}")
+            require(f"data.{name}", value, value >= minima[name], f"at least {minima[name]}")
         require("data.problem_seconds", problem_seconds, problem_seconds > 0, "above 0")
         if curriculum is not None:
             curriculum.check()
-        self.mixture = TaskMixture(datasets)
+        self.mixture = EnvironmentMixture(datasets)
         self.make = ProblemWorkers(self.mixture, num_workers, problem_seconds) if num_workers else self.mixture.problem
         self.prompts_per_step, self.system_prompt, self.max_prompt_tokens = (
             prompts_per_step,
@@ -95,57 +95,66 @@ class ReasoningGymDataModule(LightningDataModule):
         self._held_out: frozenset[bytes] = frozenset()
         self._candidates: dict[str, list[dict[str, Any]]] = {}
         self.record = SuccessRecord()
-        """Success by task and level, with and without a curriculum."""
-        self.course: Course | None = None
-        """With a curriculum, from `setup` on: each task's level."""
+        """Accuracy by task and level, with or without a curriculum."""
+        self.scheduler: CurriculumScheduler | None = None
+        """Moves each task's level; from `setup` on, None without a curriculum."""
+        self.collective: Collective = SingleProcess()
+        """The ranks that train together, read from the module in `setup`."""
         self.cursor = 0
-        """Prompts used so far; `advance` moves it, a checkpoint keeps it."""
-        self.further_cursor = 0
-        """Prompts used so far out of turn; `further` moves it, a checkpoint keeps it."""
+        """Prompts of the stream used so far; `advance` moves it, and checkpoints contain it."""
+        self.extra_cursor = 0
+        """Extra prompts used so far; `extra_prompts` moves it, and checkpoints contain it."""
 
     def setup(self, stage: str) -> None:
-        """Find the levels that can be used, draw the evaluation set, and keep its questions out of training."""
+        """Find the usable levels, generate the evaluation set, and keep its questions out of training."""
         if self.eval_problems:
             return
         module: Any = self.trainer.lightning_module if self.trainer else None
-        tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
-        self.template = PromptTemplate(tokenizer, self.system_prompt)
+        self.collective = module.collective
+        self.template = PromptTemplate(load_tokenizer(module.policy_config.model_name_or_path), self.system_prompt)
         if self.curriculum is not None:
-            # A run without a curriculum is asked these, and the two may be compared.
-            plain = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples, self.make)
-            self._held_out = held_out_hashes(plain)
-            self.mixture.climb(self._usable_levels())
-            self.teardown(stage)  # the workers have no ladders yet
+            # A run without a curriculum is evaluated on these problems, and the two runs may be compared.
+            self._held_out = held_out_hashes(self._draw_eval_problems())
+            # Which levels are too slow depends on the machine: rank 0 decides.
+            self.mixture.set_levels(self.collective.broadcast(self._usable_levels()))
+            self.teardown(stage)  # the running workers do not have the levels
         self._prepare(stage == "fit")
 
     def _usable_levels(self) -> dict[str, tuple[dict[str, Any], ...]]:
-        """Of each task the levels that can be used; what cannot is named."""
-        own, tasks, seconds = self.mixture.levels, self.mixture.tasks, min(self.problem_seconds, MOST_SECONDS)
-        self._candidates = {name: candidates(task, own[name]) for name, task in tasks.items()}
+        """The usable levels of each task; those that cannot be used are logged with the reason."""
+        own, tasks, seconds = self.mixture.own_levels, self.mixture.tasks, min(self.problem_seconds, MAX_SECONDS)
+        self._candidates = {name: task.levels(own[name]) for name, task in tasks.items()}
         number = sum(len(levels) for levels in self._candidates.values())
         log.warning(f"data.curriculum: trying {number} levels, each for {seconds:g} s at most")
-        tried = try_ladders(tasks, self._candidates, seconds, max(self.num_workers, 1), self._is_short)
-        for name, rungs in tried.items():
-            for rung in rungs if own[name] else ():
-                if rung.wrong is not None and rung.wrong.startswith(REFUSED):
-                    raise UserError(f"datasets.{name}.levels[{rung.number}]: {rung.wrong}")
-            if (line := left_out(name, rungs)) is not None:
+        checked = check_levels(tasks, self._candidates, seconds, max(self.num_workers, 1), self._is_short)
+        for name, checks in checked.items():
+            for check in checks if own[name] else ():
+                if check.wrong is not None and check.wrong.startswith(REFUSED):
+                    raise UserError(f"datasets.{name}.levels[{check.number}]: {check.wrong}")
+            if (line := left_out(name, checks)) is not None:
                 log.warning(line)
-        return {name: usable(rungs) for name, rungs in tried.items()}
+        return {name: usable(checks) for name, checks in checked.items()}
 
     def _is_short(self, question: str) -> bool:
         return len(self.template.token_ids(question)) <= self.max_prompt_tokens
 
     def _prepare(self, fitting: bool) -> None:
-        """Evaluation set and stream by the mixture's ladders; report where the evaluation costs much of a task."""
+        """Make the evaluation set and the stream; warn where the evaluation holds out a large share of a task."""
         if self.curriculum is not None:
-            levels = {task: len(ladder) for task, ladder in self.mixture.ladders.items()}
-            self.course = Course(self.curriculum, levels, self.mixture.weights)
-        self.eval_problems = eval_problems(self.mixture, self.eval_seed, self.eval_num_samples, self.make)
+            numbers = {task: len(levels) for task, levels in self.mixture.levels_of.items()}
+            self.scheduler = CurriculumScheduler(self.curriculum, numbers, self.mixture.weights)
+        # Problems that are too slow are skipped, which depends on the machine: rank 0 decides.
+        self.eval_problems = self.collective.broadcast(self._draw_eval_problems())
         held_out = held_out_hashes(self.eval_problems) | self._held_out
-        plan = None if self.course is None else self.course.plan
+        schedule = None if self.scheduler is None else self.scheduler.schedule
         self.stream = PromptStream(
-            self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens, problem=self.make, plan=plan
+            self.mixture,
+            self.template,
+            self.seed,
+            held_out,
+            self.max_prompt_tokens,
+            problem=self.make,
+            schedule=schedule,
         )
         if fitting:
             for task, share in held_out_share(self.mixture, self.seed, held_out, make=self.make).items():
@@ -159,97 +168,106 @@ class ReasoningGymDataModule(LightningDataModule):
                         f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task"
                     )
 
-    def advance(self, cursor: int, outcomes: Sequence[tuple[Problem, float]]) -> None:
-        """A training step has ended: move on, remember, and with a curriculum let the levels follow.
+    def _draw_eval_problems(self) -> tuple[Problem, ...]:
+        return eval_problems(self.mixture, self.eval_seed, self.eval_num_samples, self.make)
+
+    def advance(self, cursor: int, accuracies: Sequence[tuple[Problem, float]]) -> None:
+        """End a training step: move the cursor, record the accuracies, and with a curriculum update the levels.
 
         Args:
             cursor: the stream position after the step.
-            outcomes: of every group that was sampled its problem and the share of its answers that are right.
+            accuracies: each sampled group's problem, and the share of its completions that are exactly right.
         """
         self.cursor = cursor
-        for problem, success in outcomes:
+        for problem, success in accuracies:
             self.record.add(problem.task, problem.level, success)
-        if self.course is not None:
-            self.course.learn(outcomes, cursor, lag=self.prompts_per_step * _LAG_STEPS)
+        if self.scheduler is not None:
+            self.scheduler.update(accuracies, cursor, lag=self.prompts_per_step * _LAG_STEPS)
 
     def train_dataloader(self) -> Iterable[PromptBatch]:
-        """PromptBatches from the cursor on, without end.
+        """An endless stream of PromptBatches, from the cursor on.
 
         Raises:
             UserError: the curriculum starts at a level that a task does not have.
         """
-        if self.course is not None:
-            self.course.refuse_missing_levels()  # not earlier: a run that goes on has the checkpoint's ladders
+        if self.scheduler is not None:
+            self.scheduler.refuse_missing_levels()  # not earlier: a resumed run has its checkpoint's levels
         return _Batches(self)
 
-    def further(self, count: int) -> PromptBatch:
-        """As many prompts out of turn, for a step whose own teach too little. They have slots of their own: what Lightning has
-        fetched ahead, and the stream, stay as they are."""
-        first = FURTHER + self.further_cursor
+    def extra_prompts(self, count: int) -> PromptBatch:
+        """`count` prompts outside the stream, for a step in which too few groups have reward variance. They have separate
+        slots, so the stream and the batches that Lightning has already fetched do not change."""
+        first = EXTRA_SLOTS + self.extra_cursor
         slots = range(first, first + count)
         if isinstance(self.make, ProblemWorkers):
             for slot in slots:
                 self.make.begin(*self.stream.candidate(slot))
-        self.further_cursor += count
+        self.extra_cursor += count
         return collate([self.stream[slot] for slot in slots])
 
     def val_dataloader(self) -> Any:
-        """The evaluation set for `validate`; in `fit`, FixedEval evaluates when it is due, and Lightning's own loop rests."""
+        """The evaluation set for `validate`; empty in `fit`, where FixedEval evaluates in place of Lightning's own loop."""
         assert self.trainer is not None
         return [] if self.trainer.state.fn == "fit" else DataLoader(self.eval_batches(), batch_size=None)  # type: ignore[arg-type]
 
     def eval_batches(self, rows: int = 1024) -> list[PromptBatch]:
-        """The evaluation set in batches of at most `rows` prompts; none is left out for its length. What a batch takes of the
-        memory beside the rollout's own caches is its token ids and draws."""
+        """The evaluation set in batches of at most `rows` prompts; long prompts are not skipped. Besides the rollout's caches, a
+        batch needs memory only for its token ids and draws."""
         prompts = [Prompt(p, self.template.token_ids(p.question), {}) for p in self.eval_problems]
         return [collate(prompts[i : i + rows]) for i in range(0, len(prompts), rows)]
 
     def teardown(self, stage: str) -> None:
-        """Stop the workers; they come back when they are asked."""
+        """Stop the workers; they are started again when they are needed."""
         if isinstance(self.make, ProblemWorkers):
             self.make.close()
 
     def settings(self) -> dict[str, Any]:
-        """What decides which prompts come."""
+        """The settings that decide which prompts the stream yields, by name."""
         names = ("prompts_per_step", "system_prompt", "max_prompt_tokens", "eval_num_samples", "eval_seed", "seed")
         tasks = {
-            name: {"weight": self.mixture.weights[name], "config": task.config}
+            name: {"weight": self.mixture.weights[name], "environment": type(task).__qualname__, "config": task.config}
             for name, task in self.mixture.tasks.items()
         }
-        found = {"datasets": tasks, **{name: getattr(self, name) for name in names}}
+        settings = {"datasets": tasks, **{name: getattr(self, name) for name in names}}
         if self.curriculum is not None:
-            found |= {"curriculum": asdict(self.curriculum), "levels": self.mixture.levels}
-        return found
+            settings |= {"curriculum": asdict(self.curriculum), "levels": self.mixture.own_levels}
+        return settings
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream is, what was learnt on the way, and with a curriculum the levels, the plan and the ladders."""
-        where = {"cursor": self.cursor, "further_cursor": self.further_cursor, "seed": self.seed}
-        state: dict[str, Any] = {**where, "record": self.record.state()}
-        if self.course is not None:
-            ladders = {task: list(levels) for task, levels in self.mixture.ladders.items()}
-            state |= {"course": self.course.state(), "ladders": ladders, "candidates": self._candidates}
+        """The stream position, the recorded accuracies, and with a curriculum its schedule and the usable levels."""
+        position = {"cursor": self.cursor, "extra_cursor": self.extra_cursor, "seed": self.seed}
+        state: dict[str, Any] = {**position, "record": self.record.state()}
+        if self.scheduler is not None:
+            levels_of = {task: list(levels) for task, levels in self.mixture.levels_of.items()}
+            state |= {"scheduler": self.scheduler.state(), "levels_of": levels_of, "candidates": self._candidates}
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the stream was."""
-        self.cursor, self.further_cursor = state_dict["cursor"], state_dict.get("further_cursor", 0)
+        """Resume the stream, the recorded accuracies and the curriculum."""
+        self.cursor, self.extra_cursor = state_dict["cursor"], state_dict.get("extra_cursor", 0)
         self.record.restore(state_dict.get("record", []))  # older checkpoints have neither
-        if self.course is None or "course" not in state_dict:
+        if self.scheduler is None or "scheduler" not in state_dict:
             return
         if state_dict["candidates"] != self._candidates:
-            return  # `validate` by another config asks that one's levels; `fit` is refused
-        if (ladders := state_dict["ladders"]) != {task: list(levels) for task, levels in self.mixture.ladders.items()}:
-            # Which levels are too slow depends on the machine, and on what else it does.
-            log.warning("the levels that can be used are not those of the checkpoint: going on with the checkpoint's")
-            self.mixture.climb(ladders)
-            self.teardown("fit")  # the workers still have the others
+            return  # `validate` with another config uses that config's levels; `fit` is refused
+        if (levels_of := state_dict["levels_of"]) != {
+            task: list(levels) for task, levels in self.mixture.levels_of.items()
+        }:
+            # Which levels are too slow depends on the machine and its load.
+            log.warning("the usable levels are not those of the checkpoint: continuing with the checkpoint's levels")
+            self.mixture.set_levels(levels_of)
+            self.teardown("fit")  # the running workers have the other levels
             assert self.trainer is not None
             self._prepare(self.trainer.state.fn == "fit")
-        self.course.restore(state_dict["course"])
+        self.scheduler.restore(state_dict["scheduler"])
 
 
 def collate(prompts: Sequence[Prompt]) -> PromptBatch:
-    """Right-pad consecutive prompts of a stream into a batch."""
+    """Right-pad B consecutive prompts of a stream into a batch.
+
+    Returns:
+        the batch, on the CPU: (B, P) int64 token ids, P the longest prompt; its cursor is the slot after the last prompt.
+    """
     ids = [torch.tensor(p.token_ids) for p in prompts]
     skipped: dict[str, int] = {}
     for prompt in prompts:
@@ -265,9 +283,9 @@ def collate(prompts: Sequence[Prompt]) -> PromptBatch:
 
 
 class _Batches:
-    """What Lightning iterates over: each time it starts, it starts at the data module's cursor."""
+    """The iterable for Lightning; each iteration starts at the data module's cursor."""
 
-    def __init__(self, data: ReasoningGymDataModule) -> None:
+    def __init__(self, data: PromptDataModule) -> None:
         self.data = data
 
     def __iter__(self) -> Iterator[PromptBatch]:

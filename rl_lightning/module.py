@@ -1,67 +1,77 @@
-"""GRPO (arXiv 2402.03300): sample a group of answers to each prompt, judge each against its group, make the better likelier."""
+"""The training step of GRPO (arXiv 2402.03300): sample groups, score, normalise within the group, update."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rl_lightning.answering_policy import AnsweringPolicy
-from rl_lightning.groups import Groups, chosen
-from rl_lightning.metrics import Meter, step_metrics
-from rl_lightning.objective import Objective, Tokens, least_sure, policy_loss, token_weights
-from rl_lightning.policy import PolicyConfig, Schedule, cut
-from rl_lightning.recovery import MOST_IN_A_ROW, again_with_half, keep_for_inspection
-from rl_lightning.rollout import Sampling
-from rl_lightning.scoring import Reward, WeightedReward
-from rl_lightning.types import PromptBatch, Rollout, UserError, require
+from rl_lightning.checkpointing.resume import settings
+from rl_lightning.distributed import fill_missing, share_of_groups, share_of_prompts
+from rl_lightning.evaluation import EvalSampling, problem_draws
+from rl_lightning.memory import halve_on_oom
+from rl_lightning.objective import (
+    LossInputs,
+    Objective,
+    high_entropy_mask,
+    overlong_penalty,
+    policy_loss,
+    token_weights,
+)
+from rl_lightning.policy import PolicyConfig, pack
+from rl_lightning.rollout import LocalEngine, RolloutEngine, Sampling
+from rl_lightning.rollout.engine import OnFinished
+from rl_lightning.rollout.sampling import draw_uniforms
+from rl_lightning.scoring import Reward, Scorer, WeightedReward, component_weights, reward_components
+from rl_lightning.training import AdapterModule
+from rl_lightning.training.dynamic_sampling import extra_prompts_needed, groups_to_keep
+from rl_lightning.training.joining import append, interleave
+from rl_lightning.training.learning_rate import Schedule
+from rl_lightning.training.metrics import StepMeter, rollout_metrics
+from rl_lightning.types import (
+    EvalBatch,
+    PromptBatch,
+    Rollout,
+    RolloutBatch,
+    Score,
+    StepRecord,
+    TrainerLogprobs,
+    UserError,
+    require,
+)
 
 
-@dataclass(frozen=True)
-class StepRecord:
-    """One training step, for callbacks: `outputs["record"]` of `on_train_batch_end`.
-
-    Attributes:
-        groups: B prompts with N completions, their scores and rewards.
-        advantages: (B, G) float32.
-        weights: (N, T) float32, what each token counts in the loss; 0 for those that do not.
-        trainer_logps: (N, T) float32, the policy's log-probs of the sampled tokens before the first update; NaN in rows that
-            were not forwarded, for they had nothing to teach.
-        entropies: (N, T) float32, the policy's at the same tokens, nats; NaN likewise.
-    """
-
-    groups: Groups
-    advantages: Tensor
-    weights: Tensor
-    trainer_logps: Tensor
-    entropies: Tensor
-
-
-class GRPOModule(AnsweringPolicy):
-    """A policy that learns by GRPO.
+class GRPOModule(AdapterModule):
+    """Trains a policy by GRPO.
 
     Args:
         policy: the model.
-        sampling: how completions are drawn.
-        objective: the loss.
-        reward: what a completion earns; a class of your own by its path.
-        learning_rate: of AdamW on the adapters, > 0.
-        lr_schedule: after the warm-up: constant, or down to zero at max_steps along a line or a cosine.
-        warmup_steps: optimizer steps over which the rate rises from zero.
-        weight_decay: of AdamW.
-        max_grad_norm: gradients are scaled down to this norm; > 0.
-        token_budget: tokens of a micro-batch in the update; less needs less memory; auto: what the card has room for.
-        score_workers: processes in which answers are scored; at least 1.
-        score_seconds: an answer whose scorer takes longer earns nothing; > 0.
-        seed: of the sampler and of the adapters' initial values.
+        sampling: how completions are sampled.
+        objective: advantages and loss.
+        reward: the reward function; your own class by its path.
+        engine: generates the completions; null: the policy itself (LocalEngine).
+        learning_rate: peak learning rate of AdamW on the adapters; above 0.
+        lr_schedule: learning rate after the warm-up: constant, or decay to zero at max_steps, linear or along a cosine.
+        warmup_steps: optimizer steps over which the learning rate rises from zero; 0 or more.
+        weight_decay: decoupled weight decay of AdamW; 0 or more.
+        max_grad_norm: the L2 norm over all gradients is clipped to this; above 0.
+        token_budget: tokens of a micro-batch in the update, above 0; fewer need less memory; auto: as many as fit in the device's
+            memory.
+        score_workers: number of processes that verify answers; at least 1.
+        score_seconds: time limit of an answer's verifier, in seconds; a slower answer scores 0; above 0.
+        seed: seed of the sampler and of the adapters' initial values.
+
+    Attributes:
+        scorer: runs the tasks' verifiers; from `setup` on.
+        eval_sampling: how evaluations sample; None for greedy decoding; `FixedEval` sets it.
 
     Raises:
         UserError: a value out of range.
     """
+
+    scorer: Scorer
 
     def __init__(
         self,
@@ -69,6 +79,7 @@ class GRPOModule(AnsweringPolicy):
         sampling: Sampling = Sampling(),  # noqa: B008
         objective: Objective = Objective(),  # noqa: B008
         reward: Reward = WeightedReward(),  # noqa: B008
+        engine: RolloutEngine | None = None,
         learning_rate: float = 1e-5,
         lr_schedule: Schedule = "constant",
         warmup_steps: int = 0,
@@ -79,171 +90,205 @@ class GRPOModule(AnsweringPolicy):
         score_seconds: float = 2.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        for name, value in {
-            "learning_rate": learning_rate,
-            "max_grad_norm": max_grad_norm,
-            "score_workers": score_workers,
-            "score_seconds": score_seconds,
-        }.items():
-            require(f"model.{name}", value, value > 0, "above 0")
-        allowed = token_budget == "auto" or token_budget > 0
-        require("model.token_budget", token_budget, allowed, "above 0, or auto")
+        super().__init__(
+            policy=policy,
+            sampling=sampling,
+            engine=engine or LocalEngine(),
+            token_budget=token_budget,
+            learning_rate=learning_rate,
+            lr_schedule=lr_schedule,
+            warmup_steps=warmup_steps,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            seed=seed,
+        )
+        self.objective, self.reward = objective, reward
+        self.score_workers, self.score_seconds = score_workers, score_seconds
+        self.eval_sampling: EvalSampling | None = None
+        for name in ("learning_rate", "max_grad_norm", "score_workers", "score_seconds"):
+            require(f"model.{name}", getattr(self, name), getattr(self, name) > 0, "above 0")
+        require("model.token_budget", token_budget, token_budget == "auto" or token_budget > 0, "above 0, or auto")
         require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
         buffer, limit = objective.overlong_buffer, sampling.max_new_tokens
         require("model.objective.overlong_buffer", buffer, buffer < limit, f"below max_new_tokens, which is {limit}")
         if sampling.max_resample > 1 and objective.baseline == "batch":
             raise UserError(
-                "model.sampling.max_resample: with objective.baseline batch every group teaches; set it to 1"
+                "model.sampling.max_resample: with objective.baseline batch every group has advantages; set it to 1"
             )
-        self.policy_config, self.objective, self.reward = policy, objective, reward
-        self.sampling = replace(sampling)  # a copy: too little memory may halve its rows
-        self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
-        self.weight_decay, self.max_grad_norm, self.token_budget, self.seed = (
-            weight_decay,
-            max_grad_norm,
-            token_budget,
-            seed,
-        )
-        self.score_workers, self.score_seconds = score_workers, score_seconds
-        self.generator = torch.Generator().manual_seed(seed)
 
-    def training_step(self, batch: PromptBatch, batch_idx: int) -> dict[str, Any]:
-        """One trip: prompts, group sampling, scoring, advantages, and `num_iterations` updates."""
-        self.meter, self.metrics = Meter(), {}
-        groups = self.collect(batch)
-        rollout, (advantages, weights) = groups.rollout, self.lessons(groups)
-        old_logps, entropies = (torch.full_like(rollout.sampling_logps, torch.nan) for _ in range(2))
+    def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
+        """One GRPO step: sample and score groups, compute advantages, and make the optimizer steps.
+
+        One rollout gives `num_iterations` optimizer steps, each over the WHOLE batch: there are no mini-batches. Micro-batches
+        only accumulate the gradient of one optimizer step.
+        """
+        self.meter = StepMeter()
+        rollouts = self.collect_rollouts(batch)
+        advantages, weights = self.compute_advantages(rollouts)
+        logprobs = TrainerLogprobs.empty(rollouts.rollout)
         with self.meter.time("train"):
             if self.objective.top_entropy < 1:
-                weights = self.where_least_sure(rollout, advantages.flatten(), weights)
+                weights = self.mask_low_entropy(rollouts.rollout, advantages, weights)
+            # At the first iteration the policy is the one that sampled, so every ratio is 1.
             for iteration in range(self.objective.num_iterations):
-                first = iteration == 0
-                self.accumulate_gradients(rollout, advantages.flatten(), weights, old_logps, entropies, first)
-                self.update()
-                if self.not_finite_in_a_row == MOST_IN_A_ROW:
-                    file = Path(self.trainer.default_root_dir) / f"not_finite_step_{self.global_step}.pt"
-                    raise keep_for_inspection(file, groups.batch, rollout, groups.rewards)
-                if self.global_step == self.trainer.max_steps:
+                self.accumulate_gradients(rollouts.rollout, advantages, weights, logprobs, first=iteration == 0)
+                self.step_optimizer(rollouts)
+                if self.reached_max_steps:
                     break
-        self.trainer.datamodule.advance(batch.cursor, groups.outcomes())  # type: ignore[attr-defined]
-        self.report(step_metrics(groups) | self.meter.metrics(int(rollout.mask.sum())))
-        return {"record": StepRecord(groups, advantages, weights, old_logps, entropies)}
+        self.prompt_source.advance(batch.cursor, rollouts.accuracies)
+        record = StepRecord(self.global_step, rollouts, advantages, weights, logprobs, dict(self.meter.seconds))
+        self.finish_step(record, rollout_metrics(rollouts) | self.meter.metrics(int(rollouts.rollout.mask.sum())))
 
-    def collect(self, batch: PromptBatch) -> Groups:
-        """Sample and judge a group a prompt. A group whose answers all earned the same has nothing to teach: where `max_resample`
-        allows it, further prompts are asked until enough groups have (dynamic sampling, DAPO, arXiv 2503.14476)."""
-        groups, size = self.answered(batch), len(batch.problems)
-        wanted = math.ceil(self.sampling.live_share * size - 1e-9)
-        while (room := self.sampling.max_resample * size - len(groups)) > 0:
-            live = int(self.live(groups).sum())
-            if live >= wanted:
-                break
-            needed = math.ceil((wanted - live) * len(groups) / max(live, 1))  # if as many of them teach as did so far
-            more = self.trainer.datamodule.further(min(needed, room, size))  # type: ignore[attr-defined]
-            groups += self.answered(more.to(self.device))
-        return replace(groups, kept=chosen(self.live(groups), size))
+    def collect_rollouts(self, prompts: PromptBatch) -> RolloutBatch:
+        """Sample and score a group for every prompt. A group without reward variance has no gradient, so extra prompts are sampled
+        until enough groups have variance or `max_resample` is reached (dynamic sampling, DAPO, arXiv 2503.14476)."""
+        self.engine.sync_weights()
+        rollouts = self.sample_and_score(prompts)
+        variance = self.has_variance(rollouts)
+        while count := extra_prompts_needed(self.sampling, len(prompts), variance):
+            rollouts = append(rollouts, self.sample_and_score(self.prompt_source.extra_prompts(count).to(self.device)))
+            variance = self.has_variance(rollouts)
+        return replace(rollouts, kept=groups_to_keep(variance, len(prompts)))
 
-    def live(self, groups: Groups) -> Tensor:
-        """(B,) bool: which groups have something to teach."""
-        compared = self.objective.advantages(groups.parts, self.part_weights()) != 0
+    def sample_and_score(self, prompts: PromptBatch) -> RolloutBatch:
+        """A scored group of completions for each prompt, gathered from the shares of all ranks."""
+        group, share = self.sampling.num_generations, share_of_prompts(self.collective)
+        with self.meter.time("sample"):
+            draws = draw_uniforms(self.generator, len(prompts) * group, self.sampling.max_new_tokens)
+            draws, prompts = draws.unflatten(0, (-1, group))[share].flatten(0, 1), prompts.select(share)
+            rollout = self.engine.generate(prompts, self.sampling, draws, self.scoring_callback(prompts, group))
+        with self.meter.time("score"):
+            scores, components = self.score(prompts, rollout)
+        kept = torch.ones(len(prompts), dtype=torch.bool, device=components.device)
+        mine = RolloutBatch(prompts, rollout, scores, components, components @ self.component_weights(), kept)
+        return interleave(self.collective.gather(mine))
+
+    def scoring_callback(self, prompts: PromptBatch, group: int) -> OnFinished:
+        """A hook that starts to verify each finished completion while others are still being sampled."""
+        return lambda row, text: self.scorer.submit(prompts.problems[row // group], text)
+
+    def score(self, prompts: PromptBatch, rollout: Rollout) -> tuple[tuple[Score, ...], Tensor]:
+        """N scores and (B, G, R) float64 reward components, of which the last is the length penalty."""
+        problems, separate = prompts.repeat_problems(rollout.group_size), self.objective.normalizes_components
+        scores = self.scorer(problems, rollout.texts)
+        components = reward_components(self.reward, separate, problems, rollout.texts, scores).to(self.device)
+        limit, buffer = self.sampling.max_new_tokens, self.objective.overlong_buffer
+        penalty = overlong_penalty(rollout.lengths, limit, buffer)
+        components = torch.cat([components, penalty[:, None].double()], dim=1)
+        return tuple(scores), components.view(len(prompts), rollout.group_size, -1)
+
+    def component_weights(self) -> Tensor:
+        """(R,) float64, the weight of each reward component; that of the length penalty is 1."""
+        weights = component_weights(self.reward, self.objective.normalizes_components)
+        return torch.cat([weights, weights.new_ones(1)]).to(self.device)
+
+    def has_variance(self, rollouts: RolloutBatch) -> Tensor:
+        """(B,) bool, which groups have an advantage other than zero on a completion that is trained on."""
+        differ = self.objective.advantages(rollouts.reward_components, self.component_weights()) != 0
         if self.objective.mask_truncated_completions:
-            compared &= groups.rollout.finished.view_as(compared)
-        return compared.any(dim=1)
+            differ &= rollouts.rollout.finished.view_as(differ)
+        return differ.any(dim=1)
 
-    def lessons(self, groups: Groups) -> tuple[Tensor, Tensor]:
-        """(B, G) advantages and (N, T) weights, float32, of the kept groups; zero in the others."""
-        rollout, kept = groups.rollout, groups.kept
+    def compute_advantages(self, rollouts: RolloutBatch) -> tuple[Tensor, Tensor]:
+        """(B, G) advantages and (N, T) token weights, float32, of the kept groups; zero in the others."""
+        rollout, kept = rollouts.rollout, rollouts.kept
         rows = kept.repeat_interleave(rollout.group_size)
-        advantages, weights = (
-            torch.zeros_like(groups.rewards, dtype=torch.float32),
-            torch.zeros_like(rollout.sampling_logps),
-        )
-        advantages[kept] = self.objective.advantages(groups.parts[kept], self.part_weights())
+        advantages = torch.zeros_like(rollouts.rewards, dtype=torch.float32)
+        advantages[kept] = self.objective.advantages(rollouts.reward_components[kept], self.component_weights())
         counted = rollout.finished[rows] if self.objective.mask_truncated_completions else None
-        limit = self.sampling.max_new_tokens
+        weights, limit = torch.zeros_like(rollout.sampling_logps), self.sampling.max_new_tokens
         weights[rows] = token_weights(rollout.mask[rows], self.objective.loss_type, limit, counted)
         return advantages, weights
 
-    @again_with_half("token_budget")
-    def where_least_sure(self, rollout: Rollout, advantages: Tensor, weights: Tensor) -> Tensor:
-        """(N, T) weights, zero but for the tokens of the highest entropy of the whole step; a forward pass more."""
-        entropies, rows = torch.full_like(weights, torch.nan), self.teaching(advantages, weights)
-        with torch.no_grad():
-            for micro in cut(rollout, rows, self.token_budget):
-                _, entropies[micro.row_of, micro.column_of] = self.policy.log_probs(micro, self.sampling.temperature)
+    def trainable_rows(self, rollout: Rollout, advantages: Tensor, weights: Tensor) -> Tensor:
+        """(K,) int64, the rows that the loss depends on. A completion with zero advantage has no gradient, except from the KL or
+        the entropy bonus, so leaving it out is exact."""
+        trainable = weights.any(dim=1) & ((advantages.flatten() != 0) | self.objective.trains_zero_advantage)
+        return trainable.nonzero().squeeze(1)
+
+    def mask_low_entropy(self, rollout: Rollout, advantages: Tensor, weights: Tensor) -> Tensor:
+        """(N, T) weights, set to zero except at the tokens of the highest entropy of the step; costs one more forward pass."""
+        rows, budget = self.trainable_rows(rollout, advantages, weights), self.limits.token_budget
+        mine = share_of_groups(rollout, rows, self.collective)
+
+        def attempt() -> Tensor:
+            entropies = torch.full_like(weights, torch.nan)
+            with torch.no_grad():
+                for micro in pack(rollout, mine, budget.value):
+                    _, entropies[micro.row_of, micro.column_of] = self.policy.log_probs(
+                        micro, self.sampling.temperature
+                    )
+            return entropies
+
+        entropies = fill_missing(halve_on_oom(budget, attempt), self.collective)
         among = torch.zeros_like(rollout.mask)
         among[rows] = rollout.mask[rows]
-        return weights * least_sure(entropies, among, self.objective.top_entropy)
+        return weights * high_entropy_mask(entropies, among, self.objective.top_entropy)
 
-    def teaching(self, advantages: Tensor, weights: Tensor) -> Tensor:
-        """Rows that the loss depends on. A completion without advantage has no gradient, unless KL or entropy give it one:
-        leaving it out is exact."""
-        live = weights.any(dim=1) & ((advantages != 0) | self.objective.all_teach)
-        return live.nonzero().squeeze(1)
-
-    @again_with_half("token_budget")
     def accumulate_gradients(
-        self,
-        rollout: Rollout,
-        advantages: Tensor,
-        weights: Tensor,
-        old_logps: Tensor,
-        entropies: Tensor,
-        first: bool,
+        self, rollout: Rollout, advantages: Tensor, weights: Tensor, logprobs: TrainerLogprobs, first: bool
     ) -> None:
-        """The gradient of the loss of the whole rollout, micro-batch by micro-batch; how it is cut changes nothing.
+        """Accumulate the gradient of the step's loss over micro-batches; it does not depend on how they are packed.
 
         Args:
             rollout: N completions.
-            advantages: (N,).
-            weights: (N, T), fixed for the whole step.
-            old_logps: (N, T), filled at the first update, read at the next ones.
-            entropies: (N, T), filled at the first update.
-            first: whether the policy still is the one that sampled.
+            advantages: (B, G).
+            weights: (N, T) token weights, fixed for the whole step.
+            logprobs: log-probs and entropies, filled in at the first update and read at the later ones.
+            first: whether this is the first iteration, at which the policy is still the one that sampled.
         """
-        objective, temperature = self.objective, self.sampling.temperature
-        self.policy.zero_grad()
-        meter = Meter()
-        for micro in cut(rollout, self.teaching(advantages, weights), self.token_budget):
-            at = micro.row_of, micro.column_of
-            logps, entropy = self.policy.log_probs(micro, temperature, objective.entropy_bonus > 0)
-            if first:
-                old_logps[at], entropies[at] = logps.detach(), entropy.detach()
-                meter.add("sampler_gap", (logps.detach() - rollout.sampling_logps[at]).abs().sum())
-            ref_logps = self.policy.reference_log_probs(micro, temperature) if objective.beta else None
-            tokens = Tokens(
-                logps,
-                old_logps[at],
-                advantages[micro.row_of],
-                weights[at],
-                micro.row_of,
-                rollout.sampling_logps[at],
-                ref_logps,
-                entropy,
-            )
-            out = policy_loss(tokens, objective)
-            self.manual_backward(self.scaler.scale(out.loss))
-            meter.add_all(entropy=entropy.detach().sum(), tokens=len(logps), loss=out.loss.detach(), **out.metrics)
-        self.meter.add_all(**meter.sums)
+        objective, temperature, budget = self.objective, self.sampling.temperature, self.limits.token_budget
+        rows = share_of_groups(rollout, self.trainable_rows(rollout, advantages, weights), self.collective)
 
-    def update(self) -> None:
-        """Clip and step. Without gradients (all groups dead) or with a gradient that is not finite the weights stay as they
-        are, bit for bit, and the clock still advances: a converged run must end."""
-        optimizer: Any = self.optimizers()
-        parameters = self.policy.adapter_parameters()
-        if any(p.grad is not None for p in parameters):
-            self.scaler.unscale_(optimizer.optimizer)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-            if torch.isfinite(norm):
-                self.meter.add("grad_norm", norm)
-                self.not_finite_in_a_row = 0
-            else:
-                optimizer.zero_grad()
-                self.meter.add("skipped_updates", 1)
-                self.not_finite_in_a_row += self.scaler.get_scale() <= 1  # above, the scaler is looking for its scale
-            self.scaler.update()
-        self.meter.add_all(updates=1, learning_rate=optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        optimizer.zero_grad()
-        self.lr_schedulers().step()  # type: ignore[union-attr]
+        def attempt() -> StepMeter:
+            self.policy.zero_grad()
+            meter = StepMeter()
+            for micro in pack(rollout, rows, budget.value):
+                index = micro.row_of, micro.column_of
+                logps, entropy = self.policy.log_probs(micro, temperature, objective.entropy_bonus > 0)
+                if first:
+                    logprobs.logps[index], logprobs.entropies[index] = logps.detach(), entropy.detach()
+                    meter.add("logprob_mismatch", (logps.detach() - rollout.sampling_logps[index]).abs().sum())
+                inputs = LossInputs(
+                    logps=logps,
+                    old_logps=logprobs.logps[index],
+                    advantages=advantages.flatten()[micro.row_of],
+                    weights=weights[index],
+                    rows=micro.row_of,
+                    sampling_logps=rollout.sampling_logps[index],
+                    ref_logps=self.policy.reference_log_probs(micro, temperature) if objective.beta else None,
+                    entropy=entropy,
+                )
+                out = policy_loss(inputs, objective)
+                self.manual_backward(self.scaler.scale(out.loss))
+                meter.add_all(entropy=entropy.detach().sum(), tokens=len(logps), loss=out.loss.detach(), **out.metrics)
+            return meter
+
+        for share in self.collective.gather(halve_on_oom(budget, attempt).sums):
+            self.meter.add_all(**share)
+
+    def validation_step(self, batch: PromptBatch, batch_idx: int) -> EvalBatch:  # type: ignore[override]
+        """Completions of evaluation problems and their scores. Long prompts are not skipped, and RNG states do not change."""
+        sampling, draws, limit = self.sampling, None, self.sampling.max_new_tokens
+        self.policy.refuse_longer(batch.prompt_ids.shape[1] + limit)
+        if (eval_sampling := self.eval_sampling) is not None:
+            sampling = Sampling(eval_sampling.samples, limit, eval_sampling.temperature)
+            draws = problem_draws(batch.problems, eval_sampling.samples, limit)
+        group = 1 if draws is None else sampling.num_generations
+        self.engine.sync_weights()
+        rollout = self.engine.generate(batch, sampling, draws, self.scoring_callback(batch, group))
+        return EvalBatch(rollout, tuple(self.scorer(batch.repeat_problems(group), rollout.texts)))
+
+    def setup(self, stage: str) -> None:
+        """Read the data module from the trainer, and make the scorer of its tasks."""
+        super().setup(stage)
+        self.scorer = Scorer(self.prompt_source.mixture, self.score_workers, self.score_seconds)
+
+    def teardown(self, stage: str) -> None:
+        """Stop the scorer's worker processes."""
+        self.scorer.close()
+        self.engine.close()
+
+    def settings(self) -> dict[str, str]:
+        """The settings that a resumed run must share with its checkpoint, by dotted name."""
+        return super().settings() | settings(objective=self.objective, reward=self.reward)

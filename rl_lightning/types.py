@@ -1,10 +1,12 @@
-"""The plain data that travels from room to room.
+"""The plain data types that the packages exchange, and the error for mistakes of the user.
 
-B prompts a step, G completions a prompt, N = B * G rows, P prompt and T completion tokens. Row n answers prompt n // G.
+Shapes: B prompts per step, G completions per prompt, N = B * G rows (completions), P prompt tokens, T completion tokens. Row n
+answers prompt n // G.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,20 +15,20 @@ from torch import Tensor
 
 
 class UserError(Exception):
-    """A mistake of the user's: the message is one line that says what, where, and what is allowed."""
+    """An error that the user can correct. The message is one line: the setting, what is wrong with it, and what is allowed."""
 
 
 def require(where: str, value: object, allowed: bool, range_: str) -> None:
-    """Refuse a setting that is out of range.
+    """Raise an error where a setting is out of range.
 
     Args:
         where: the setting's name in a config.
-        value: what it is.
-        allowed: whether that is in range.
-        range_: the range, in words that follow "it must be".
+        value: the setting's value.
+        allowed: whether the value is in range.
+        range_: the allowed range, phrased to follow "it must be".
 
     Raises:
-        UserError: it is not.
+        UserError: the value is not allowed.
     """
     if not allowed:
         raise UserError(f"{where}: {value!r} is not allowed; it must be {range_}")
@@ -34,33 +36,39 @@ def require(where: str, value: object, allowed: bool, range_: str) -> None:
 
 @dataclass(frozen=True)
 class Problem:
-    """One reasoning-gym problem.
+    """One question, with what its environment needs to verify an answer. Picklable.
 
     Attributes:
-        task: the reasoning-gym task's name.
+        question: the text that the model is asked, without a prompt template.
+        expected: one right answer as text, for display and for the best constant answer; None where there is none. The
+            verifier may accept other answers.
+        payload: what the environment needs to verify an answer; only the environment reads it.
+        difficulty: difficulty features, name to whole number; evaluations are broken down by them.
+        task: the environment's name in the mixture.
         index: the problem's number in its stream.
-        question: what the model is asked, without any prompt template.
-        entry: reasoning-gym's whole item; the scorer needs it.
-        level: of its task's ladder, 0 the easiest; None where it was made by the task's own config.
+        level: the difficulty level that it was generated at, 0 the easiest; None where it was generated with its task's own
+            config.
     """
 
-    task: str
-    index: int
     question: str
-    entry: dict[str, Any] = field(repr=False)
+    expected: str | None = None
+    payload: Any = field(default=None, repr=False)
+    difficulty: Mapping[str, int] = field(default_factory=dict)
+    task: str = ""
+    index: int = 0
     level: int | None = None
 
 
 @dataclass(frozen=True)
 class PromptBatch:
-    """B prompts, ready for the model.
+    """B tokenized prompts.
 
     Attributes:
         problems: the B problems.
         prompt_ids: (B, P) int64, right-padded.
         prompt_lengths: (B,) int64, tokens of each prompt.
         cursor: the stream position after this batch; a resumed run starts there.
-        skipped: how many candidate problems were passed over on the way, by reason.
+        skipped: how many candidate problems were skipped before these were found, by reason.
     """
 
     problems: tuple[Problem, ...]
@@ -69,9 +77,30 @@ class PromptBatch:
     cursor: int
     skipped: dict[str, int] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        """B, the number of prompts."""
+        return len(self.problems)
+
     def to(self, device: torch.device | str) -> PromptBatch:
         """The same batch with its tensors on `device`; Lightning calls this."""
         return replace(self, prompt_ids=self.prompt_ids.to(device), prompt_lengths=self.prompt_lengths.to(device))
+
+    def select(self, rows: slice) -> PromptBatch:
+        """The prompts of a slice, with the same cursor."""
+        return replace(
+            self,
+            problems=self.problems[rows],
+            prompt_ids=self.prompt_ids[rows],
+            prompt_lengths=self.prompt_lengths[rows],
+        )
+
+    def repeat_problems(self, group_size: int) -> list[Problem]:
+        """The problem of each of the N completions.
+
+        Args:
+            group_size: G, completions per prompt.
+        """
+        return [problem for problem in self.problems for _ in range(group_size)]
 
 
 @dataclass(frozen=True)
@@ -82,10 +111,11 @@ class Rollout:
         prompt_ids: (B, P) int64, right-padded.
         prompt_lengths: (B,) int64.
         completion_ids: (N, T) int64, right-padded.
-        mask: (N, T) bool, true up to and including the end token.
-        sampling_logps: (N, T) float32, the log-prob of each token under the distribution that it was drawn from; 0 where masked.
-        finished: (N,) bool, whether the completion ended by itself (false: cut off at the length limit).
-        texts: N decoded completions without end token or padding.
+        mask: (N, T) bool, true up to and including the EOS token.
+        sampling_logps: (N, T) float32, the log-prob of each token under the distribution that it was sampled from; 0 where
+            masked.
+        finished: (N,) bool, whether the completion ended with an EOS token; false where it was truncated at the length limit.
+        texts: N decoded completions, without EOS token or padding.
     """
 
     prompt_ids: Tensor
@@ -98,25 +128,27 @@ class Rollout:
 
     @property
     def group_size(self) -> int:
-        """G, completions a prompt."""
+        """G, completions per prompt."""
         return self.completion_ids.shape[0] // self.prompt_ids.shape[0]
 
     @property
     def lengths(self) -> Tensor:
-        """(N,) int64, completion tokens including the end token."""
+        """(N,) int64, tokens of each completion, the EOS token included."""
         return self.mask.sum(dim=1)
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a completion is worth, before the reward weighs it.
+    """The verifier's result for one completion, from which a reward is computed.
 
     Attributes:
-        exact: 1.0 where the task's scorer gives full marks, else 0.0.
-        partial: the scorer's own value in [0, 1].
+        exact: 1.0 where the task's verifier gives the full score, else 0.0.
+        partial: the verifier's own score in [0, 1].
         well_formed: whether the completion is one think section followed by one answer.
         answer: the extracted answer, None where there is none.
-        failure: why nothing was earned ("no_answer", "scorer_raised:ValueError", "not_finite"), None where it was scored.
+        failure: why the score is 0 without a verifier's score, None where the verifier gave one. "no_answer"; "refused_<reason>",
+            by `Environment.refuse`; "raised_<Error>", an exception of the verifier; "timeout"; "killed_its_process"; or
+            "not_finite".
     """
 
     exact: float
@@ -127,12 +159,96 @@ class Score:
 
 
 @dataclass(frozen=True)
-class LossOutput:
-    """A scalar loss whose gradient may be accumulated, and sums for the log.
+class RolloutBatch:
+    """B prompts, a group of G completions for each, and their scores and rewards.
 
     Attributes:
-        loss: scalar; micro-batch losses of one step add up to the step's loss.
-        metrics: detached scalars, already weighted so that they too add up over micro-batches.
+        prompts: B prompts.
+        rollout: N = B * G completions.
+        scores: N scores.
+        reward_components: (B, G, R) float64, the R components of each reward, unweighted.
+        rewards: (B, G) float64, their weighted sums.
+        kept: (B,) bool, the groups that the step trains on; with dynamic sampling the others are discarded.
+    """
+
+    prompts: PromptBatch
+    rollout: Rollout
+    scores: tuple[Score, ...]
+    reward_components: Tensor
+    rewards: Tensor
+    kept: Tensor
+
+    def __len__(self) -> int:
+        """B, the number of groups."""
+        return len(self.prompts)
+
+    @property
+    def accuracies(self) -> list[tuple[Problem, float]]:
+        """Each group's problem, and the share of its completions that are exactly right."""
+        size = self.rollout.group_size
+        shares = [sum(s.exact for s in self.scores[i : i + size]) / size for i in range(0, len(self.scores), size)]
+        return list(zip(self.prompts.problems, shares, strict=True))
+
+
+@dataclass(frozen=True)
+class TrainerLogprobs:
+    """Log-probs and entropies of the sampled tokens by the trainer's forward pass, before the first update.
+
+    Attributes:
+        logps: (N, T) float32 log-probs; NaN in rows that were not forwarded because the loss does not depend on them.
+        entropies: (N, T) float32 entropies of the policy at the same tokens, in nats; NaN in the same rows.
+    """
+
+    logps: Tensor
+    entropies: Tensor
+
+    @classmethod
+    def empty(cls, rollout: Rollout) -> TrainerLogprobs:
+        """All NaN, to be filled at the first update."""
+        return cls(*(torch.full_like(rollout.sampling_logps, torch.nan) for _ in range(2)))
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One training step, as every `StepCallback` receives it.
+
+    Attributes:
+        step: the number of optimizer steps at its end.
+        rollouts: B prompts with N completions, their scores and rewards.
+        advantages: (B, G) float32.
+        weights: (N, T) float32, each token's weight in the loss; 0 for tokens that are not trained on.
+        trainer_logprobs: log-probs and entropies by the trainer.
+        seconds: wall time by part of the step: sample, score, train.
+    """
+
+    step: int
+    rollouts: RolloutBatch
+    advantages: Tensor
+    weights: Tensor
+    trainer_logprobs: TrainerLogprobs
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class EvalBatch:
+    """Completions of evaluation problems with their scores, as `validation_step` returns them.
+
+    Attributes:
+        rollout: k completions per problem.
+        scores: one score per completion.
+    """
+
+    rollout: Rollout
+    scores: tuple[Score, ...]
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """The loss of a micro-batch, and sums for the metrics.
+
+    Attributes:
+        loss: scalar; the micro-batch losses of one step add up to the step's loss, so gradients can be accumulated.
+        metrics: detached scalars that add up over micro-batches as well.
     """
 
     loss: Tensor

@@ -1,4 +1,4 @@
-"""What the tests share: no network, two threads, and the tiny policy loaded once."""
+"""What the tests share: no network, clean worker processes, and the tiny policy loaded once."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hypothesis import settings
 
 from rl_lightning.data import collate
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.environments.prompts import PromptTemplate
+from rl_lightning.environments.stream import PromptStream
+from rl_lightning.memory import Plan
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.tasks.prompts import PromptTemplate
-from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec
-from rl_lightning.types import PromptBatch
+from rl_lightning.rollout import LocalEngine, Sampling
+from rl_lightning.rollout.sampling import draw_uniforms
+from rl_lightning.types import PromptBatch, Rollout
 
 if os.name == "posix":
     # Workers are forked from one clean process, which imports once what the first pool of the session asks for: this.
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["rl_lightning.tasks.stream"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["rl_lightning.environments.mixture"])
     multiprocessing.forkserver.ensure_running()
+
+settings.register_profile("no_deadline", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("no_deadline")
 
 ROOT = Path(__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -37,8 +45,8 @@ def datasets() -> dict[str, TaskSpec]:
 
 
 @pytest.fixture(scope="session")
-def mixture(datasets: dict[str, TaskSpec]) -> TaskMixture:
-    return TaskMixture(datasets)
+def mixture(datasets: dict[str, TaskSpec]) -> EnvironmentMixture:
+    return EnvironmentMixture(datasets)
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +58,7 @@ def policy() -> Policy:
 
 
 @pytest.fixture(scope="session")
-def batch(policy: Policy, mixture: TaskMixture) -> PromptBatch:
+def batch(policy: Policy, mixture: EnvironmentMixture) -> PromptBatch:
     """Six prompts of different lengths."""
     stream = PromptStream(mixture, PromptTemplate(policy.tokenizer, ""), seed=3)
     return collate([stream[k] for k in range(6)])
@@ -63,3 +71,14 @@ def shake(policy: Policy, scale: float = 0.02) -> None:
         for name, parameter in policy.model.named_parameters():
             if "lora_B" in name:
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+
+
+def generate(
+    policy: Policy, batch: PromptBatch, sampling: Sampling, seed: int = 0, plan: Plan | None = None
+) -> Rollout:
+    """Completions by the policy as it is now, from an engine of its own."""
+    engine = LocalEngine()
+    engine.start(policy, plan)
+    engine.sync_weights()
+    rows, generator = len(batch) * sampling.num_generations, torch.Generator().manual_seed(seed)
+    return engine.generate(batch, sampling, draw_uniforms(generator, rows, sampling.max_new_tokens))

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from rl_lightning.metrics import Meter
+from rl_lightning.memory import MemoryLimits
 from rl_lightning.module import GRPOModule
-from rl_lightning.objective import Objective, group_advantages, token_weights
+from rl_lightning.objective import CISPO, GSPO, SAPO, Clip, Objective, group_advantages, token_weights
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy import policy as policy_room
 from rl_lightning.rollout import Sampling
-from rl_lightning.scoring import Reward, Scorer
-from rl_lightning.types import Rollout, UserError
-from tests.conftest import shake
+from rl_lightning.training.metrics import StepMeter
+from rl_lightning.types import Rollout, TrainerLogprobs, UserError
+from tests.conftest import generate, shake
 
 SAMPLING = Sampling(num_generations=4, max_new_tokens=24)
 
@@ -28,9 +27,9 @@ def own_policy() -> Policy:
     return policy
 
 
-def make_module(policy, **kwargs) -> GRPOModule:
-    module = GRPOModule(**{"sampling": SAMPLING, "token_budget": 8192} | kwargs)
-    module.policy = policy
+def make_module(policy, token_budget=8192, **kwargs) -> GRPOModule:
+    module = GRPOModule(**{"sampling": SAMPLING} | kwargs)
+    module.policy, module.limits = policy, MemoryLimits.of(token_budget, rollout_rows=24)
     module.scaler = torch.amp.GradScaler("cpu", enabled=False)
     module.manual_backward = lambda loss: loss.backward()  # what Lightning's does without a strategy
     return module
@@ -38,26 +37,28 @@ def make_module(policy, **kwargs) -> GRPOModule:
 
 @pytest.fixture(scope="module")
 def rollout(own_policy, batch) -> Rollout:
-    module = make_module(own_policy)
-    module.scorer = SimpleNamespace(begin=lambda problem, text: None)  # nothing is scored here
-    return module.sample(batch, torch.Generator().manual_seed(0))
+    return generate(own_policy, batch, SAMPLING)
 
 
 def gradient(module, rollout, rewards, old=None) -> list[torch.Tensor]:
     """The adapters' gradients of one whole step, of its first update or of a later one with these old log-probs."""
     module.policy.model.zero_grad()
-    module.meter = Meter()
-    advantages = group_advantages(rewards).flatten()
+    module.meter = StepMeter()
     weights = token_weights(rollout.mask, module.objective.loss_type, SAMPLING.max_new_tokens)
-    blank = torch.zeros(rollout.mask.shape)
-    module.accumulate_gradients(rollout, advantages, weights, blank if old is None else old, blank.clone(), old is None)
+    trainer = TrainerLogprobs.empty(rollout)
+    if old is not None:
+        trainer.logps.copy_(old)
+    module.accumulate_gradients(rollout, group_advantages(rewards), weights, trainer, first=old is None)
     return [p.grad.clone() for p in module.policy.adapter_parameters()]
 
 
-def rewards_with_dead_groups() -> torch.Tensor:
+def rewards_of_which_two_groups_have_no_variance() -> torch.Tensor:
     rewards = torch.rand(6, 4, generator=torch.Generator().manual_seed(2))
     rewards[1], rewards[4] = 0.0, 1.1
     return rewards
+
+
+REWARDS = rewards_of_which_two_groups_have_no_variance()
 
 
 def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
@@ -69,9 +70,9 @@ def assert_same(ours: list[torch.Tensor], theirs: list[torch.Tensor]) -> None:
 
 OBJECTIVES = {
     **{loss_type: Objective(loss_type=loss_type) for loss_type in ("grpo", "dr_grpo", "dapo", "bnpo")},
-    "gspo": Objective(surrogate="gspo", loss_type="grpo"),
-    "entropy": Objective(surrogate="sapo", entropy_bonus=0.1),
-    "corrected": Objective(surrogate="cispo", sampler_correction="truncated", sampler_cap=1.001),
+    "GSPO": Objective(surrogate=GSPO(), loss_type="grpo"),
+    "entropy": Objective(surrogate=SAPO(), entropy_bonus=0.1),
+    "corrected": Objective(surrogate=CISPO(), importance_correction="truncated", importance_cap=1.001),
 }
 
 
@@ -80,16 +81,15 @@ OBJECTIVES = {
 def test_gradient_is_the_same_for_every_micro_batch_size(own_policy, rollout, name, budget):
     objective = OBJECTIVES[name]
     one = make_module(own_policy, objective=objective, token_budget=10**9)
-    cut_up = make_module(own_policy, objective=objective, token_budget=budget)
-    rewards = rewards_with_dead_groups()
-    assert_same(gradient(cut_up, rollout, rewards), gradient(one, rollout, rewards))
+    packed = make_module(own_policy, objective=objective, token_budget=budget)
+    assert_same(gradient(packed, rollout, REWARDS), gradient(one, rollout, REWARDS))
 
 
 LATER = {
-    "clip": Objective(delta=1.5),
-    "gspo": Objective(surrogate="gspo", loss_type="grpo"),
-    "truncated": Objective(surrogate="cispo", sampler_correction="truncated", sampler_cap=1.1),
-    "masked": Objective(surrogate="sapo", sampler_correction="masked", sampler_cap=1.2),
+    "clip": Objective(surrogate=Clip(delta=1.5)),
+    "GSPO": Objective(surrogate=GSPO(), loss_type="grpo"),
+    "truncated": Objective(surrogate=CISPO(), importance_correction="truncated", importance_cap=1.1),
+    "masked": Objective(surrogate=SAPO(), importance_correction="masked", importance_cap=1.2),
 }
 
 
@@ -98,26 +98,25 @@ def test_a_later_updates_gradient_is_the_same_for_every_micro_batch_size(own_pol
     """When the policy is no longer the one that sampled, and sampler and trainer are apart: ratios are beyond their ends."""
     noise = 0.3 * torch.randn(2, *rollout.mask.shape, generator=torch.Generator().manual_seed(6))
     apart = replace(rollout, sampling_logps=rollout.sampling_logps + noise[0])
-    old, rewards = rollout.sampling_logps + noise[1], rewards_with_dead_groups()
+    old = rollout.sampling_logps + noise[1]
     one = make_module(own_policy, objective=LATER[name], token_budget=10**9)
-    expected = gradient(one, apart, rewards, old)
-    cut_up = make_module(own_policy, objective=LATER[name], token_budget=90)
-    assert_same(gradient(cut_up, apart, rewards, old), expected)
+    expected = gradient(one, apart, REWARDS, old)
+    packed = make_module(own_policy, objective=LATER[name], token_budget=90)
+    assert_same(gradient(packed, apart, REWARDS, old), expected)
     if name in ("clip", "truncated"):
         assert one.meter.sums["clipped_high"] > 0
-    plain = make_module(own_policy, objective=replace(LATER[name], sampler_correction="none"), token_budget=10**9)
-    same = all(torch.allclose(a, b) for a, b in zip(gradient(plain, apart, rewards, old), expected, strict=True))
-    assert same == (LATER[name].sampler_correction == "none")
+    plain = make_module(own_policy, objective=replace(LATER[name], importance_correction="none"), token_budget=10**9)
+    same = all(torch.allclose(a, b) for a, b in zip(gradient(plain, apart, REWARDS, old), expected, strict=True))
+    assert same == (LATER[name].importance_correction == "none")
 
 
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo", "dapo", "bnpo"])
 def test_gradient_equals_a_plain_implementation(own_policy, rollout, loss_type):
     """Completion by completion, full logits, no skipping, no packing, no padding, straight from the paper's formula."""
     module = make_module(own_policy, objective=Objective(loss_type=loss_type))
-    rewards = rewards_with_dead_groups()
-    ours = gradient(module, rollout, rewards)
+    ours = gradient(module, rollout, REWARDS)
     own_policy.model.zero_grad()
-    advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)).flatten()
+    advantages = ((REWARDS - REWARDS.mean(1, keepdim=True)) / (REWARDS.std(1, keepdim=True) + 1e-4)).flatten()
     total = 0.0
     for n in range(24):
         prompt = rollout.prompt_ids[n // 4, : rollout.prompt_lengths[n // 4]]
@@ -136,24 +135,22 @@ def test_gradient_equals_a_plain_implementation(own_policy, rollout, loss_type):
     assert_same(ours, [p.grad.clone() for p in own_policy.adapter_parameters()])
 
 
-def test_skipping_dead_groups_is_exact(own_policy, rollout, monkeypatch):
-    rewards = rewards_with_dead_groups()
+def test_leaving_out_groups_without_reward_variance_is_exact(own_policy, rollout):
     module = make_module(own_policy)
-    skipped = gradient(module, rollout, rewards)
+    without_them = gradient(module, rollout, REWARDS)
     tokens = module.meter.sums["tokens"]
     everything = make_module(own_policy, objective=Objective(beta=1e-30))  # a KL of no weight: every group is forwarded
-    whole = gradient(everything, rollout, rewards)
+    with_them = gradient(everything, rollout, REWARDS)
     assert tokens < everything.meter.sums["tokens"] == int(rollout.mask.sum())
-    assert_same(skipped, whole)
+    assert_same(without_them, with_them)
 
 
 @pytest.mark.parametrize("tile", [(1, 100), (7, 10**6), (10**6, 64)])
 def test_gradient_does_not_depend_on_the_tile(own_policy, rollout, tile, monkeypatch):
-    rewards = rewards_with_dead_groups()
-    expected = gradient(make_module(own_policy), rollout, rewards)
+    expected = gradient(make_module(own_policy), rollout, REWARDS)
     original = policy_room.tiled_log_probs
     monkeypatch.setattr(policy_room, "tiled_log_probs", lambda *args: original(*args, tile=tile))
-    assert_same(gradient(make_module(own_policy), rollout, rewards), expected)
+    assert_same(gradient(make_module(own_policy), rollout, REWARDS), expected)
 
 
 def test_gradient_does_not_depend_on_padding(own_policy, rollout):
@@ -165,59 +162,67 @@ def test_gradient_does_not_depend_on_padding(own_policy, rollout):
         mask=wide(rollout.mask, (0, 13)),
         sampling_logps=wide(rollout.sampling_logps, (0, 13)),
     )
-    rewards = rewards_with_dead_groups()
     module = make_module(own_policy)
-    assert_same(gradient(module, padded, rewards), gradient(module, rollout, rewards))
+    assert_same(gradient(module, padded, REWARDS), gradient(module, rollout, REWARDS))
 
 
 @pytest.mark.parametrize("budget", [1, 300])
-def test_the_least_sure_tokens_are_those_of_the_whole_step(own_policy, rollout, budget):
-    """However it is cut; and they are a fifth of those that would be trained on, the ones with the highest entropy."""
+def test_the_tokens_of_high_entropy_are_those_of_the_whole_step(own_policy, rollout, budget):
+    """However it is packed; and they are a fifth of those that would be trained on, the ones with the highest entropy."""
     objective = Objective(top_entropy=0.2)
-    advantages = group_advantages(rewards_with_dead_groups()).flatten()
-    weights = token_weights(rollout.mask, "dapo", 24)
-    one, cut_up = (make_module(own_policy, objective=objective, token_budget=b) for b in (10**9, budget))
-    found = one.where_least_sure(rollout, advantages, weights)
-    assert torch.equal(cut_up.where_least_sure(rollout, advantages, weights) > 0, found > 0)
-    live = rollout.mask & (advantages != 0)[:, None]
+    advantages, weights = group_advantages(REWARDS), token_weights(rollout.mask, "dapo", 24)
+    one, packed = (make_module(own_policy, objective=objective, token_budget=b) for b in (10**9, budget))
+    found = one.mask_low_entropy(rollout, advantages, weights)
+    assert torch.equal(packed.mask_low_entropy(rollout, advantages, weights) > 0, found > 0)
+    trained = rollout.mask & (advantages.flatten() != 0)[:, None]
     assert torch.equal(found[found > 0], weights[found > 0])  # not scaled up for it
-    least = 0.2 * int(live.sum())
-    assert least <= int((found > 0).sum()) <= least + 4  # first tokens of a group are equally sure
-    _, entropies = torch.zeros(2, *rollout.mask.shape)
-    one.meter = Meter()
+    least = 0.2 * int(trained.sum())
+    assert least <= int((found > 0).sum()) <= least + 4  # first tokens of a group have equal entropy
+    one.meter, trainer = StepMeter(), TrainerLogprobs.empty(rollout)
     own_policy.model.zero_grad()
-    one.accumulate_gradients(rollout, advantages, weights, torch.zeros_like(weights), entropies, first=True)
-    assert entropies[found > 0].min() >= entropies[live & (found == 0)].max()
+    one.accumulate_gradients(rollout, advantages, weights, trainer, first=True)
+    assert trainer.entropies[found > 0].min() >= trainer.entropies[trained & (found == 0)].max()
     assert all(p.grad is not None for p in own_policy.adapter_parameters())
 
 
-def test_all_groups_dead_leave_no_gradient(own_policy, rollout):
+def test_a_step_without_reward_variance_leaves_no_gradient(own_policy, rollout):
     module = make_module(own_policy)
     own_policy.model.zero_grad()
-    module.meter = Meter()
+    module.meter, trainer = StepMeter(), TrainerLogprobs.empty(rollout)
     weights = token_weights(rollout.mask, "dapo", 24)
-    module.accumulate_gradients(rollout, torch.zeros(24), weights, *torch.zeros(2, *rollout.mask.shape), first=True)
+    module.accumulate_gradients(rollout, torch.zeros(6, 4), weights, trainer, first=True)
     assert all(p.grad is None for p in own_policy.adapter_parameters())
+    assert trainer.logps.isnan().all()
 
 
 def test_sampler_and_trainer_agree_in_float32(own_policy, rollout):
     module = make_module(own_policy)
-    gradient(module, rollout, rewards_with_dead_groups())
-    assert float(module.meter.sums["sampler_gap"]) / module.meter.sums["tokens"] < 1e-5
+    gradient(module, rollout, REWARDS)
+    assert float(module.meter.sums["logprob_mismatch"]) / module.meter.sums["tokens"] < 1e-5
 
 
-def test_a_reward_that_is_not_finite_is_refused(own_policy, batch, rollout, mixture):
-    class Broken(Reward):
-        def __call__(self, problem, completion, score):
-            return float("nan")
+def test_out_of_memory_in_the_update_halves_the_token_budget_for_good_and_changes_no_gradient(
+    own_policy, rollout, monkeypatch
+):
+    whole = make_module(own_policy)
+    expected = gradient(whole, rollout, REWARDS)
+    module, original, calls = make_module(own_policy, token_budget=90), policy_room.tiled_log_probs, []
 
-    module = make_module(own_policy, reward=Broken())
-    module.scorer = Scorer(mixture)
-    with pytest.raises(UserError, match="Broken gave a reward that is not a finite number"):
-        module.judge(batch, rollout)
+    def out_of_memory_once(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(*args)
+
+    monkeypatch.setattr(policy_room, "tiled_log_probs", out_of_memory_once)
+    assert_same(gradient(module, rollout, REWARDS), expected)
+    assert module.limits.token_budget.value == 45
+    assert module.meter.sums["tokens"] == whole.meter.sums["tokens"]  # what was done before it is not counted twice
 
 
-@pytest.mark.parametrize("setting", ["learning_rate", "max_grad_norm", "token_budget"])
+@pytest.mark.parametrize(
+    "setting", ["learning_rate", "max_grad_norm", "token_budget", "score_workers", "score_seconds"]
+)
 def test_settings_out_of_range_are_refused(setting):
     with pytest.raises(UserError, match=f"model.{setting}"):
         GRPOModule(**{setting: 0})

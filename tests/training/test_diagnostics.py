@@ -1,4 +1,4 @@
-"""Each way to stall is told from a run that has it, and from no run that learns."""
+"""Each warning is given for a run that has the problem, and for no run that learns."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from rl_lightning.stalls import RULES, History
+from rl_lightning.training.diagnostics import RULES, History
 
-RECORDED = Path(__file__).parent / "data" / "quickstart_metrics.csv"
-"""The figures that the rules read, of three whole runs of the quickstart (seeds 0, 1, 2)."""
+RECORDED = Path(__file__).parents[1] / "data" / "quickstart_metrics.csv"
+"""The metrics that the rules read, of three whole runs of the quickstart (seeds 0, 1, 2)."""
 
 Step = dict[str, float]
 
@@ -21,10 +21,10 @@ LEARNING: Step = {
     "reward/well_formed": 0.95,
     "completion/tokens": 300,
     "completion/truncated": 0.05,
-    "groups/dead_wrong": 0.2,
-    "groups/dead_right": 0.1,
+    "groups/zero_variance_wrong": 0.2,
+    "groups/zero_variance_right": 0.1,
     "policy/entropy": 0.3,
-    "policy/sampler_gap": 0.01,
+    "policy/logprob_mismatch": 0.01,
     "policy/learning_rate": 1e-5,
     "policy/trained_tokens": 9000,
     "left": 0.9,
@@ -35,10 +35,10 @@ def told(steps: Iterator[Step] | list[Step], evaluations: dict[int, float] | Non
     """Play a run; which rule spoke, when first, and what it said."""
     history, said = History(window=20), {}
     evaluations = evaluations or {}
-    for step, figures in enumerate(steps, 1):
+    for step, metrics in enumerate(steps, 1):
         if step == 1 and 0 in evaluations:
             history.add_evaluation(0, "suite", evaluations[0], 0.02)
-        history.add({"policy/adapter_rms": 1e-5 * step, **figures})
+        history.add({"policy/adapter_rms": 1e-5 * step, **metrics})
         if step in evaluations:
             history.add_evaluation(step, "suite", evaluations[step], 0.02)
         for rule in RULES if history.start else ():
@@ -48,7 +48,7 @@ def told(steps: Iterator[Step] | list[Step], evaluations: dict[int, float] | Non
 
 
 def ramp(name: str, first: float, last: float, steps: int = 60) -> list[Step]:
-    """A run in which one figure goes from first to last, and nothing else moves."""
+    """A run in which one metric goes from first to last, and nothing else moves."""
     return [LEARNING | {name: first + (last - first) * k / (steps - 1)} for k in range(steps)]
 
 
@@ -68,7 +68,11 @@ def test_a_run_that_stands_still_at_a_fair_level_is_left_alone():
 
 
 def test_too_hard_names_the_tasks():
-    zebra = {"groups/dead_wrong": 0.7, "groups/zebra_puzzles/dead_wrong": 0.95, "groups/chain_sum/dead_wrong": 0.3}
+    zebra = {
+        "groups/zero_variance_wrong": 0.7,
+        "groups/zebra_puzzles/zero_variance_wrong": 0.95,
+        "groups/chain_sum/zero_variance_wrong": 0.3,
+    }
     said = told([LEARNING | zebra] * 30)
     assert list(said) == ["too_hard"]
     step, text = said["too_hard"]
@@ -80,7 +84,7 @@ def test_too_hard_names_the_tasks():
 
 
 def test_too_easy_from_the_start_or_with_most_of_the_run_to_come():
-    easy = LEARNING | {"groups/dead_right": 0.8, "reward/exact": 0.95}
+    easy = LEARNING | {"groups/zero_variance_right": 0.8, "reward/exact": 0.95}
     assert list(told([easy | {"left": 0.1}] * 20)) == ["too_easy"]
     learnt = [LEARNING] * 20 + [easy] * 40
     assert list(told(learnt)) == ["too_easy"]
@@ -135,9 +139,9 @@ def test_reward_rising_while_held_out_accuracy_falls():
 
 
 def test_sampler_and_trainer_apart():
-    said = told([LEARNING | {"policy/sampler_gap": 0.3}] * 20)
-    assert list(said) == ["sampler_apart"]
-    assert "0.30 nats" in said["sampler_apart"][1]
+    said = told([LEARNING | {"policy/logprob_mismatch": 0.3}] * 20)
+    assert list(said) == ["sampler_mismatch"]
+    assert "0.30 nats" in said["sampler_mismatch"][1]
 
 
 def test_a_rate_without_effect_but_not_at_the_ends_of_a_schedule():
@@ -152,11 +156,11 @@ def test_a_rate_without_effect_but_not_at_the_ends_of_a_schedule():
 
 
 def test_no_update_at_all_is_not_the_rates_fault():
-    dead = LEARNING | {"policy/adapter_rms": 0.0, "policy/trained_tokens": 0.0}
-    assert "rate_without_effect" not in told([dead] * 30)
+    untrained = LEARNING | {"policy/adapter_rms": 0.0, "policy/trained_tokens": 0.0}
+    assert "rate_without_effect" not in told([untrained] * 30)
 
 
-def test_a_window_set_anew_on_resuming_does_not_silence_the_watch():
+def test_a_window_set_anew_on_resuming_does_not_silence_the_rules():
     history = History(window=20)
     for _ in range(15):
         history.add({"reward/mean": 0.5})

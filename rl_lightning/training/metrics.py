@@ -1,4 +1,4 @@
-"""The numbers of one training step, by the names that `docs/metrics.md` describes."""
+"""Compute the metrics of a training step, by the names that `docs/metrics.md` describes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from rl_lightning.groups import Groups
+from rl_lightning.types import RolloutBatch
 
 
-def step_metrics(groups: Groups) -> dict[str, float]:
-    """What was sampled and what it earned; shares are of the N completions."""
-    rollout, scores = groups.rollout, groups.scores
+def rollout_metrics(rollouts: RolloutBatch) -> dict[str, float]:
+    """Metrics of the sampled completions and their rewards; shares are of the N completions."""
+    rollout, scores = rollouts.rollout, rollouts.scores
     n, lengths = len(scores), rollout.lengths.float()
     return {
-        "reward/mean": float(groups.rewards.mean()),
+        "reward/mean": float(rollouts.rewards.mean()),
         "reward/exact": sum(s.exact for s in scores) / n,
         "reward/partial": sum(s.partial for s in scores) / n,
         "reward/well_formed": sum(s.well_formed for s in scores) / n,
@@ -25,33 +25,37 @@ def step_metrics(groups: Groups) -> dict[str, float]:
         "completion/tokens_max": float(lengths.max()),
         "completion/truncated": 1 - float(rollout.finished.float().mean()),
         **{f"scoring/{why}": count / n for why, count in Counter(s.failure for s in scores if s.failure).items()},
-        **{f"data/skipped_{why}": float(count) for why, count in groups.batch.skipped.items()},
+        **{f"data/skipped_{why}": float(count) for why, count in rollouts.prompts.skipped.items()},
     }
 
 
 @dataclass
-class Meter:
-    """Sums over the micro-batches and updates of one step, and seconds by part."""
+class StepMeter:
+    """Sums over the micro-batches and updates of one step, and wall time by part of the step."""
 
     sums: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, value: Any) -> None:
+        """Add a number or a scalar tensor, on any device and without gradient, to the sum of that name, which starts at 0."""
         self.sums[name] = self.sums.get(name, 0) + value
 
     def add_all(self, **values: Any) -> None:
+        """Add several values by name; see `add`."""
         for name, value in values.items():
             self.add(name, value)
 
     @contextmanager
     def time(self, part: str) -> Iterator[None]:
-        """Seconds spent in a part. Each part ends by reading a number from the device, so its work is done by then."""
-        began = time.perf_counter()
+        """Measure the seconds of a part. Each part ends with reading a value from the device, so the GPU's work is finished by
+        then."""
+        start = time.perf_counter()
         yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
     def metrics(self, sampled_tokens: int) -> dict[str, float]:
-        """By metric name. Token metrics are means over the tokens that reached the head; there are none in a dead step."""
+        """The metrics by name. Token metrics are means over the tokens that were forwarded for the update; they are missing if none
+        was: no group has reward variance, and neither KL nor entropy bonus gives a gradient."""
         metrics = {f"time/{part}": seconds for part, seconds in self.seconds.items()}
         metrics["time/sampled_tokens_per_second"] = sampled_tokens / self.seconds["sample"]
         metrics["policy/skipped_updates"] = float(self.sums.get("skipped_updates", 0))
@@ -60,7 +64,7 @@ class Meter:
         metrics["policy/trained_tokens"] = float(tokens)
         if tokens:
             metrics["time/trained_tokens_per_second"] = tokens / self.seconds["train"]
-            metrics["policy/sampler_gap"] = float(self.sums["sampler_gap"]) * updates / tokens
+            metrics["policy/logprob_mismatch"] = float(self.sums["logprob_mismatch"]) * updates / tokens
             metrics |= {f"policy/{k}": float(self.sums[k]) / tokens for k in ("entropy", "clipped_low", "clipped_high")}
             metrics["policy/loss"] = float(self.sums["loss"]) / updates
             if "grad_norm" in self.sums:

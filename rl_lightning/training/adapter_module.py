@@ -1,0 +1,254 @@
+"""The Lightning module of a policy with adapters: load it, optimize it, save it, resume, log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+
+from rl_lightning.checkpointing.resume import refuse_other_settings, restore_rng_states, rng_states, settings
+from rl_lightning.distributed import Collective, SingleProcess, sum_gradients
+from rl_lightning.memory import Device, MemoryLimits, Plan, device_memory, make_plan
+from rl_lightning.policy import Policy, PolicyConfig
+from rl_lightning.policy.adapters import load_adapter
+from rl_lightning.rollout import RolloutEngine, Sampling
+from rl_lightning.training.learning_rate import Schedule, learning_rate_share
+from rl_lightning.training.metrics import StepMeter
+from rl_lightning.training.non_finite import MAX_IN_A_ROW, save_failed_batch
+from rl_lightning.training.prompt_source import PromptSource
+from rl_lightning.training.step_callback import StepCallback
+from rl_lightning.types import RolloutBatch, StepRecord, UserError, require
+
+_SETTINGS = ("learning_rate", "lr_schedule", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
+
+
+class AdapterModule(LightningModule):
+    """A LightningModule that has a policy and trains its adapters. The loss is defined by its subclass.
+
+    Args:
+        policy: the model.
+        sampling: how rollouts are sampled; memory is planned for their size.
+        engine: generates the rollouts; it is started when the policy is loaded.
+        token_budget: tokens of a micro-batch; auto: the largest that the memory plan allows.
+        learning_rate: peak learning rate of AdamW.
+        lr_schedule: the learning rate after the warm-up; see `learning_rate_share`.
+        warmup_steps: optimizer steps over which the learning rate rises from zero.
+        weight_decay: decoupled weight decay of AdamW.
+        max_grad_norm: the L2 norm over all gradients is clipped to this.
+        seed: seed of the sampler and of the adapters' initial values.
+
+    Attributes:
+        policy: the loaded policy, from `configure_model` on.
+        plan: predicted memory on this device, and the settings that fit; from `configure_model` on.
+        limits: the settings that bound memory, shared with the engine; from `configure_model` on.
+        prompt_source: the data module, from `setup` on.
+        collective: the ranks that train together; to be set before `fit` where there are several.
+        loaded_step: the optimizer step of the loaded checkpoint, 0 without one; Lightning's own step counter stays 0 in
+            `validate`.
+        interrupted: whether a signal ended the run early.
+        adapter: directory of a PEFT adapter to start from, None for fresh adapters; see `validate --ckpt_path`.
+        meter: sums and seconds of the current step.
+        metrics: metrics of the last finished step.
+    """
+
+    policy: Policy
+    plan: Plan
+    limits: MemoryLimits
+    prompt_source: PromptSource
+
+    def __init__(
+        self,
+        policy: PolicyConfig,
+        sampling: Sampling,
+        engine: RolloutEngine,
+        token_budget: int | Literal["auto"],
+        learning_rate: float,
+        lr_schedule: Schedule,
+        warmup_steps: int,
+        weight_decay: float,
+        max_grad_norm: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # checkpoints hold only the adapter; on_load_checkpoint checks that it is complete
+        self.policy_config, self.sampling, self.engine, self.token_budget = policy, sampling, engine, token_budget
+        self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
+        self.weight_decay, self.max_grad_norm, self.seed = weight_decay, max_grad_norm, seed
+        self.generator = torch.Generator().manual_seed(seed)
+        self.collective: Collective = SingleProcess()
+        self.loaded_step = 0
+        self.not_finite_in_a_row = 0
+        self.interrupted = False
+        self.adapter: Path | None = None
+        self.meter = StepMeter()
+        self.metrics: dict[str, float] = {}
+        self._record: StepRecord | None = None
+        self._random_states: dict[str, Any] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the data module from the trainer; the module accesses it only as `prompt_source`.
+
+        Raises:
+            UserError: there are several devices, or the data module is not a `PromptSource`.
+        """
+        ranks = self.trainer.world_size  # Lightning's strategies would average gradients that are summed here already
+        require("trainer.devices", ranks, ranks == 1, "1: training on several is not supported")
+        source: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(source, PromptSource):
+            raise UserError(
+                f"data: {type(source).__name__} is not a PromptSource (rl_lightning.training); use PromptDataModule, or "
+                "implement its attributes and methods"
+            )
+        self.prompt_source = source
+
+    def configure_model(self) -> None:
+        """Plan memory and load the policy on its device, once; start the engine.
+
+        Raises:
+            UserError: the accelerator or the precision is not supported, the model or the adapter cannot be loaded, or sequences
+                may be longer than the model attends over.
+        """
+        if not hasattr(self, "policy"):
+            device = self.trainer.strategy.root_device
+            kinds, precision = ("cpu", "cuda"), self.trainer.precision
+            require("trainer.accelerator", device.type, device.type in kinds, "cpu, or gpu with a CUDA device")
+            require("trainer.precision", precision, precision == "32-true", "32-true: see model.policy.dtype instead")
+            self.plan = self._plan(device_memory(device))
+            self.limits = MemoryLimits.of(self.plan.settings.token_budget, self.plan.settings.max_rollout_rows)
+            self.policy = Policy(self.plan.apply(self.policy_config), device, self.seed)
+            self.policy.refuse_longer(self.plan.step.prompt_tokens + self.plan.step.new_tokens)
+            if self.adapter is not None:
+                load_adapter(self.policy.model, self.adapter)
+            self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)
+        self.engine.start(self.policy, self.plan, self.limits)  # in each stage, because `teardown` closes it
+
+    def _plan(self, device: Device) -> Plan:
+        step = self.sampling.step_shape(self.prompt_source.prompts_per_step, self.prompt_source.max_prompt_tokens)
+        rows = self.sampling.max_rollout_rows
+        return make_plan(self.policy_config, step, self.token_budget, rows, device, self.engine)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on the adapters, with the learning-rate schedule."""
+        rate = learning_rate_share(self.lr_schedule, self.warmup_steps, self.trainer.max_steps)
+        optimizer = torch.optim.AdamW(
+            self.policy.adapter_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate)}
+
+    def step_optimizer(self, rollouts: RolloutBatch) -> None:
+        """Sum the gradients over the ranks, clip them, and make an optimizer step.
+
+        Without gradients (no group has reward variance), or with a gradient that is not finite, the weights stay the same bit for
+        bit. The step counter advances nevertheless, because a converged run must end.
+
+        Args:
+            rollouts: the rollouts of the step, saved for inspection if too many gradients in a row are not finite.
+
+        Raises:
+            UserError: the gradient was not finite in `MAX_IN_A_ROW` updates in a row.
+        """
+        optimizer: Any = self.optimizers()
+        parameters = self.policy.adapter_parameters()
+        if sum_gradients(parameters, self.collective):
+            self.scaler.unscale_(optimizer.optimizer)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            if torch.isfinite(norm):
+                self.meter.add("grad_norm", norm)
+                self.not_finite_in_a_row = 0
+            else:
+                optimizer.zero_grad()
+                self.meter.add("skipped_updates", 1)
+                # At a scale above 1 the gradient may have overflowed only because the scaler is still searching for its scale.
+                self.not_finite_in_a_row += self.scaler.get_scale() <= 1
+            self.scaler.update()
+        self.meter.add_all(updates=1, learning_rate=optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        optimizer.zero_grad()
+        self.lr_schedulers().step()  # type: ignore[union-attr]
+        if self.not_finite_in_a_row == MAX_IN_A_ROW:
+            file = Path(self.trainer.default_root_dir) / f"not_finite_step_{self.global_step}.pt"
+            raise save_failed_batch(file, rollouts)
+
+    @property
+    def reached_max_steps(self) -> bool:
+        """Whether the last optimizer step has been made."""
+        return self.global_step == self.trainer.max_steps
+
+    def finish_step(self, record: StepRecord, metrics: dict[str, float]) -> None:
+        """Pass a finished step to the callbacks, and its metrics, including theirs, to Lightning's `callback_metrics`, which for
+        example a ModelCheckpoint monitors."""
+        self._record, self.metrics = record, metrics
+        for callback in self._step_callbacks():
+            self.metrics |= callback.step_metrics(self.trainer, self, record)
+        # Lightning's `log` creates an object for each metric, which takes longer than some decode steps.
+        self.trainer.callback_metrics.update({name: torch.tensor(value) for name, value in self.metrics.items()})
+        for callback in self._step_callbacks():
+            callback.on_step(self.trainer, self, record)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Tell the callbacks that the step has ended, and log its metrics. They are passed to the loggers directly, because
+        Lightning would repeat the old value of a metric that this step does not have."""
+        assert self._record is not None
+        for callback in self._step_callbacks():
+            callback.on_step_end(self.trainer, self, self._record)
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (batch_idx + 1) % every == 0:
+            for logger in self.trainer.loggers:
+                logger.log_metrics(self.metrics, step=self.global_step)
+
+    def _step_callbacks(self) -> list[StepCallback]:
+        return [callback for callback in self.trainer.callbacks if isinstance(callback, StepCallback)]  # type: ignore[attr-defined]
+
+    def on_train_start(self) -> None:
+        """Restore the RNG states of a resumed run, when all setup that uses random numbers is done."""
+        self._settings_at_start = self.settings()  # a reward function may have state that changes in training
+        if self._random_states:
+            restore_rng_states(self._random_states)
+            self._random_states = {}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only the adapters, and add the states that decide what is sampled next."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        checkpoint["sampler"] = self.generator.get_state()
+        checkpoint["loss_scaler"] = self.scaler.state_dict()
+        checkpoint["rng_states"] = rng_states()
+        checkpoint["not_finite_in_a_row"] = self.not_finite_in_a_row
+        checkpoint["trained_with"] = self._settings_at_start
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the sampler and the loss scaler, and refuse an adapter of another shape, which non-strict loading would silently
+        ignore.
+
+        Raises:
+            UserError: the checkpoint was trained with other settings, or its adapter does not fit this model.
+        """
+        resuming, now = self.trainer.state.fn == "fit", self.settings()
+        matters = (lambda name: True) if resuming else (lambda name: name.startswith("policy."))
+        refuse_other_settings(*({k: v for k, v in s.items() if matters(k)} for s in (checkpoint["trained_with"], now)))
+        trained = {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
+        found = {name: t.shape for name, t in checkpoint["state_dict"].items()}
+        if trained != found:
+            wrong = sorted(n for n in trained.keys() | found.keys() if trained.get(n) != found.get(n))
+            raise UserError(
+                f"ckpt_path: the checkpoint's adapter does not fit this model: {len(wrong)} of {len(trained)} tensors differ, "
+                f"the first is {wrong[0]}; use the model.policy section that it was trained with"
+            )
+        self.loaded_step = checkpoint["global_step"]
+        self.generator.set_state(checkpoint["sampler"])
+        if self.scaler.is_enabled() and checkpoint["loss_scaler"]:  # empty if it was saved without loss scaling
+            self.scaler.load_state_dict(checkpoint["loss_scaler"])
+        self.not_finite_in_a_row = checkpoint["not_finite_in_a_row"]
+        if resuming:
+            self._random_states = checkpoint["rng_states"]  # restored in on_train_start, after setup
+
+    def settings(self) -> dict[str, str]:
+        """The settings that a resumed run must share with its checkpoint, by dotted name."""
+        own = {name: getattr(self, name) for name in _SETTINGS}
+        engine = type(self.engine).__qualname__
+        return settings(
+            policy=self.policy_config, sampling=self.sampling, engine=engine, data=self.prompt_source.settings(), **own
+        )

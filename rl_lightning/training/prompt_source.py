@@ -1,0 +1,41 @@
+"""The protocol of a data module that training can use; it is read from the trainer once, when a stage is set up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from rl_lightning.scoring.scorer import Verifiers
+from rl_lightning.types import Problem, PromptBatch
+
+
+@runtime_checkable
+class PromptSource(Protocol):
+    """A stream of prompts that resumes where a checkpoint left it. Lightning fetches its batches; training calls these methods.
+
+    Attributes:
+        mixture: verifies answers to its problems.
+        prompts_per_step: B, prompts per step.
+        max_prompt_tokens: P, the length limit of a prompt.
+    """
+
+    mixture: Verifiers
+    prompts_per_step: int
+    max_prompt_tokens: int
+
+    def extra_prompts(self, count: int) -> PromptBatch:
+        """`count` prompts outside the stream, for a step in which too few groups have reward variance."""
+        ...
+
+    def advance(self, cursor: int, accuracies: Sequence[tuple[Problem, float]]) -> None:
+        """Record that a training step has ended.
+
+        Args:
+            cursor: the stream position after the step.
+            accuracies: each sampled group's problem, and the share of its completions that are exactly right.
+        """
+        ...
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide which prompts the stream yields, by name."""
+        ...

@@ -1,0 +1,42 @@
+"""The data module as training's source of prompts."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from rl_lightning.data import PromptDataModule
+from rl_lightning.distributed import SingleProcess
+from rl_lightning.training import PromptSource
+
+
+def set_up(data: PromptDataModule) -> None:
+    """As Lightning does: of the module it takes the ranks, and the name of the model whose tokens the prompts are made of."""
+    module = SimpleNamespace(collective=SingleProcess(), policy_config=SimpleNamespace(model_name_or_path="tiny"))
+    data.trainer = SimpleNamespace(lightning_module=module, state=None)
+    data.setup("fit")
+
+
+def test_it_is_a_source_of_prompts(datasets):
+    assert isinstance(PromptDataModule(datasets, num_workers=0), PromptSource)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_extra_prompts_are_others_than_the_streams_and_the_same_again(datasets, workers):
+    data = PromptDataModule(datasets, prompts_per_step=4, system_prompt="", num_workers=workers, eval_num_samples=2)
+    set_up(data)
+    try:
+        batches = iter(data.train_dataloader())
+        streamed = [next(batches) for _ in range(2)]
+        state = data.state_dict()
+        extra = [data.extra_prompts(3), data.extra_prompts(2)]
+        assert data.state_dict()["extra_cursor"] == 5
+        data.load_state_dict(state)
+        again = data.extra_prompts(5)
+        asked = [p.question for batch in extra for p in batch.problems]
+        assert [p.question for p in again.problems] == asked
+        assert len({*asked, *(p.question for batch in streamed for p in batch.problems)}) == 5 + 8
+        assert next(batches).cursor == 12  # the stream goes on where it was
+    finally:
+        data.teardown("fit")
