@@ -1,4 +1,4 @@
-"""Checkpoints that plain PEFT loads, and from which a run goes on."""
+"""Write checkpoints that plain PEFT loads and that a run can be resumed from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors import SafetensorError
 
-from rl_lightning.checkpoints import STATE_FILE, damage, whole_checkpoints, write_checkpoint
+from rl_lightning.checkpointing.checkpoints import STATE_FILE, damage, intact_checkpoints, write_checkpoint
 from rl_lightning.types import UserError, require
 
 
@@ -19,10 +19,10 @@ class AdapterCheckpoint(Checkpoint):
 
     Args:
         save_steps: optimizer steps between checkpoints; at least 1.
-        save_total_limit: keep this many of the newest; at least 1, or None for all.
+        save_total_limit: number of checkpoints to keep, the newest; at least 1, or None for all.
 
     Raises:
-        UserError: a checkpoint cannot be written (the disk is full, for one); those before it are left as they were.
+        UserError: a checkpoint cannot be written, for instance because the disk is full; earlier ones are left as they were.
     """
 
     def __init__(self, save_steps: int = 100, save_total_limit: int | None = 2) -> None:
@@ -33,8 +33,8 @@ class AdapterCheckpoint(Checkpoint):
         self._due = self._between = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        # Not at the end of the step before: Lightning hands its metrics to the loggers only after that, and a run that is
-        # killed in between would go on without them.
+        # Not at the end of the step before: Lightning hands that step's metrics to the loggers only afterwards, and a run that
+        # is killed in between would be resumed without them.
         if self._due:
             self._save(trainer, pl_module)
         self._due, self._step_before, self._between = False, trainer.global_step, False
@@ -46,7 +46,7 @@ class AdapterCheckpoint(Checkpoint):
         self._between = True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # All steps are made, and the last evaluation or its picture has failed or was stopped: that must not cost them.
+        # All steps are done, and the last evaluation or its picture failed or was stopped: the training must not be lost.
         if self._between and trainer.global_step == trainer.max_steps:
             self._save(trainer, pl_module)
 
@@ -59,7 +59,7 @@ class AdapterCheckpoint(Checkpoint):
         if final.exists():
             if damage(final) is None:
                 return
-            shutil.rmtree(final)  # `--ckpt_path last` has passed over it, and the run has come back to this step
+            shutil.rmtree(final)  # damaged: `--ckpt_path last` skipped it, and the run has come back to this step
 
         def write(directory: Path) -> None:
             pl_module.policy.save_adapter(directory)
@@ -67,13 +67,21 @@ class AdapterCheckpoint(Checkpoint):
 
         try:
             write_checkpoint(final, write)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch has no error of its own for a full disk
-            have = whole_checkpoints(root)
-            kept = f"{have[-1]} is whole: go on from it by --ckpt_path last" if have else "there is no checkpoint yet"
+        except (
+            OSError,
+            RuntimeError,
+            SafetensorError,
+        ) as error:  # if the disk is full, torch raises a plain RuntimeError
+            intact = intact_checkpoints(root)
+            kept = (
+                f"{intact[-1]} is intact: resume from it by --ckpt_path last"
+                if intact
+                else "there is no checkpoint yet"
+            )
             raise UserError(f"{final} cannot be written: {_first_line(error)}; {kept}") from error
         if self.save_total_limit is not None:
-            # Damaged ones do not count, or a run that went on from an older one would delete it.
-            for old in whole_checkpoints(root)[: -self.save_total_limit]:
+            # Damaged ones do not count, or a run that was resumed from an older one would delete that.
+            for old in intact_checkpoints(root)[: -self.save_total_limit]:
                 if old != final:
                     shutil.rmtree(old)
 

@@ -1,4 +1,4 @@
-"""The same problems every time: did the model get better, by more than luck?"""
+"""Evaluate on the same held-out problems at step 0, at intervals and at the end, with intervals and paired differences."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from rl_lightning.checkpointing.atomic_files import unused_path, write_json
+from rl_lightning.distributed import share_of_prompts
 from rl_lightning.evaluation import (
-    Draws,
+    EvalSampling,
     PastEvaluations,
     Suite,
     constant_answers,
@@ -21,7 +23,6 @@ from rl_lightning.evaluation import (
     suite_change,
 )
 from rl_lightning.types import require
-from rl_lightning.whole_files import unused, write_json
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +32,17 @@ Row = dict[str, Any]
 class FixedEval(Callback):
     """Evaluate on the data module's fixed problems at step 0, every `fixed_eval_steps` and at the end, and in `validate`.
 
-    Writes `eval_results/eval_step_N.json` (in `validate`: `validate_step_N.json`, N the checkpoint's step) in the trainer's
-    `default_root_dir`, and once `suite.json`, the problems themselves; logs `eval/accuracy`, `eval/<task>/accuracy` and more.
-    Neither the run's random states nor its stream are touched, so a run with evaluation is the same run as one without.
+    Writes `eval_results/eval_step_N.json` (in `validate`: `validate_step_N.json`, N being the checkpoint's step) in the trainer's
+    `default_root_dir`, and once `suite.json`, the problems themselves. Logs `eval/accuracy`, `eval/<task>/accuracy` and more.
+    Neither the run's RNG states nor its prompt stream are touched, so a run with evaluation is the same as one without.
 
     Args:
         fixed_eval_steps: optimizer steps between evaluations; at least 1.
-        samples: completions drawn a problem, for mean@k, pass@k and maj@k; at least 2. null: one greedy completion.
-        temperature: of these samples; > 0.
+        samples: completions sampled per problem, for mean@k, pass@k and maj@k; at least 2. null: one greedy completion.
+        temperature: sampling temperature of these completions; above 0.
 
     Example:
-        Trainer(callbacks=[FixedEval(50)]).fit(GRPOModule(), ReasoningGymDataModule({"chain_sum": TaskSpec()}))
+        Trainer(callbacks=[FixedEval(50)]).fit(GRPOModule(), PromptDataModule({"chain_sum": TaskSpec()}))
     """
 
     def __init__(self, fixed_eval_steps: int = 50, samples: int | None = None, temperature: float = 1.0) -> None:
@@ -49,18 +50,18 @@ class FixedEval(Callback):
         require("FixedEval.samples", samples, samples is None or samples >= 2, "at least 2, or null for greedy")
         require("FixedEval.temperature", temperature, temperature > 0, "above 0 (samples: null is greedy)")
         self.fixed_eval_steps = fixed_eval_steps
-        self.draws = None if samples is None else Draws(samples, temperature)
+        self.sampling = None if samples is None else EvalSampling(samples, temperature)
         self.latest: dict[str, Any] | None = None
-        """The newest evaluation, as written, without its rows."""
+        """The newest evaluation as written, but without its rows."""
         self._rows: list[Row] = []
         self._seconds = 0.0  # of evaluations
-        self._run_seconds = 0.0  # of the run, up to the checkpoint that it came from
+        self._run_seconds = 0.0  # of the run, up to the checkpoint that it was resumed from
         self._began = time.monotonic()
         self._constants: dict[str, dict[str, Any]] | None = None
         self._past: PastEvaluations | None = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        pl_module.eval_draws = self.draws
+        pl_module.eval_sampling = self.sampling
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic() - self._run_seconds
@@ -68,11 +69,11 @@ class FixedEval(Callback):
             self._evaluate(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """The newest evaluation, and what evaluations and the run have cost so far."""
+        """Return the newest evaluation, and the seconds that evaluations and the run have taken so far."""
         return {"latest": self.latest, "seconds": self._seconds, "run_seconds": time.monotonic() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it over."""
+        """Restore them."""
         self.latest = state_dict["latest"]
         self._seconds, self._run_seconds = state_dict["seconds"], state_dict["run_seconds"]
 
@@ -82,14 +83,20 @@ class FixedEval(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # With several updates a rollout the clock may step over the multiple.
+        # With several updates per rollout the step may skip the exact multiple.
         if trainer.global_step // self.fixed_eval_steps > self._step_before // self.fixed_eval_steps:
             self._evaluate(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if pl_module.interrupted:
-            return  # the end is still to come
-        if self.latest is None or self.latest["step"] != trainer.global_step:
+        self.finish(trainer, pl_module)
+
+    def finish(self, trainer: Trainer, pl_module: Any) -> None:
+        """Evaluate the final policy, once.
+
+        Callbacks that need the final evaluation call this (`final_evaluation`), so the order of callbacks does not matter. A run
+        that was interrupted by a signal is not at its end, and is not evaluated.
+        """
+        if not pl_module.interrupted and (self.latest is None or self.latest["step"] != trainer.global_step):
             self._evaluate(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,23 +111,25 @@ class FixedEval(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._rows += result_rows(batch.problems, outputs["rollout"], outputs["scores"])
+        self._rows += result_rows(batch.problems, outputs.rollout, outputs.scores)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
             self._report(trainer, pl_module, self._rows, self._validation_began)
 
-    def _evaluate(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _evaluate(self, trainer: Trainer, pl_module: Any) -> None:
+        """Evaluate this rank's share of the problems, and gather the rows of all ranks."""
         rows: list[Row] = []
-        module: Any = pl_module
-        began = time.monotonic()
+        began, share = time.monotonic(), share_of_prompts(pl_module.collective)
         for index, batch in enumerate(trainer.datamodule.eval_batches()):  # type: ignore[attr-defined]
-            outputs = module.validation_step(batch.to(module.device), index)
-            rows += result_rows(batch.problems, outputs["rollout"], outputs["scores"])
+            own = batch.select(share).to(pl_module.device)
+            evaluated = pl_module.validation_step(own, index)
+            rows += result_rows(own.problems, evaluated.rollout, evaluated.scores)
+        rows = [row for part in pl_module.collective.gather(rows) for row in part]
         self._report(trainer, pl_module, rows, began)
 
     def _report(self, trainer: Trainer, pl_module: Any, rows: list[Row], began: float) -> None:
-        """Work the figures out, write the file, log, tell the user."""
+        """Compute the metrics, write the file, log, and print a sentence."""
         validating = trainer.state.fn == "validate"
         step = pl_module.loaded_step if validating else trainer.global_step
         directory = Path(trainer.default_root_dir) / "eval_results"
@@ -133,7 +142,8 @@ class FixedEval(Callback):
         if (change := suite_change(suite, self._past, step, directory)) is not None:
             result["suite_change"] = {"step": change[0], "what": change[1]}
             log.warning(
-                f"the evaluation is not that of step {change[0]} and is not compared with it: {'; '.join(change[1])}"
+                f"this evaluation's suite differs from that of step {change[0]}, so the two are not compared: "
+                f"{'; '.join(change[1])}"
             )
         result["seconds"] = time.monotonic() - began
         if validating:
@@ -144,10 +154,10 @@ class FixedEval(Callback):
             self._seconds += result["seconds"]
             result["share_of_run"] = self._seconds / (time.monotonic() - self._began)
         self.latest = result
-        if trainer.is_global_zero:
+        if pl_module.collective.rank == 0:
             store_suite(suite, directory)
             path = directory / f"{'validate' if validating else 'eval'}_step_{step}.json"
-            write_json(unused(path) if validating else path, {**result, "rows": rows})
+            write_json(unused_path(path) if validating else path, {**result, "rows": rows})
         for logger in trainer.loggers:
             logger.log_metrics(_metrics(result), step=step)
         bar: Any = trainer.progress_bar_callback
@@ -157,10 +167,23 @@ class FixedEval(Callback):
     def _suite(self, trainer: Trainer, pl_module: Any) -> Suite:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         configs = {name: task.config for name, task in data.mixture.tasks.items()}
-        for name, levels in data.mixture.ladders.items():
+        for name, levels in data.mixture.levels_of.items():
             configs[name] = {**configs[name], "levels": list(levels)}
         length = pl_module.sampling.max_new_tokens
-        return make_suite(data.eval_problems, length, data.system_prompt, self.draws, data.eval_seed, configs)
+        return make_suite(data.eval_problems, length, data.system_prompt, self.sampling, data.eval_seed, configs)
+
+
+def latest_evaluation(trainer: Trainer) -> dict[str, Any] | None:
+    """Return the newest evaluation of the trainer's FixedEval, without its rows; None if there is none yet."""
+    return next((c.latest for c in trainer.callbacks if isinstance(c, FixedEval)), None)  # type: ignore[attr-defined]
+
+
+def final_evaluation(trainer: Trainer, pl_module: Any) -> dict[str, Any] | None:
+    """Return the evaluation of the final policy, evaluating now if that was not done yet; None without a FixedEval."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FixedEval):
+            callback.finish(trainer, pl_module)
+    return latest_evaluation(trainer)
 
 
 def _metrics(result: dict[str, Any]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A run at a glance: one panel that stays in its place on a terminal, a line now and then where there is none."""
+"""Show progress: a panel that is updated in place on a terminal, or else a line at intervals."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar as Bar
 from rich.table import Table
 
-from rl_lightning.callbacks.fixed_eval import FixedEval
-from rl_lightning.types import require
+from rl_lightning.callbacks.fixed_eval import latest_evaluation
+from rl_lightning.training import StepCallback
+from rl_lightning.types import StepRecord, require
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What is shown; None where there is none.
+class PanelMetrics:
+    """What the panel shows; None for what is not measured.
 
     Attributes:
-        step: optimizer steps made.
-        max_steps: of the run.
-        reward: mean of the step's samples.
+        step: optimizer steps done.
+        max_steps: optimizer steps of the run; None for no limit.
+        reward: mean reward of the step's completions.
         right: share of exact answers among them.
-        live: share of groups with something to teach.
-        tokens_per_second: sampled.
-        memory: bytes in use on the card and bytes that it has.
-        seconds_left: at the mean speed so far.
-        accuracy: of the last evaluation.
-        gain: accuracy since step 0.
+        with_variance: share of groups with reward variance.
+        tokens_per_second: completion tokens sampled.
+        memory: bytes in use on the GPU, and its total bytes.
+        seconds_left: estimate from the mean speed so far.
+        accuracy: held-out accuracy at the last evaluation.
+        gain: that accuracy minus the one at step 0.
     """
 
     step: int
     max_steps: int | None
     reward: float
     right: float
-    live: float | None
+    with_variance: float | None
     tokens_per_second: float
     memory: tuple[int, int] | None
     seconds_left: float | None
@@ -51,12 +52,12 @@ class Figures:
     gain: float | None
 
     def items(self) -> dict[str, str]:
-        """Name to text, in the order of showing, but for the step."""
+        """Return label to text, in the order in which they are shown, without the step."""
         shown = {"reward": f"{self.reward:.3f}", "right": f"{self.right:.0%}"}
         if self.accuracy is not None:
             shown["accuracy"] = f"{self.accuracy:.3f}" + ("" if self.gain is None else f" ({self.gain:+.3f})")
-        if self.live is not None:
-            shown["live groups"] = f"{self.live:.0%}"
+        if self.with_variance is not None:
+            shown["groups with variance"] = f"{self.with_variance:.0%}"
         shown["tokens/s"] = f"{self.tokens_per_second:,.0f}"
         if self.memory is not None:
             shown["memory"] = f"{self.memory[0] / 1e9:.1f} of {self.memory[1] / 1e9:.1f} GB"
@@ -65,17 +66,17 @@ class Figures:
         return shown
 
     def steps(self) -> str:
-        """The step, and of how many."""
+        """Return the step and the total number of steps as text."""
         return f"step {self.step}" + (f"/{self.max_steps}" if self.max_steps else "")
 
 
-class LivePanel(ProgressBar):
-    """During `fit` show step, reward, share of right samples, held-out accuracy with its change since step 0, live groups, tokens a
-    second, the card's memory and the time left. What others print through `print` appears above the panel. Put it after
-    GroupVariance, whose figure it shows.
+class LivePanel(ProgressBar, StepCallback):
+    """During `fit` show step, reward, share of right samples, held-out accuracy and its change since step 0, share of groups with
+    reward variance (if GroupVariance measures it), tokens per second, the GPU's memory and the time left. What other callbacks
+    print through `print` appears above the panel.
 
     Args:
-        plain_seconds: where standard output is no terminal, a line at most this often; 0 for one a step.
+        plain_seconds: if standard output is not a terminal, seconds between lines at least; 0 for a line after every step.
     """
 
     def __init__(self, plain_seconds: float = 10.0) -> None:
@@ -84,7 +85,7 @@ class LivePanel(ProgressBar):
         self.plain_seconds = plain_seconds
         self._live: Live | None = None
         self._enabled = True
-        self._figures: Figures | None = None
+        self._shown: PanelMetrics | None = None
         self._first_accuracy: dict[str | None, float | None] = {}  # by suite
 
     def enable(self) -> None:
@@ -95,7 +96,7 @@ class LivePanel(ProgressBar):
         self._stop()
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """A line above the panel, as it is."""
+        """Print a line above the panel, unformatted."""
         if not self._enabled:
             return
         if self._live is not None:
@@ -112,16 +113,17 @@ class LivePanel(ProgressBar):
             self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=2, transient=True)
             self._live.start(refresh=True)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_step(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> None:
+        """Show the step; an evaluation that it makes due is made, printed and shown after it."""
         now = self._computed = time.monotonic()
-        self._figures = figures = self._collect(trainer, pl_module.metrics, now)
-        if self._live is None and self._enabled and (now >= self._next_line or figures.step == trainer.max_steps):
-            self.print(line(figures))
+        self._shown = metrics = self._collect(trainer, pl_module.metrics, now)
+        if self._live is None and self._enabled and (now >= self._next_line or metrics.step == trainer.max_steps):
+            self.print(line(metrics))
             self._next_line = now + self.plain_seconds
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if self._live is not None and self._figures is not None:
-            last = line(self._figures)
+        if self._live is not None and self._shown is not None:
+            last = line(self._shown)
             self._stop()
             self.print(last)
 
@@ -137,13 +139,13 @@ class LivePanel(ProgressBar):
             live.stop()
 
     def _panel(self) -> RenderableType:
-        """Drawn twice a second by a thread of rich's."""
+        """Return what to draw; called twice a second by rich's thread."""
         root = str(self.trainer.default_root_dir)
-        if self._figures is None:
+        if self._shown is None:
             return Panel(f"before the first step, {clock(time.monotonic() - self._began)}", title=root, expand=False)
-        return panel(self._figures, root, time.monotonic() - self._computed)
+        return panel(self._shown, root, time.monotonic() - self._computed)
 
-    def _collect(self, trainer: Trainer, metrics: dict[str, float], now: float) -> Figures:
+    def _collect(self, trainer: Trainer, metrics: dict[str, float], now: float) -> PanelMetrics:
         step, left = trainer.global_step, None
         most = trainer.max_steps if trainer.max_steps > 0 else None
         if most is not None:
@@ -153,12 +155,12 @@ class LivePanel(ProgressBar):
         if device.type == "cuda":
             free, total = torch.cuda.mem_get_info(device)
             memory = total - free, total
-        return Figures(
+        return PanelMetrics(
             step,
             most,
             metrics["reward/mean"],
             metrics["reward/exact"],
-            metrics.get("groups/diverse"),
+            metrics.get("groups/with_variance"),
             metrics["time/sampled_tokens_per_second"],
             memory,
             left,
@@ -167,8 +169,8 @@ class LivePanel(ProgressBar):
         )
 
     def _accuracy(self, trainer: Trainer) -> tuple[float | None, float | None]:
-        """Of the newest evaluation, and its difference to step 0, where that was on the same problems."""
-        latest = next((c.latest for c in trainer.callbacks if isinstance(c, FixedEval)), None)  # type: ignore[attr-defined]
+        """Return the newest evaluation's accuracy, and its difference to step 0 if that was on the same problems."""
+        latest = latest_evaluation(trainer)
         if latest is None:
             return None, None
         accuracy = latest["overall"]["accuracy"]
@@ -180,38 +182,38 @@ class LivePanel(ProgressBar):
         return accuracy, None if before is None or latest["step"] == 0 else accuracy - before
 
 
-def panel(figures: Figures, title: str, since: float = 0.0) -> Panel:
-    """The picture.
+def panel(metrics: PanelMetrics, title: str, since: float = 0.0) -> Panel:
+    """Draw the panel.
 
     Args:
-        figures: what to show.
+        metrics: what to show.
         title: the run.
-        since: seconds since the figures were true; the time left is shorter by them.
+        since: seconds since `metrics` were computed; they are subtracted from the time left.
     """
-    items = figures.items()
-    if figures.seconds_left is not None:
-        items["left"] = clock(max(figures.seconds_left - since, 0))
+    items = metrics.items()
+    if metrics.seconds_left is not None:
+        items["left"] = clock(max(metrics.seconds_left - since, 0))
     body = Table.grid(padding=(0, 3, 0, 0))
-    for width in (16, 24, 24):  # so that the frame stays as wide when a figure gets shorter
+    for width in (16, 24, 24):  # so that the frame keeps its width when a text gets shorter
         body.add_column(min_width=width)
-    if figures.max_steps:
-        bar = Bar(figures.max_steps, figures.step, width=24)
-        body.add_row(figures.steps(), bar, items.pop("left"))
+    if metrics.max_steps:
+        bar = Bar(metrics.max_steps, metrics.step, width=24)
+        body.add_row(metrics.steps(), bar, items.pop("left"))
     else:
-        body.add_row(figures.steps())
+        body.add_row(metrics.steps())
     texts = [f"{name} [bold]{text}[/]" for name, text in items.items()]
     for at in range(0, len(texts), 3):
         body.add_row(*texts[at : at + 3])
     return Panel(body, title=title, title_align="left", expand=False)
 
 
-def line(figures: Figures) -> str:
-    """The same in one line."""
-    return "  ".join([figures.steps(), *(f"{name} {text}" for name, text in figures.items().items())])
+def line(metrics: PanelMetrics) -> str:
+    """Format the same as one line."""
+    return "  ".join([metrics.steps(), *(f"{name} {text}" for name, text in metrics.items().items())])
 
 
 def clock(seconds: float) -> str:
-    """1:02:03, or 2:03."""
+    """Format seconds as 1:02:03, or 2:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,4 +1,4 @@
-"""Does it fit? What the plan says before the first step, and what the first step has needed."""
+"""Print the memory plan before the first step, and the measured peak after it."""
 
 from __future__ import annotations
 
@@ -6,51 +6,53 @@ import sys
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
-from rl_lightning.policy.memory import CUDA_CONTEXT
-from rl_lightning.policy.plan import table
+from rl_lightning.memory import table
+from rl_lightning.memory.arithmetic import CUDA_CONTEXT
+from rl_lightning.training import StepCallback
+from rl_lightning.types import StepRecord
 
 if sys.platform != "win32":
     import resource
 
 
-class MemoryPlan(Callback):
-    """Print the memory plan at the start, and predicted beside measured after the first step.
+class MemoryPlan(StepCallback):
+    """Print the memory plan at the start, and after the first step the predicted and the measured peak.
 
-    Logs `memory/peak_gb` every step: on a GPU what the allocator has held at most, with CUDA's own; on a CPU what the process
-    has. GB are 10^9 bytes.
+    Logs `memory/peak_gb` every step: on a GPU the most that the allocator has reserved so far, plus CUDA's context; on a CPU the
+    peak resident memory of the process. GB are 10^9 bytes.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._first = True
         _say(trainer, table(pl_module.plan))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def step_metrics(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> dict[str, float]:
+        """See the class."""
         peak = peak_bytes(pl_module.device)
         if peak is None:
-            return
-        pl_module.report({"memory/peak_gb": peak / 1e9})
+            return {}
         if self._first:
             self._first = False
-            _say(
-                trainer,
-                f"Memory after the first step: {peak / 1e9:.2f} GB at most; predicted {pl_module.plan.peak / 1e9:.2f} GB",
-            )
+            predicted = pl_module.plan.peak / 1e9
+            _say(trainer, f"Memory after the first step: {peak / 1e9:.2f} GB at most; predicted {predicted:.2f} GB")
+        return {"memory/peak_gb": peak / 1e9}
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Bytes that this process has had at most on its device; None on Windows' CPU, which is not asked.
+    """Return the peak of this process's memory on its device, in bytes; None for the CPU on Windows, where it is not measured.
 
     Args:
-        device: a GPU, with what CUDA itself takes by the plan's reckoning, for what else is gone may be others'; or the CPU.
+        device: the CPU, or a GPU. To the GPU allocator's peak the plan's estimate of the CUDA context is added: the rest of the
+            GPU's used memory may be other processes'.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) + CUDA_CONTEXT
     if sys.platform == "win32":
         return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    bytes_per_unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_per_unit
 
 
 def _say(trainer: Trainer, text: str) -> None:

@@ -1,24 +1,24 @@
-"""A few rollouts worth reading, in the loggers that can show a table."""
+"""Log a table of a few rollouts worth reading to the loggers that can show tables."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 
 from rl_lightning.callbacks.rollout_log import rollout_rows
-from rl_lightning.module import StepRecord
-from rl_lightning.types import require
+from rl_lightning.training import StepCallback
+from rl_lightning.types import StepRecord, require
 
 Row = dict[str, Any]
 
 COLUMNS = ("step", "why", "task", "prompt", "completion", "answer", "expected", "exact", "reward", "tokens", "finish")
 
 
-class RolloutTable(Callback):
-    """Every `table_steps` log a table `rollouts`: the step's best, worst and longest completion, and the first right answer that
-    a task ever got, of those that got one since the last table. wandb and MLflow show tables; other loggers are left alone.
+class RolloutTable(StepCallback):
+    """Every `table_steps` log a table `rollouts`: the step's best, worst and longest completion, and for each task that was solved
+    for the first time since the last table that first right answer. wandb and MLflow show tables; other loggers get none.
 
     Args:
         table_steps: optimizer steps between tables; at least 1.
@@ -31,18 +31,19 @@ class RolloutTable(Callback):
         self._first_right: list[Row] = []
 
     def state_dict(self) -> dict[str, Any]:
-        """The tasks that were answered, and those of their first answers that no table has shown."""
+        """Return the tasks that were solved so far, and the first right answers that no table has shown yet."""
         return {"solved": sorted(self._solved), "first_right": self._first_right}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take them over."""
+        """Restore them."""
         self._solved, self._first_right = set(state_dict["solved"]), state_dict["first_right"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         self._step_before = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        record, step = outputs["record"], trainer.global_step
+    def on_step(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> None:
+        """Log a table if one is due, and remember first right answers."""
+        step = record.step
         due = step // self.table_steps > self._step_before // self.table_steps
         newly_solved = _solved(record) - self._solved
         if not (due or newly_solved):
@@ -54,14 +55,14 @@ class RolloutTable(Callback):
             self._first_right.append(_shown(first, "first right answer"))
         if due:
             chosen, self._first_right = [*_extremes(rows), *self._first_right], []
-            for logger in trainer.loggers if trainer.is_global_zero else []:
+            for logger in trainer.loggers if pl_module.collective.rank == 0 else []:
                 _log_table(logger, chosen, step)
 
 
 def _solved(record: StepRecord) -> set[str]:
-    """The tasks of which a problem was answered right."""
-    problems, size = record.groups.batch.problems, record.groups.rollout.group_size
-    return {problems[n // size].task for n, score in enumerate(record.groups.scores) if score.exact == 1}
+    """Return the tasks with a right answer in this step."""
+    problems, size = record.rollouts.prompts.problems, record.rollouts.rollout.group_size
+    return {problems[n // size].task for n, score in enumerate(record.rollouts.scores) if score.exact == 1}
 
 
 def _extremes(rows: list[Row]) -> list[Row]:
@@ -79,4 +80,4 @@ def _log_table(logger: Logger, rows: list[Row], step: int) -> None:
         logger.log_table("rollouts", list(COLUMNS), [list(row.values()) for row in rows], step=step)
     elif isinstance(logger, MLFlowLogger):
         columns = {name: [row[name] for row in rows] for name in COLUMNS}
-        logger.experiment.log_table(logger.run_id, columns, "rollouts.json")  # which grows
+        logger.experiment.log_table(logger.run_id, columns, "rollouts.json")  # appends to the table of earlier steps

@@ -1,4 +1,4 @@
-"""One run, one directory: nothing of an earlier run is ever overwritten, and the final figures are left in it."""
+"""Keep one run per directory: refuse to overwrite an earlier run, and write the final results."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from rl_lightning.callbacks.fixed_eval import FixedEval
-from rl_lightning.callbacks.stall_watch import forget_warnings_after
-from rl_lightning.checkpoints import checkpoint_step, checkpoints, damage
-from rl_lightning.loggers import MetricsCSV
-from rl_lightning.rollout_files import forget_after
+from rl_lightning.callbacks.diagnostics import forget_warnings_after
+from rl_lightning.callbacks.fixed_eval import final_evaluation
+from rl_lightning.checkpointing.atomic_files import write_json
+from rl_lightning.checkpointing.checkpoints import checkpoint_step, checkpoints, damage
+from rl_lightning.loggers.metrics_csv import MetricsCSV
+from rl_lightning.loggers.rollout_files import drop_steps_after
 from rl_lightning.types import UserError
-from rl_lightning.whole_files import write_json
 
 _LEFT_BY_A_RUN = (
     "config.yaml",
@@ -34,13 +34,13 @@ _EVALUATION = re.compile(r"eval_step_(\d+)\.json")
 
 class RunDirectory(Callback):
     """Refuse a `default_root_dir` that holds another run, unless that run is being resumed; at the end write
-    `train_results.json` with the final figures.
+    `train_results.json` with the final results.
 
     Args:
-        start_again: the directory holds the beginning of a run that was killed before its first checkpoint; start it anew there.
+        start_again: the directory holds a run that was killed before its first checkpoint; start it again there.
 
     Raises:
-        UserError: at the start of `fit`, where the directory is taken.
+        UserError: at the start of `fit`, if the directory holds another run.
     """
 
     def __init__(self, start_again: bool = False) -> None:
@@ -49,11 +49,11 @@ class RunDirectory(Callback):
         self._began = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
-        """How long the run has taken so far."""
+        """Return how many seconds the run has taken so far."""
         return {"seconds": time.monotonic() - self._began}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take it over."""
+        """Restore it."""
         self._seconds_before = state_dict["seconds"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -63,18 +63,19 @@ class RunDirectory(Callback):
         newer = [p.name for p in checkpoints(root) if checkpoint_step(p) > step and damage(p) is None]
         if newer:
             raise UserError(
-                f"ckpt_path: {root} holds {newer[-1]}, newer than step {step}, which going on from there would write over; "
+                f"ckpt_path: {root} holds {newer[-1]}, newer than step {step}; a run resumed at that step would overwrite it; "
                 "resume from the newest (--ckpt_path last), or name another --trainer.default_root_dir"
             )
-        if trainer.is_global_zero:
-            _forget_after(trainer, root, step if step else -1)  # the evaluation at step 0 comes again too
+        if pl_module.collective.rank == 0:
+            _forget_after(trainer, root, step if step else -1)  # the evaluation at step 0 is done again too
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic() - self._seconds_before
         self._first_step = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        if pl_module.interrupted or not trainer.is_global_zero:
+        evaluation = final_evaluation(trainer, pl_module)
+        if pl_module.interrupted or pl_module.collective.rank != 0:
             return
         results: dict[str, Any] = {
             "step": trainer.global_step,
@@ -83,40 +84,39 @@ class RunDirectory(Callback):
             "seconds": time.monotonic() - self._began,
             "metrics": {k: float(v) for k, v in sorted(trainer.callback_metrics.items()) if math.isfinite(v)},
         }
-        evaluation = next((c.latest for c in trainer.callbacks if isinstance(c, FixedEval)), None)  # type: ignore[attr-defined]
         if evaluation is not None:
             results["eval"] = evaluation
         write_json(Path(trainer.default_root_dir) / "train_results.json", results)
 
 
 def _forget_after(trainer: Trainer, root: Path, step: int) -> None:
-    """Drop what a run that was killed wrote after its checkpoint: it is made again on the way, the same."""
+    """Delete what a killed run wrote after its last checkpoint; the resumed run makes it again, the same."""
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCSV):
-            logger.go_on_after(step)
-    forget_after(root / "rollouts", step)
+            logger.resume_after(step)
+    drop_steps_after(root / "rollouts", step)
     forget_warnings_after(root, step)
-    (root / "train_results.json").unlink(missing_ok=True)  # of an end that is no longer one
+    (root / "train_results.json").unlink(missing_ok=True)  # the run continues, so these are no longer its final results
     for path in root.glob("eval_results/*"):
         if (found := _EVALUATION.fullmatch(path.name)) and int(found[1]) > step:
             path.unlink()
 
 
 def refuse_taken(root: Path) -> None:
-    """Raise where a run has been.
+    """Refuse a directory that holds a run.
 
     Raises:
-        UserError: naming what was found and the ways on.
+        UserError: it names a file that was found, and what can be done.
     """
     for path in _left_by_a_run(root):
         raise UserError(
-            f"trainer.default_root_dir: {root} holds a run already ({path.name}); go on with it by --ckpt_path last, or "
-            "name another by --trainer.default_root_dir"
+            f"trainer.default_root_dir: {root} holds a run already ({path.name}); resume it by --ckpt_path last, or "
+            "name another directory by --trainer.default_root_dir"
         )
 
 
 def is_taken(root: Path) -> bool:
-    """Whether a run has been there."""
+    """Whether the directory holds a run."""
     return any(True for _ in _left_by_a_run(root))
 
 

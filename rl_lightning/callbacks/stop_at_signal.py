@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run as its last step would: whole, with a checkpoint."""
+"""Stop cleanly at Ctrl-C or SIGTERM: finish the step, and write a checkpoint."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-_SAID = b"\nstopping: this step is finished and a checkpoint written; Ctrl-C again stops at once\n"
+_MESSAGE = b"\nstopping: finishing this step, then writing a checkpoint; Ctrl-C again stops immediately\n"
 
 
 class StopAtSignal(Callback):
-    """At the first SIGINT or SIGTERM finish the step and let the run end; AdapterCheckpoint then writes a checkpoint. A second
-    Ctrl-C stops at once. Put it before other callbacks: what they do at the start is covered then too.
+    """At the first SIGINT or SIGTERM finish the step and end the run, so that AdapterCheckpoint writes a checkpoint. A second
+    Ctrl-C stops immediately. Best put before other callbacks: then what they do at the start of training is covered too.
 
     Attributes:
-        received: the signal's number, None where none came.
+        received: the signal's number; None if there was none.
     """
 
     def __init__(self) -> None:
@@ -26,16 +26,16 @@ class StopAtSignal(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # signals are the main thread's
+            return  # only the main thread can handle signals
 
         def stop(number: int, _frame: Any) -> None:
             if self.received is not None:
                 self._restore()
                 raise KeyboardInterrupt
             self.received = number
-            if trainer.global_step != trainer.max_steps:  # else the run is over by itself, and writes its figures
+            if trainer.global_step != trainer.max_steps:  # else the run ended by itself, and writes its results
                 trainer.should_stop = pl_module.interrupted = True
-            os.write(2, _SAID)  # print may be what the signal has interrupted
+            os.write(2, _MESSAGE)  # not print, which the signal may have interrupted
 
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, stop)

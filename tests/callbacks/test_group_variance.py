@@ -1,4 +1,4 @@
-"""Figures of the groups, worked out by hand."""
+"""Metrics of the groups, worked out by hand."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from rl_lightning.callbacks.group_variance import GroupVariance, group_statistic
 from rl_lightning.types import Score
 
 
-def test_groups_are_diverse_or_dead_right_or_dead_wrong():
+def test_groups_have_variance_or_are_all_right_or_all_wrong():
     def score(exact, answer):
         return Score(exact, exact, True, answer)
 
     groups = [
-        [score(1.0, "4"), score(0.0, "5"), score(0.0, None)],  # diverse
+        [score(1.0, "4"), score(0.0, "5"), score(0.0, None)],  # they differ
         [score(1.0, "4"), score(1.0, "4"), score(1.0, "4")],  # all right
         [score(0.0, "5"), score(0.0, "6"), score(0.0, "5")],  # all wrong
-        [score(0.0, "5"), score(0.0, "6"), score(1.0, "7")],  # diverse by format too
+        [score(0.0, "5"), score(0.0, "6"), score(1.0, "7")],  # by their format too
     ]
     rewards = torch.tensor([[1.0, 0.0, 0.0], [1.1, 1.1, 1.1], [0.0, 0.0, 0.0], [0.1, 0.0, 1.0]])
     statistics = group_statistics(rewards, groups)
-    assert statistics["diverse"] == 0.5
-    assert statistics["dead_right"] == statistics["dead_wrong"] == 0.25
+    assert statistics["with_variance"] == 0.5
+    assert statistics["zero_variance_right"] == statistics["zero_variance_wrong"] == 0.25
     assert statistics["distinct_answers"] == (3 + 1 + 2 + 3) / 4
     assert math.isclose(statistics["reward_std"], float(rewards.std(dim=1).mean()), rel_tol=1e-6)
 
@@ -37,16 +37,16 @@ def test_tokens_are_useful_that_were_trained_on():
     problems = [SimpleNamespace(task="a"), SimpleNamespace(task="b")]
     rewards = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     scores = [Score(1.0, 1.0, True, "x"), Score(0.0, 0.0, True, "y")] * 2
-    groups = SimpleNamespace(rollout=rollout, scores=scores, rewards=rewards, batch=SimpleNamespace(problems=problems))
+    prompts = SimpleNamespace(problems=problems)
+    rollouts = SimpleNamespace(rollout=rollout, scores=scores, rewards=rewards, prompts=prompts)
     weights = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0] * 3, [0.0] * 3])
     logps = torch.zeros(4, 3)
     logps[1] = torch.nan
-    record, module = SimpleNamespace(groups=groups, weights=weights, trainer_logps=logps), SimpleNamespace()
-    module.metrics = {"time/sample": 6.0}
-    module.report = module.metrics.update
-    GroupVariance().on_train_batch_end(None, module, {"record": record}, None, 0)
-    assert module.metrics["groups/useful_tokens"] == pytest.approx(2 / 12)
-    assert module.metrics["time/wasted"] == pytest.approx(5.0)
-    assert module.metrics["groups/a/useful_tokens"] == pytest.approx(2 / 6)
-    assert module.metrics["time/wasted/b"] == pytest.approx(3.0)
-    assert module.metrics["groups/sampled"] == 2
+    trainer, seconds = SimpleNamespace(logps=logps), {"sample": 6.0}
+    record = SimpleNamespace(rollouts=rollouts, weights=weights, trainer_logprobs=trainer, seconds=seconds)
+    metrics = GroupVariance().step_metrics(None, None, record)
+    assert metrics["groups/useful_tokens"] == pytest.approx(2 / 12)
+    assert metrics["time/wasted"] == pytest.approx(5.0)
+    assert metrics["groups/a/useful_tokens"] == pytest.approx(2 / 6)
+    assert metrics["time/wasted/b"] == pytest.approx(3.0)
+    assert metrics["groups/sampled"] == 2

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 
 from rl_lightning.callbacks import FixedEval, LivePanel, live_panel
-from rl_lightning.callbacks.live_panel import Figures, clock, line, panel
+from rl_lightning.callbacks.live_panel import PanelMetrics, clock, line, panel
 
-FIGURES = Figures(10, 60, 0.42, 0.31, 0.94, 1234.4, (5_200_000_000, 8_000_000_000), 3723.0, 0.5, 0.125)
+FIGURES = PanelMetrics(10, 60, 0.42, 0.31, 0.94, 1234.4, (5_200_000_000, 8_000_000_000), 3723.0, 0.5, 0.125)
 
 
 def text(renderable, width: int = 80) -> str:
@@ -23,18 +23,20 @@ def text(renderable, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-def test_a_line_has_all_figures():
+def test_a_line_has_all_metrics():
     assert line(FIGURES) == (
-        "step 10/60  reward 0.420  right 31%  accuracy 0.500 (+0.125)  live groups 94%  tokens/s 1,234  "
+        "step 10/60  reward 0.420  right 31%  accuracy 0.500 (+0.125)  groups with variance 94%  tokens/s 1,234  "
         "memory 5.2 of 8.0 GB  left 1:02:03"
     )
-    bare = replace(FIGURES, max_steps=None, memory=None, seconds_left=None, accuracy=None, gain=None, live=None)
+    bare = replace(
+        FIGURES, max_steps=None, memory=None, seconds_left=None, accuracy=None, gain=None, with_variance=None
+    )
     assert line(bare) == "step 10  reward 0.420  right 31%  tokens/s 1,234"
 
 
 def test_the_panel_has_them_too_and_counts_down():
     shown = text(panel(FIGURES, "outputs/run", since=3))
-    wider = replace(FIGURES, reward=-10.0, tokens_per_second=123456.0, live=1.0)
+    wider = replace(FIGURES, reward=-10.0, tokens_per_second=123456.0, with_variance=1.0)
     for part in ("outputs/run", "step 10/60", "1:02:00", "0.420", "0.500 (+0.125)", "94%", "1,234", "5.2 of 8.0 GB"):
         assert part in shown
     assert max(map(len, shown.splitlines())) <= 80
@@ -83,7 +85,7 @@ def play(tmp_path, monkeypatch):
         bar.on_train_start(trainer, module)
         for step in (1, 2, 3):
             trainer.global_step, now = step, now + 4
-            bar.on_train_batch_end(trainer, module, None, None, step)
+            bar.on_step(trainer, module, None)
             if bar._live is not None:
                 bar._live.refresh()
             if step == 2:
@@ -112,7 +114,7 @@ def test_on_a_terminal_the_panel_stays_below_what_is_printed_and_is_gone_at_the_
         "step 2: accuracy 0.750 [on 4] held-out problems",
         "step 3/3  reward 0.500  right 40%  accuracy 0.750 (+0.500)  tokens/s 99  left 0:00",
     ]
-    assert "live groups" not in written
+    assert "groups with variance" not in written
     assert "step 2/3" in written
     assert written.rstrip().endswith("left 0:00")
     assert written.count("\x1b[?25l") == written.count("\x1b[?25h") == 1  # the cursor comes back

@@ -7,18 +7,16 @@ import pytest
 import torch
 
 from rl_lightning.callbacks.rollout_log import rollout_rows
-from rl_lightning.groups import Groups
-from rl_lightning.module import StepRecord
-from rl_lightning.rollout_files import SCHEMA
-from rl_lightning.types import Problem, PromptBatch, Rollout, Score
-from tests.test_training import run
+from rl_lightning.loggers.rollout_files import SCHEMA
+from rl_lightning.types import Problem, PromptBatch, Rollout, RolloutBatch, Score, StepRecord, TrainerLogprobs
+from tests.runs import run
 
 NAN = float("nan")
 
 
 def record() -> StepRecord:
-    """Two prompts, two completions each; the second group is dead, and was not forwarded."""
-    problems = (Problem("sums", 6, "1+1?", {"answer": "2"}), Problem("words", 7, "Which?", {"answer": None}))
+    """Two prompts, two completions each; the second group has no variance, and was not forwarded."""
+    problems = (Problem("1+1?", expected="2", task="sums", index=6), Problem("Which?", task="words", index=7))
     batch = PromptBatch(problems, torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 3]), cursor=8)
     mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)
     sampled = torch.tensor([[-1.0, -3.0, 0.0], [-1.0, -1.0, -4.0], [-0.5, 0.0, 0.0], [-2.0, -4.0, 0.0]])
@@ -36,11 +34,11 @@ def record() -> StepRecord:
         Score(0.0, 0.25, False, None, "no_answer"),
         *[Score(0.0, 0.0, False, "x")] * 2,
     )
-    trainer = torch.tensor([[-1.5, -3.0, NAN], [-1.0, -1.0, -1.0], [NAN] * 3, [NAN] * 3])
+    logps = torch.tensor([[-1.5, -3.0, NAN], [-1.0, -1.0, -1.0], [NAN] * 3, [NAN] * 3])
     entropies = torch.tensor([[0.5, 1.0, NAN], [0.1, 0.2, 0.6], [NAN] * 3, [NAN] * 3])
     rewards, advantages = torch.tensor([[1.1, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.0, 0.0]])
-    groups = Groups(batch, rollout, scores, rewards[..., None], rewards, torch.tensor([True, True]))
-    return StepRecord(groups, advantages, mask.float(), trainer, entropies)
+    rollouts = RolloutBatch(batch, rollout, scores, rewards[..., None], rewards, torch.tensor([True, True]))
+    return StepRecord(8, rollouts, advantages, mask.float(), TrainerLogprobs(logps, entropies), {})
 
 
 def test_every_column_by_hand():
@@ -66,16 +64,16 @@ def test_every_column_by_hand():
 def test_the_trainers_view_where_it_has_one_and_the_samplers_elsewhere():
     rows = rollout_rows(record())
     assert [row["mean_logprob"] for row in rows] == pytest.approx([-2, -2, -0.5, -3])
-    assert [row["gap"] for row in rows] == [pytest.approx(0.25), pytest.approx(1.0), None, None]
+    assert [row["logprob_mismatch"] for row in rows] == [pytest.approx(0.25), pytest.approx(1.0), None, None]
     assert [row["entropy"] for row in rows] == pytest.approx([0.75, 0.3, 0.5, 3])
 
 
-def test_of_a_real_run_the_gap_is_the_metrics_own(tmp_path):
+def test_of_a_real_run_the_mismatch_is_the_metrics_own(tmp_path):
     """float32 on both sides: the sampler's log-probs are the trainer's, but for rounding, and their mean is the metric."""
     _, module, _ = run(tmp_path, 1, evaluate=False)
     rows = pd.read_parquet(tmp_path / "rollouts")
-    forwarded = rows[rows.gap.notna()]
+    forwarded = rows[rows.logprob_mismatch.notna()]
     assert len(forwarded)
-    for column, metric in (("gap", "policy/sampler_gap"), ("entropy", "policy/entropy")):
+    for column, metric in (("logprob_mismatch", "policy/logprob_mismatch"), ("entropy", "policy/entropy")):
         mean = (forwarded[column] * forwarded.tokens).sum() / forwarded.tokens.sum()
         assert mean == pytest.approx(module.metrics[metric], rel=1e-3)

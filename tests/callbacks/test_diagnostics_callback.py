@@ -1,4 +1,4 @@
-"""The watch in a real run: on the console, in the file, in the checkpoint."""
+"""Diagnostics in a real run: on the console, in the file, in the checkpoint."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import json
 
 import pytest
 
-from rl_lightning.callbacks import StallWatch
-from rl_lightning.checkpoints import resolve_checkpoint
-from tests.test_training import run
+from rl_lightning.callbacks import Diagnostics
+from rl_lightning.checkpointing.checkpoints import resolve_checkpoint
+from tests.runs import run
 
 
 @pytest.fixture(scope="module")
-def stalled(tmp_path_factory):
+def not_learning(tmp_path_factory):
     """Completions of at most three tokens, and a rate that moves nothing."""
     from rl_lightning.rollout import Sampling
 
     def fit(root, steps, ckpt_path=None):
         few = {"sampling": Sampling(4, 3), "learning_rate": 1e-12}
-        return run(root, steps, ckpt_path, evaluate=False, callbacks=[StallWatch(window=2)], **few)
+        return run(root, steps, ckpt_path, evaluate=False, callbacks=[Diagnostics(window=2)], **few)
 
-    root = tmp_path_factory.mktemp("stalled")
+    root = tmp_path_factory.mktemp("not_learning")
     fit(root / "whole", 5)
     return root, fit
 
 
-def test_each_is_said_once_with_step_and_name(stalled):
-    root, _ = stalled
+def test_each_is_said_once_with_step_and_name(not_learning):
+    root, _ = not_learning
     lines = [json.loads(line) for line in (root / "whole" / "warnings.jsonl").read_text().splitlines()]
     names = [line["name"] for line in lines]
     assert len(names) == len(set(names))
@@ -35,8 +35,8 @@ def test_each_is_said_once_with_step_and_name(stalled):
     assert all("model." in line["text"] or "data." in line["text"] for line in lines)
 
 
-def test_a_resumed_run_does_not_repeat_itself(stalled, caplog):
-    root, fit = stalled
+def test_a_resumed_run_does_not_repeat_itself(not_learning, caplog):
+    root, fit = not_learning
     fit(root / "halves", 2)
     assert (root / "halves" / "warnings.jsonl").read_text()
     with (root / "halves" / "warnings.jsonl").open("a") as file:  # said after the checkpoint, before a kill
