@@ -1,4 +1,4 @@
-"""`python -m rl_lightning chat`: ask the policy something, and see its thinking, its answer, and what that is worth."""
+"""The command `python -m rl_lightning chat`: ask the policy a question, and show its reasoning, its answer and the score."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jsonargparse
 import torch
 import yaml
 
-from rl_lightning.checkpoints import resolve_checkpoint
+from rl_lightning.checkpointing.checkpoints import resolve_checkpoint
+from rl_lightning.environments.answers import extract_answer, is_well_formed
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.environments.prompts import SYSTEM_PROMPT, PromptTemplate
+from rl_lightning.environments.stream import eval_problems
+from rl_lightning.memory import StepShape, device_memory, make_plan
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy.adapters import load_adapter
-from rl_lightning.policy.phases import Work
-from rl_lightning.policy.plan import card_of, make_plan
-from rl_lightning.rollout import Sampling, sample_groups
+from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.scoring import Scorer
-from rl_lightning.tasks.answers import extract_answer, is_well_formed
-from rl_lightning.tasks.prompts import SYSTEM_PROMPT, PromptTemplate
-from rl_lightning.tasks.stream import TaskMixture, TaskSpec, eval_problems
 from rl_lightning.types import Problem, PromptBatch, Rollout, Score, UserError
 
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _SCORE_SECONDS = 10.0
+"""Time limit of the verifier, in seconds."""
 _PROMPT_TOKENS = 1024
-"""Of a question, for the memory plan; a longer one is answered too."""
+"""Length of a question that memory is planned for; longer ones are answered too."""
 
 
 @dataclass
 class Settings:
-    """What a config says that matters to one answer."""
+    """The settings of a config that matter to a single answer."""
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sampling: Sampling = field(default_factory=Sampling)
@@ -49,21 +50,23 @@ class _Parser(argparse.ArgumentParser):
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
-    """The command line, read.
+    """Parse the command line.
 
     Raises:
-        UserError: it cannot be.
+        UserError: it is not valid.
     """
     parser = _Parser(
         prog="python -m rl_lightning chat",
-        description="Ask the policy questions, from the terminal or from standard input; or show it a task's problem.",
+        description="Ask the policy questions, from the terminal or standard input; or have it solve a task's problem.",
         allow_abbrev=False,
     )
-    parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest; left out: the base model")
-    parser.add_argument("--config", type=Path, help="the settings; left out: the run's config.yaml")
-    parser.add_argument("--task", help="show a problem of this task instead, and score the answer")
-    parser.add_argument("--index", type=int, help="its number, as in eval_results/; 0 where it is left out")
-    parser.add_argument("--max_new_tokens", type=int, help="length limit; left out: as in the config")
+    parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest checkpoint; default: the base model")
+    parser.add_argument("--config", type=Path, help="the settings; default: the run's config.yaml")
+    parser.add_argument("--task", help="ask a problem of this task instead, and score the answer")
+    parser.add_argument(
+        "--index", type=int, help="number of the problem; without a curriculum, as in eval_results/; default: 0"
+    )
+    parser.add_argument("--max_new_tokens", type=int, help="length limit in tokens; default: as in the config")
     args = parser.parse_args(words)
     if args.ckpt_path is None and args.config is None:
         parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask the base model")
@@ -73,7 +76,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def main(words: Sequence[str]) -> None:
-    """Ask and show, until the questions end.
+    """Answer questions until there are no more.
 
     Raises:
         UserError: a mistake on the command line, in the config or in the checkpoint.
@@ -86,33 +89,36 @@ def main(words: Sequence[str]) -> None:
         settings.sampling.__post_init__()
     problem = None if args.task is None else task_problem(settings, args.task, args.index or 0)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    # One prompt, one answer: a merged copy of the weights only where there is room for it.
-    work = Work(1, 1, _PROMPT_TOKENS, settings.sampling.max_new_tokens)
-    policy = Policy(make_plan(settings.policy, work, "auto", 1, card_of(device)).apply(settings.policy), device)
+    # Plan for one prompt and one answer: whether there is memory for a merged copy of the weights.
+    step, engine = StepShape(1, 1, _PROMPT_TOKENS, settings.sampling.max_new_tokens), LocalEngine()
+    plan = make_plan(settings.policy, step, "auto", 1, device_memory(device), engine)
+    policy = Policy(plan.apply(settings.policy), device)
     if checkpoint is not None:
         load_adapter(policy.model, checkpoint)
+    engine.start(policy, plan)
+    engine.sync_weights()
     try:
         if problem is not None:
-            rollout = answer(policy, settings, problem)
+            rollout = answer(policy, engine, settings, problem)
             print(f"{problem.question.strip()}\n\n{shown(rollout)}\n{verdict(settings, problem, rollout)}")
             return
         for question in questions():
-            print(shown(answer(policy, settings, Problem("chat", 0, question, {}))), flush=True)
+            print(shown(answer(policy, engine, settings, Problem(question))), flush=True)
     except KeyboardInterrupt:
         print()
 
 
 def _checkpoint(path: Path) -> Path:
-    """The checkpoint directory; of a run the newest whole one."""
+    """Return the checkpoint directory; for a run its newest intact one."""
     is_run = path.is_dir() and (any(path.glob("checkpoint-*")) or (path / "config.yaml").is_file())
     return resolve_checkpoint("last" if is_run else str(path), path if is_run else path.parent).parent
 
 
 def read_settings(path: Path) -> Settings:
-    """The parts of a config file that matter here; a trainer and callbacks are not needed to ask a question.
+    """Read the settings of a config file that `chat` needs; those of the trainer and of callbacks are ignored.
 
     Raises:
-        UserError: it cannot be read, or a value is not allowed.
+        UserError: the file cannot be read, or a value is not allowed.
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -132,12 +138,12 @@ def read_settings(path: Path) -> Settings:
 
 
 def task_problem(settings: Settings, task: str, index: int) -> Problem:
-    """The task's evaluation problem of that number: by the config's settings for the task, or by the task's own.
+    """Return the task's evaluation problem with that number, by the config's settings for the task or else the task's defaults.
 
     Raises:
-        UserError: no such task, or the task has fewer different problems.
+        UserError: there is no such task, or it has fewer different problems.
     """
-    mixture = TaskMixture({task: settings.datasets.get(task, TaskSpec())})
+    mixture = EnvironmentMixture({task: settings.datasets.get(task, TaskSpec())})
     problems = eval_problems(mixture, settings.eval_seed, index + 1)
     if len(problems) <= index:
         raise UserError(f"chat: --index {index}: {task} has only {len(problems)} different problems; the first is 0")
@@ -145,12 +151,12 @@ def task_problem(settings: Settings, task: str, index: int) -> Problem:
 
 
 def questions() -> Iterator[str]:
-    """From a terminal a question a line, until an empty one or its end; else all of standard input is one question."""
+    """Yield questions: from a terminal one per line until an empty line or its end, else all of standard input as one."""
     if not sys.stdin.isatty():
         if text := sys.stdin.read().strip():
             yield text
         return
-    print("Ask; an empty line ends.")
+    print("Type a question; an empty line ends.")
     while True:
         try:
             text = input("> ").strip()
@@ -161,30 +167,27 @@ def questions() -> Iterator[str]:
         yield text
 
 
-def answer(policy: Policy, settings: Settings, problem: Problem) -> Rollout:
-    """The likeliest completion, as in the evaluation."""
+def answer(policy: Policy, engine: LocalEngine, settings: Settings, problem: Problem) -> Rollout:
+    """Generate the greedy completion, as the evaluation does."""
     ids = torch.tensor([PromptTemplate(policy.tokenizer, settings.system_prompt).token_ids(problem.question)])
     policy.refuse_longer(ids.shape[1] + settings.sampling.max_new_tokens)
-    batch = PromptBatch((problem,), ids, torch.tensor([ids.shape[1]]), cursor=0).to(policy.device)
-    with policy.sampling() as model:
-        return sample_groups(
-            model, batch, settings.sampling, policy.end_token_ids, policy.decode_text, None, policy.pad_token_id
-        )
+    prompt = PromptBatch((problem,), ids, torch.tensor([ids.shape[1]]), cursor=0).to(policy.device)
+    return engine.generate(prompt, settings.sampling, draws=None)
 
 
 def shown(rollout: Rollout) -> str:
-    """Think and answer set apart, and the whole text where it has another form."""
+    """Format a completion: reasoning and answer separately, or the whole text if it is not well-formed."""
     (text,), (tokens,), (finished,) = rollout.texts, rollout.lengths.tolist(), rollout.finished.tolist()
     think, found = _THINK.search(text), extract_answer(text)
     parts = [f"think   {think[1].strip()}"] if think and is_well_formed(text) else [f"text    {text.strip()}"]
     parts.append(f"answer  {found}" if found else "answer  none between <answer> and </answer>")
-    parts.append(f"tokens  {tokens}" + ("" if finished else ", cut off at the length limit"))
+    parts.append(f"tokens  {tokens}" + ("" if finished else ", truncated at the length limit"))
     return "\n".join(parts)
 
 
 def verdict(settings: Settings, problem: Problem, rollout: Rollout) -> str:
-    """What the task's scorer says of the answer, and what it expected."""
-    mixture: Any = TaskMixture({problem.task: settings.datasets.get(problem.task, TaskSpec())})
+    """Score the answer by the task's verifier, and say what was expected."""
+    mixture = EnvironmentMixture({problem.task: settings.datasets.get(problem.task, TaskSpec())})
     scorer = Scorer(mixture, workers=1, seconds=_SCORE_SECONDS)
     try:
         score: Score = scorer([problem], rollout.texts)[0]
@@ -192,4 +195,4 @@ def verdict(settings: Settings, problem: Problem, rollout: Rollout) -> str:
         scorer.close()
     right = "right" if score.exact == 1 else "wrong"
     why = f", {score.failure}" if score.failure else ""
-    return f"score   {right}, {score.partial:.2f} of 1{why}; expected: {problem.entry.get('answer')}"
+    return f"score   {right}, {score.partial:.2f} of 1{why}; expected: {problem.expected}"

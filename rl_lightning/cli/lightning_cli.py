@@ -1,7 +1,8 @@
-"""fit and validate, by LightningCLI."""
+"""The commands `fit` and `validate` on LightningCLI, and the configuration of `plan`."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,11 +10,12 @@ import torch
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, instantiate_class
 
 from rl_lightning.callbacks import (
     AdapterCheckpoint,
     CurriculumLog,
+    Diagnostics,
     FixedEval,
     GroupVariance,
     LearningCurve,
@@ -22,24 +24,23 @@ from rl_lightning.callbacks import (
     RolloutLog,
     RolloutTable,
     RunDirectory,
-    StallWatch,
     StopAtSignal,
 )
 from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
-from rl_lightning.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
-from rl_lightning.data import ReasoningGymDataModule
-from rl_lightning.loggers import MetricsCSV
+from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
+from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
+from rl_lightning.data import PromptDataModule
+from rl_lightning.loggers.metrics_csv import MetricsCSV
+from rl_lightning.memory import device_memory, gpu_of_size, make_plan
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.adapters import adapter_shape, is_adapter
-from rl_lightning.policy.plan import card_of, card_of_size, make_plan, step_work
-from rl_lightning.rollout import Sampling
+from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.types import UserError
-from rl_lightning.whole_files import unused, write_whole
 
 __all__ = ["MisconfigurationException", "RLCommandLine"]
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows what the dataclasses' fields mean
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows the attribute docstrings of dataclasses
 
 _TRAINER_DEFAULTS = {
     "default_root_dir": "outputs/run",
@@ -59,43 +60,55 @@ _CALLBACKS = {
     "rollout_log": RolloutLog,
     "rollout_table": RolloutTable,
     "fixed_eval": FixedEval,
-    "stall_watch": StallWatch,
+    "diagnostics": Diagnostics,
     "learning_curve": LearningCurve,
     "run_directory": RunDirectory,
     "checkpoint": AdapterCheckpoint,
 }
-"""Always there, each configurable under its name, whatever a later config file says of `trainer.callbacks`."""
+"""Callbacks of every run, each configurable by its key, whatever `trainer.callbacks` says. `stop_at_signal` comes first, so that it
+covers what the others do at the start; the order of the rest does not matter."""
+
+
+_NO_CLASS = re.compile(r'^Parser key "([\w.]+)":.* Expected a dot import path string: (\S+)')
+"""How jsonargparse says that a setting's class cannot be found."""
 
 
 class _Parser(LightningArgumentParser):
-    """One line for a mistake, instead of the whole usage."""
+    """Report a mistake as one line, instead of with the whole usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)  # a mistyped name must not pass for a longer one
+        super().__init__(*args, allow_abbrev=False, **kwargs)  # a mistyped name must not pass for an abbreviation
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(" ".join(str(message).split()).partition(" Given value type:")[0])
+        line = " ".join(str(message).split()).partition(" Given value type:")[0]
+        if found := _NO_CLASS.search(line):
+            setting, value = found.groups()
+            raise UserError(
+                f"{setting}: there is no class {value!r}; name one that ships (fit --{setting}.help CLASS shows it), or give "
+                "the path of your own class, such as my_package.MyClass"
+            )
+        raise UserError(line)
 
 
 class _SaveConfig(SaveConfigCallback):
-    """`config.yaml`, whole; a resumed run's goes beside the first one."""
+    """Write `config.yaml` with all settings; that of a resumed run gets another name next to the first one."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Nothing yet: RunDirectory has still to see whether the directory is free."""
+        """Write nothing yet: RunDirectory has not checked yet whether the directory is free."""
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             text = self.parser.dump(self.config, skip_none=False)
-            write_whole(unused(Path(trainer.default_root_dir) / "config.yaml"), text)
+            write_atomically(unused_path(Path(trainer.default_root_dir) / "config.yaml"), text)
 
 
 class RLCommandLine(LightningCLI):
-    """fit and validate."""
+    """The command line of `fit` and `validate`; running is part of construction, as in LightningCLI."""
 
     def __init__(self) -> None:
         super().__init__(
             GRPOModule,
-            ReasoningGymDataModule,
+            PromptDataModule,
             trainer_defaults=_TRAINER_DEFAULTS,
             seed_everything_default=0,
             save_config_callback=_SaveConfig,
@@ -118,8 +131,10 @@ class RLCommandLine(LightningCLI):
     _adapter: Path | None = None
 
     def _parse_ckpt_path(self) -> None:
-        """Find the checkpoint, or refuse, before anything is loaded. Lightning's own version would let hyperparameters in the
-        checkpoint override the config."""
+        """Resolve the checkpoint, or refuse it, before anything is loaded.
+
+        Lightning's own version would let hyperparameters in the checkpoint override the config.
+        """
         config = self.config[self.config.subcommand]
         root = Path(config.trainer.default_root_dir)
         fitting = self.config.subcommand == "fit"
@@ -127,24 +142,28 @@ class RLCommandLine(LightningCLI):
             print(f"no checkpoint in {root} yet: starting from the beginning")
             config.ckpt_path, config.run_directory.start_again = None, True
             return
-        if not fitting and config.ckpt_path is not None and _is_bare(path := Path(config.ckpt_path).expanduser()):
-            self._adapter, config.ckpt_path = path, None  # of any shape that the policy can have
+        if (
+            not fitting
+            and config.ckpt_path is not None
+            and _is_adapter_only(path := Path(config.ckpt_path).expanduser())
+        ):
+            self._adapter, config.ckpt_path = path, None  # of any rank and target modules
             config.model.policy.lora_r, config.model.policy.lora_alpha = adapter_shape(path)
         if config.ckpt_path is not None:
             file = resolve_checkpoint(config.ckpt_path, root)
             config.ckpt_path = str(file)
             if file.resolve().parents[1] == root.resolve():
                 return
-        if fitting:  # a new run, or one that goes on from another run's checkpoint
+        if fitting:  # a new run, or one that starts from another run's checkpoint
             refuse_taken(root)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        # A checkpoint is numbers and text: loading one runs no code that somebody put into it.
+        # A checkpoint holds numbers and text only: loading it must not run code that somebody put into it.
         return {**super()._prepare_subcommand_kwargs(subcommand), "weights_only": True}
 
     @property
     def stopped_by(self) -> int | None:
-        """The signal that ended the run before its time, or None."""
+        """The number of the signal that stopped the run, or None."""
         return next((c.received for c in self.trainer.callbacks if isinstance(c, StopAtSignal)), None)  # type: ignore[attr-defined]
 
     def instantiate_classes(self) -> None:
@@ -152,7 +171,7 @@ class RLCommandLine(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             cause: BaseException | None = error
-            while cause and not isinstance(cause, ModuleNotFoundError):  # it comes wrapped in all types that were tried
+            while cause and not isinstance(cause, ModuleNotFoundError):  # wrapped once for each type that was tried
                 cause = cause.__cause__
             if cause is None:
                 raise
@@ -161,24 +180,21 @@ class RLCommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
-        if settings["logger"] in (
-            None,
-            True,
-        ):  # validate leaves the run's metrics alone: its figures are in eval_results
+        if settings["logger"] in (None, True):  # `validate` leaves metrics.csv alone: its results are in eval_results
             kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        if config.get("enable_progress_bar") is False:  # None, which is the default, is Lightning's for true
+        if config.get("enable_progress_bar") is False:  # None is the default and means True
             callbacks = [callback for callback in callbacks if not isinstance(callback, LivePanel)]
         return super()._instantiate_trainer(config, callbacks)
 
 
 class PlanCommandLine(RLCommandLine):
-    """Reads what `fit` reads, loads and writes nothing, and keeps the plan.
+    """Read the same configuration as `fit`, make the memory plan, and neither load nor write anything.
 
     Args:
-        vram: GB of a GPU that need not be here, or None for this machine's GPU, or else its CPU.
+        vram: memory in GB (10^9 bytes) of a GPU that need not be in this machine; None for this machine's GPU, or else its CPU.
     """
 
     def __init__(self, vram: float | None) -> None:
@@ -186,10 +202,10 @@ class PlanCommandLine(RLCommandLine):
         super().__init__()
 
     def _parse_ckpt_path(self) -> None:
-        """None is needed."""
+        """Do nothing: a plan needs no checkpoint."""
 
     def instantiate_classes(self) -> None:
-        """Only what decides on memory."""
+        """Make the plan from the settings that memory depends on."""
         config = self.config[self.subcommand]
         model, data = config.model, config.data
         policy, sampling = PolicyConfig(**model.policy), Sampling(**model.sampling)
@@ -198,14 +214,15 @@ class PlanCommandLine(RLCommandLine):
             if torch.cuda.is_available() and config.trainer.accelerator != "cpu"
             else torch.device("cpu")
         )
-        card = card_of(here) if self.vram is None else card_of_size(self.vram)
-        work = step_work(sampling, data.prompts_per_step, data.max_prompt_tokens)
-        self.plan = make_plan(policy, work, model.token_budget, sampling.max_rollout_rows, card)
+        device = device_memory(here) if self.vram is None else gpu_of_size(self.vram)
+        engine = LocalEngine() if model.engine is None else instantiate_class((), model.engine.as_dict())
+        step, rows = sampling.step_shape(data.prompts_per_step, data.max_prompt_tokens), sampling.max_rollout_rows
+        self.plan = make_plan(policy, step, model.token_budget, rows, device, engine)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing is run."""
+        """Do nothing: the plan is made already."""
 
 
-def _is_bare(path: Path) -> bool:
-    """Whether it is an adapter alone, with nothing to resume from."""
+def _is_adapter_only(path: Path) -> bool:
+    """Whether the directory holds only an adapter, with no training state to resume from."""
     return is_adapter(path) and not (path / STATE_FILE).exists()

@@ -10,7 +10,7 @@ import warnings
 import pytest
 from transformers.utils.logging import tqdm
 
-from rl_lightning.cli import main, quiet
+from rl_lightning.cli.main import main, quiet
 from tests.conftest import QUICKSTART, ROOT
 
 FIT = ["fit", "--config", str(QUICKSTART)]
@@ -33,9 +33,13 @@ def refused(capfd, args: list[str]) -> str:
             ["syllogism.config.num_premises", "no such key", "allow_all"],
         ),
         (["--data.datasets={chain_sum: {wieght: 2}}"], ["wieght"]),
+        (
+            ["--model.objective.surrogate=gspo"],
+            ["model.objective.surrogate", "no class 'gspo'", "path of your own class"],
+        ),
         (["--model.policy.model_name_or_path=./nowhere"], ["./nowhere", "is not a directory", "hub name"]),
         (["--ckpt_path=checkpoint-9"], ["checkpoint-9", "not a checkpoint directory or `last`"]),
-        (["--ckpt_path=last"], ["no whole checkpoint in", "leave --ckpt_path out"]),
+        (["--ckpt_path=last"], ["no intact checkpoint in", "leave --ckpt_path out"]),
         (["--model.sampling.num_generations=1"], ["num_generations", "1 is too few", "2 or more"]),
         (["--model.sampling.temperature=-1"], ["sampling.temperature", "above 0"]),
         (["--model.learning_rat=1"], ["learning_rat"]),
@@ -106,7 +110,7 @@ def test_fit_help_says_what_a_setting_means(capsys):
         main(["fit", "--help"])
     assert stop.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "Completions a prompt (G); at least 2" in text
+    assert "G, completions per prompt; at least 2" in text
     assert "optimizer steps between evaluations" in text
 
 
@@ -183,7 +187,7 @@ def test_plan_says_what_fits_without_loading_or_writing_anything(capsys, tmp_pat
 
 
 @pytest.mark.parametrize("vram", ["x", "0", "-1"])
-def test_a_card_without_size_is_refused(capfd, vram):
+def test_a_gpu_without_size_is_refused(capfd, vram):
     assert "vram" in refused(capfd, ["plan", "--config", str(QUICKSTART), f"--vram={vram}"])
 
 

@@ -1,4 +1,4 @@
-"""The command line: what to run, and one line for a mistake."""
+"""Entry point of the command line: choose the command, and turn mistakes of the user into one line on stderr."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from typing import Any
 
 from rl_lightning.types import UserError
 
-_THE_DISKS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
 usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
 
   fit --config configs/quickstart.yaml          train; --help lists every setting
-  fit --config ... --ckpt_path last             go on where a run stopped
+  fit --config ... --ckpt_path last             resume a run from its newest checkpoint
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint or adapter
   compare RUN_OR_CHECKPOINT... [base]           paired differences on the same problems: table, picture, JSON
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
-  plan --config ... [--vram 8]                  does it fit, and with which settings: on this GPU, or on one of 8 GB
-  chat --ckpt_path DIR [--task NAME]            ask the policy a question, or show it a task's problem
-  tasks [NAME] [--levels]                       all tasks, or one with its settings and two problems, or its levels"""
+  plan --config ... [--vram 8]                  whether it fits this GPU, or one of 8 GB, and with which settings
+  chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
+  tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels"""
 
 
-_STOPPED = "stopped at once; --ckpt_path last goes on from the last checkpoint"
+_STOPPED = "stopped; resume from the last checkpoint by --ckpt_path last"
 
 _EXPECTED = {
-    # data.num_workers is the user's to choose.
+    # The user chooses data.num_workers.
     "lightning.pytorch.trainer.connectors.data_connector": ".*does not have many workers",
-    # FixedEval evaluates during `fit`; Lightning's own loop is given nothing.
+    # FixedEval evaluates during `fit`; Lightning's own validation loop gets no batches.
     "lightning.pytorch.utilities.data": "Total length of `list` across ranks is zero",
-    # Lightning asks torch, and PEFT asks transformers, in a way that is going out of use.
+    # Lightning uses a deprecated function of torch, and PEFT one of transformers.
     "lightning.pytorch.utilities._pytree": r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "transformers.modeling_utils": "`is_gradient_checkpointing` is deprecated",
 }
-"""Warnings that nobody can act on: the module that they point at, and how they begin."""
+"""Warnings that no user can act on: the module they are attributed to, and a pattern for the message."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        args: without the program's name; None takes them from the process.
+        args: the arguments without the program's name; None for those of the process.
 
     Returns:
-        the exit status: 0; 1 where what `plan` was asked about does not fit; 2 after a mistake of the user's or a full or
-        unwritable disk, which one line on stderr names; 128 + the signal's number after a signal.
+        the exit status: 0; 1 if what `plan` was asked about does not fit; 2 after a mistake of the user or an error of the disk
+        (full, or not writable), named by one line on stderr; 128 + the signal's number after a signal.
     """
     args = list(sys.argv[1:] if args is None else args)
     sys.argv = [sys.argv[0], *args]  # LightningCLI warns where the two differ
@@ -69,33 +69,33 @@ def main(args: Sequence[str] | None = None) -> int:
         print(_STOPPED if args[0] == "fit" else "stopped", file=sys.stderr)
         return 130
     except SystemExit as end:
-        if not isinstance(end.__context__, KeyboardInterrupt):  # which Lightning makes an exit of
+        if not isinstance(end.__context__, KeyboardInterrupt):  # Lightning turns it into SystemExit
             raise
         print(_STOPPED if args[0] == "fit" else "stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # `tasks | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in _THE_DISKS:
+        if error.errno not in _DISK_ERRORS:
             raise
         print(f"error: {error.filename or 'a file'}: {error.strerror}", file=sys.stderr)
         return 2
     return 0
 
 
-# Each command imports what it needs when it is asked for: seconds that others can do without.
+# Each command imports what it needs when it is called: the imports of some take seconds.
 
 
 def _train(args: list[str]) -> int:
-    """`fit` and `validate`."""
-    quiet()  # first, for some of it is said at import
-    from rl_lightning.lightning_cli import MisconfigurationException, RLCommandLine
+    """Run `fit` or `validate`."""
+    quiet()  # first, because some warnings come at import
+    from rl_lightning.cli.lightning_cli import MisconfigurationException, RLCommandLine
 
     try:
         if (signal := RLCommandLine().stopped_by) is not None:
-            print(f"stopped; to go on: {_going_on(args)}")
+            print(f"stopped; to resume: {_resume_command(args)}")
             return 128 + signal
-    except MisconfigurationException as error:  # Lightning's own word for a mistake of the user's
+    except MisconfigurationException as error:  # Lightning's error for wrong settings
         raise UserError(" ".join(str(error).split())) from error
     return 0
 
@@ -114,12 +114,12 @@ def _report(args: list[str]) -> None:
 
 def _chat(args: list[str]) -> None:
     quiet()
-    from rl_lightning.chat import main as chat
+    from rl_lightning.cli.chat import main as chat
 
     chat(args[1:])
 
 
-def _going_on(args: list[str]) -> str:
+def _resume_command(args: list[str]) -> str:
     words = [word for word in args if not word.startswith("--ckpt_path=")]
     if "--ckpt_path" in words:
         at = words.index("--ckpt_path")
@@ -128,7 +128,7 @@ def _going_on(args: list[str]) -> str:
 
 
 def quiet() -> None:
-    """Silence what libraries say about choices that are made on purpose here; every other line of theirs is heard."""
+    """Silence the libraries' warnings about choices that are made on purpose here; all their other messages still appear."""
     from transformers.utils.logging import set_tqdm_hook
 
     for module, message in _EXPECTED.items():
@@ -139,18 +139,18 @@ def quiet() -> None:
 
 
 def _no_offer(record: logging.LogRecord) -> bool:
-    """bitsandbytes offers a faster CPU kernel, for a download."""
+    """Drop bitsandbytes' offer to download a faster CPU kernel."""
     return not record.msg.startswith("Failed to load CPU gemm_4bit_forward from kernels-community")
 
 
 def _no_loading_bar(factory: Callable[..., Any], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
-    """No bar for what comes from the disk; those of downloads stay."""
+    """Show no progress bar for loading weights from the disk; the bars of downloads stay."""
     loading = settings.get("desc") == "Loading weights"
     return factory(*args, **settings, **({"disable": True} if loading else {}))
 
 
 def _plan(args: list[str]) -> int:
-    """Print the memory plan; 1 where the work does not fit."""
+    """Print the memory plan; return 1 if the settings do not fit."""
     parser = argparse.ArgumentParser("rl_lightning plan", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--vram", type=float)
     try:
@@ -158,8 +158,8 @@ def _plan(args: list[str]) -> int:
     except argparse.ArgumentError as error:
         raise UserError(f"{error.argument_name}: {error.message}; it must be a number of GB, such as 8") from error
     quiet()
-    from rl_lightning.lightning_cli import PlanCommandLine
-    from rl_lightning.policy.plan import table
+    from rl_lightning.cli.lightning_cli import PlanCommandLine
+    from rl_lightning.memory import table
 
     sys.argv = [sys.argv[0], "fit", *rest]
     plan = PlanCommandLine(own.vram).plan
@@ -168,7 +168,7 @@ def _plan(args: list[str]) -> int:
 
 
 def _tasks(args: list[str]) -> None:
-    from rl_lightning.tasks.catalogue import catalogue, describe, describe_levels
+    from rl_lightning.environments.reasoning_gym.catalogue import catalogue, describe, describe_levels
 
     names = [word for word in args[1:] if not word.startswith("--")]
     if unknown := set(args[1:]) - {*names, "--levels"}:
@@ -193,5 +193,5 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
 
 
 def _last_line(error: UserError) -> str:
-    """A worker process hands its error over wrapped in its traceback; the message is the last line."""
+    """Return the message of an error; a worker process passes its own on wrapped in a traceback, whose last line it is."""
     return str(error).strip().splitlines()[-1].removeprefix("rl_lightning.types.UserError: ")
