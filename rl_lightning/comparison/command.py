@@ -1,4 +1,4 @@
-"""`python -m rl_lightning compare`: a table, a picture and the figures."""
+"""The command `python -m rl_lightning compare`: print a table, and write the metrics as JSON and a picture."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from rl_lightning.checkpointing.atomic_files import unused_path, write_json
 from rl_lightning.comparison.comparing import compare, table
+from rl_lightning.comparison.contenders import Contender, find_contenders
 from rl_lightning.comparison.evaluating import evaluate
-from rl_lightning.comparison.picture import draw
-from rl_lightning.comparison.subjects import Subject, find_subjects
+from rl_lightning.comparison.forest_plot import draw
 from rl_lightning.types import UserError
-from rl_lightning.whole_files import unused, write_json
 
 
 class _Parser(argparse.ArgumentParser):
@@ -22,13 +22,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(args: Sequence[str]) -> None:
-    """Compare, print the table, and say where the rest is.
+    """Compare, print the table, and say where the files are.
 
     Args:
-        args: names, `--out DIR`, and maybe `--evaluate` with everything after it for `validate`.
+        args: names, `--out DIR`, and optionally `--evaluate`; everything after that is passed to `validate`.
 
     Raises:
-        UserError: nothing to compare, or what cannot be compared.
+        UserError: there is nothing to compare, or something that cannot be compared.
     """
     at = args.index("--evaluate") if "--evaluate" in args else len(args)
     given = _parser().parse_args(args[:at])
@@ -37,33 +37,34 @@ def main(args: Sequence[str]) -> None:
         raise UserError("compare: takes two or more of: run directories, checkpoints, evaluation files, base")
     if len(set(names)) < len(names):
         raise UserError("compare: the same name twice")
-    out = unused(Path(given.out))
-    subjects = _evaluated(names, args[at + 1 :], out) if at < len(args) else find_subjects(names)
-    comparison = compare(subjects)
+    out = unused_path(Path(given.out))
+    contenders = _evaluated(names, args[at + 1 :], out) if at < len(args) else find_contenders(names)
+    comparison = compare(contenders)
     write_json(out / "comparison.json", comparison)
     draw(comparison, out / "comparison.png")
     print(table(comparison))
-    print(f"picture and figures: {out}")
+    print(f"comparison.json and comparison.png are in {out}")
 
 
-def _evaluated(names: list[str], settings: Sequence[str], out: Path) -> list[Subject]:
+def _evaluated(names: list[str], settings: Sequence[str], out: Path) -> list[Contender]:
     files = evaluate(names, settings, out)
-    found = find_subjects(list(files.values()))
-    return [replace(subject, label=name) for subject, name in zip(found, files, strict=True)]
+    found = find_contenders(list(files.values()))
+    return [replace(contender, label=name) for contender, name in zip(found, files, strict=True)]
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m rl_lightning compare",
-        description="Paired differences on the same problems, to the first that is named.",
-        epilog="--evaluate --config FILE …: evaluate each first, on the suite of that config; all that follows goes to "
-        "`validate`. Then an adapter directory or a model's name will do as well.",
+        description="Paired differences to the first one that is named, on the same problems.",
+        epilog="--evaluate --config FILE …: evaluate each of them first, on the suite of that config; everything after "
+        "--evaluate is passed to `validate`. Then an adapter directory or a model's name can take part too.",
     )
     parser.add_argument(
         "names",
         nargs="*",
         metavar="RUN_OR_CHECKPOINT",
-        help="a run directory (its newest evaluation), a run's checkpoint (that of its step), an evaluation file, or `base`",
+        help="a run directory (its newest evaluation), a run's checkpoint (the evaluation at its step), an evaluation file, or "
+        "`base` (step 0)",
     )
     parser.add_argument("--out", default="outputs/comparison", help="directory for comparison.json and comparison.png")
     return parser

@@ -1,65 +1,65 @@
-"""The paired differences of every subject to the first, as figures and as a table."""
+"""Paired differences of every contender to the first one, as JSON and as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rl_lightning.comparison.subjects import Subject
-from rl_lightning.evaluation.figures import gains
-from rl_lightning.evaluation.past import Row
+from rl_lightning.comparison.contenders import Contender
+from rl_lightning.evaluation import Row, paired_differences
 
-WHOLE = "all problems"
+ALL_PROBLEMS = "all problems"
 
-_SHOWN = ("n", "accuracy", "low", "high", "standard_error", "mean_score", "mean_tokens", "truncated")
-_OPTIONAL = ("pass_at_k", "majority_at_k", "constant", "constant_answer")
+_METRICS = ("n", "accuracy", "low", "high", "standard_error", "mean_score", "mean_tokens", "truncated")
+_OPTIONAL_METRICS = ("pass_at_k", "majority_at_k", "constant", "constant_answer")
 
 
-def compare(subjects: Sequence[Subject]) -> dict[str, Any]:
-    """All figures of a comparison.
+def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
+    """Compute everything that `comparison.json` contains.
 
     Args:
-        subjects: the reference first; all of one suite.
+        contenders: the reference first; all of one suite.
 
     Returns:
-        suite, reference (its label) and subjects: each with label, file, step and groups, which are "all problems" and the
-        tasks, each with its figures and, but for the reference, difference and difference_score.
+        suite, reference (its label) and contenders: each with label, file, step and groups. The groups are "all problems" and
+        the tasks; each has its metrics and, except for the reference, difference and difference_score.
     """
-    before = {(row["task"], row["index"]): row for row in subjects[0].result["rows"]}
+    before = {(row["task"], row["index"]): row for row in contenders[0].result["rows"]}
     found = []
-    for subject in subjects:
+    for contender in contenders:
         groups = {}
-        for name, rows in _groups(subject.result["rows"]).items():
-            known = subject.result["overall"] if name == WHOLE else subject.result["tasks"][name]
-            groups[name] = {key: known[key] for key in (*_SHOWN, *_OPTIONAL) if key in known}
-            if subject is not subjects[0]:
-                groups[name]["difference"], groups[name]["difference_score"] = gains(before, rows)
+        for name, rows in _groups(contender.result["rows"]).items():
+            known = contender.result["overall"] if name == ALL_PROBLEMS else contender.result["tasks"][name]
+            groups[name] = {key: known[key] for key in (*_METRICS, *_OPTIONAL_METRICS) if key in known}
+            if contender is not contenders[0]:
+                accuracy, score = paired_differences(before, rows)
+                groups[name]["difference"], groups[name]["difference_score"] = accuracy, score
         found.append(
-            {"label": subject.label, "file": str(subject.path), "step": subject.result["step"], "groups": groups}
+            {"label": contender.label, "file": str(contender.path), "step": contender.result["step"], "groups": groups}
         )
-    return {"suite": subjects[0].result["suite"], "reference": subjects[0].label, "subjects": found}
+    return {"suite": contenders[0].result["suite"], "reference": contenders[0].label, "contenders": found}
 
 
 def table(comparison: Mapping[str, Any]) -> str:
-    """One line for every group of problems and subject."""
-    subjects = comparison["subjects"]
-    width = max(len(subject["label"]) for subject in subjects)
-    wide = max(len(name) for name in subjects[0]["groups"])
+    """Format a comparison as text, one line for each group of problems and contender."""
+    contenders = comparison["contenders"]
+    width = max(len(contender["label"]) for contender in contenders)
+    wide = max(len(name) for name in contenders[0]["groups"])
     head = f"{'problems':{wide}}     n  {'of':{width}}  accuracy  tokens  difference to {comparison['reference']}, 95% interval"
     lines = [head]
-    for name in subjects[0]["groups"]:
-        for place, subject in enumerate(subjects):
-            found = subject["groups"][name]
+    for name in contenders[0]["groups"]:
+        for place, contender in enumerate(contenders):
+            found = contender["groups"][name]
             group = f"{name:{wide}} {found['n']:5}" if place == 0 else " " * (wide + 6)
-            line = f"{group}  {subject['label']:{width}}     {found['accuracy']:.3f} {found['mean_tokens']:7.1f}"
-            lines.append(line + _said(found.get("difference")))
-        if "constant" in (found := subjects[0]["groups"][name]):
+            line = f"{group}  {contender['label']:{width}}     {found['accuracy']:.3f} {found['mean_tokens']:7.1f}"
+            lines.append(line + _in_words(found.get("difference")))
+        if "constant" in (found := contenders[0]["groups"][name]):
             note = f"always answering {found['constant_answer']!r}"
             lines.append(f"{' ' * (wide + 6)}  {note:{width}}     {found['constant']:.3f}")
     return "\n".join(lines)
 
 
-def _said(difference: Mapping[str, float] | None) -> str:
+def _in_words(difference: Mapping[str, float] | None) -> str:
     if difference is None:
         return ""
     p = "p < 0.001" if difference["p"] < 0.001 else f"p = {difference['p']:.3f}"
@@ -67,5 +67,9 @@ def _said(difference: Mapping[str, float] | None) -> str:
 
 
 def _groups(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Return all rows, and where there are several tasks those of each."""
     tasks = sorted({row["task"] for row in rows})
-    return {WHOLE: list(rows), **({t: [r for r in rows if r["task"] == t] for t in tasks} if len(tasks) > 1 else {})}
+    return {
+        ALL_PROBLEMS: list(rows),
+        **({t: [r for r in rows if r["task"] == t] for t in tasks} if len(tasks) > 1 else {}),
+    }

@@ -1,4 +1,4 @@
-"""Evaluate each subject on one suite, each in a process of its own, so that only one model is in memory."""
+"""Evaluate each contender on one suite by `validate`, one process after the other, so that only one model is in memory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_lightning.checkpoints import whole_checkpoints
-from rl_lightning.comparison.subjects import BASE
+from rl_lightning.checkpointing.checkpoints import intact_checkpoints
+from rl_lightning.comparison.contenders import BASE
 from rl_lightning.types import UserError
 
 
@@ -17,35 +17,35 @@ def evaluate(names: Sequence[str], settings: Sequence[str], out: Path) -> dict[s
     """Run `validate` for each name.
 
     Args:
-        names: a run (its newest whole checkpoint), a checkpoint or adapter directory, `base`, or a model by directory or hub
+        names: a run (its newest intact checkpoint), a checkpoint or adapter directory, `base`, or a model by directory or hub
             name.
-        settings: of `validate`, such as --config FILE; the same for all.
-        out: where each gets a directory.
+        settings: command line of `validate`, such as --config FILE; the same for all.
+        out: directory in which each evaluation gets its own directory.
 
     Returns:
-        name to the evaluation file.
+        name to its evaluation file.
 
     Raises:
-        UserError: `validate` did not succeed; it has said why.
+        UserError: `validate` failed; it has printed why.
     """
     files = {}
     for number, name in enumerate(names, start=1):
         root = out / "evaluations" / f"{number}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('_')}"
         print(f"evaluating {name}", flush=True)
-        what = [*settings, *_chosen(name), f"--trainer.default_root_dir={root}"]
-        if subprocess.run([sys.executable, "-m", "rl_lightning", "validate", *what], check=False).returncode:
-            raise UserError(f"compare: {name} could not be evaluated; what was said above tells why")
+        arguments = [*settings, *_model_arguments(name), f"--trainer.default_root_dir={root}"]
+        if subprocess.run([sys.executable, "-m", "rl_lightning", "validate", *arguments], check=False).returncode:
+            raise UserError(f"compare: {name} could not be evaluated; the lines above say why")
         (file,) = (root / "eval_results").glob("validate_step_*.json")
         files[name] = str(file)
     return files
 
 
-def _chosen(name: str) -> list[str]:
-    """The settings by which `validate` takes it."""
+def _model_arguments(name: str) -> list[str]:
+    """Return the arguments that make `validate` evaluate what the name refers to."""
     path = Path(name).expanduser()
     if name == BASE:
         return []
-    if path.is_dir() and not (path / "config.json").is_file():  # which only whole models have
-        found = whole_checkpoints(path)
+    if path.is_dir() and not (path / "config.json").is_file():  # which only complete models have
+        found = intact_checkpoints(path)
         return ["--ckpt_path", str(found[-1] if found else path)]
     return [f"--model.policy.model_name_or_path={name}"]

@@ -1,4 +1,4 @@
-"""`python -m rl_lightning report RUN…`: the learning curve as text and picture, and the page."""
+"""The command `python -m rl_lightning report RUN…`: print the learning curve, and write or serve the page."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from rl_lightning.checkpointing.atomic_files import write_atomically
 from rl_lightning.report.learning_curve import draw, table
 from rl_lightning.report.page import OURS, page
 from rl_lightning.report.run_files import Run, read_runs
 from rl_lightning.report.verdict import verdict
 from rl_lightning.types import UserError
-from rl_lightning.whole_files import write_whole
 
 
 class _Parser(argparse.ArgumentParser):
@@ -19,20 +19,27 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"report: {message}")
 
 
-def main(words: list[str]) -> None:
+def main(args: list[str]) -> None:
     """Write the page, or with --watch serve it.
 
     Args:
-        words: of the command line, after `report`.
+        args: the command line after `report`.
 
     Raises:
-        UserError: no run, no such run, a file in the way that is no page, or words that are not understood.
+        UserError: no run, no such run, invalid arguments, or the page would replace a file that is not a page.
     """
     parser = _Parser("python -m rl_lightning report", description="Write one HTML file that shows runs, or serve it.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory; several are compared")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: report.html in the run; of several, here")
-    parser.add_argument("--watch", action="store_true", help="serve it on 127.0.0.1 and refresh it while a run goes on")
-    given = parser.parse_args(words)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: report.html in the run; for several runs, in the current directory",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="serve it on 127.0.0.1 and refresh it while a run continues"
+    )
+    given = parser.parse_args(args)
     if given.watch:
         if given.out:
             raise UserError("report: --watch serves the page and --out writes it; give one of them")
@@ -47,8 +54,8 @@ def main(words: list[str]) -> None:
         draw(runs[0].path, given.runs[0] / "learning_curve.png")
         print(f"picture: {given.runs[0] / 'learning_curve.png'}")
     out = given.out or (given.runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
-    _make_room(out)
-    write_whole(out, page(runs))
+    _refuse_other_file(out)
+    write_atomically(out, page(runs))
     print(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 
 
@@ -59,9 +66,9 @@ def _say(run: Run, named: bool) -> None:
     print(f"{run.name + ': ' if named else ''}{answer['word']} {answer['text']}")
 
 
-def _make_room(out: Path) -> None:
-    """An older page is replaced; anything else is not."""
+def _refuse_other_file(out: Path) -> None:
+    """Refuse to replace anything but an older page."""
     if out.is_dir():
         raise UserError(f"--out {out}: is a directory; name a file, such as {out / 'report.html'}")
     if out.exists() and OURS.encode() not in out.read_bytes()[:20_000]:
-        raise UserError(f"{out}: is there already and is no page of this program; name another file with --out")
+        raise UserError(f"{out}: exists already and is not a page of this program; name another file with --out")

@@ -1,4 +1,4 @@
-"""Which curves the page draws, and their points: decimated where there are too many, without hiding the extremes."""
+"""Choose the charts of the page, and compute their points; long curves are decimated without hiding their extremes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Any
 from rl_lightning.report.run_files import Run
 
 MOST_POINTS = 400
-"""Points of a curve; a chart is about as many pixels wide."""
+"""Maximum number of points of a curve; a chart is about that many pixels wide."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """What one chart shows of a run.
+    """A chart of a run's metrics.
 
     Args:
         title: its heading.
-        unit: of the y axis; "share" is drawn as per cent from 0 to 100.
+        unit: unit of the y axis; "share" is shown as a percentage from 0 to 100.
         lines: metric and label of each line.
         about: how to read it, in one sentence.
-        zero: the y axis begins at 0.
+        zero: whether the y axis starts at 0.
     """
 
     title: str
@@ -42,27 +42,40 @@ TRAINING = (
     Chart(
         "Right and well-formed samples",
         "share",
-        (("reward/exact", "exactly right"), ("reward/well_formed", "well-formed"), ("completion/truncated", "cut off")),
+        (
+            ("reward/exact", "exactly right"),
+            ("reward/well_formed", "well-formed"),
+            ("completion/truncated", "truncated"),
+        ),
         "Share of a step's completions. These are training samples, drawn at the training temperature.",
     ),
     Chart(
-        "Groups: what teaches",
+        "Groups with and without reward variance",
         "share",
-        (("groups/diverse", "live"), ("groups/dead_right", "all right"), ("groups/dead_wrong", "all wrong")),
-        "Share of prompts whose completions earned different rewards (live), or all the same: those teach nothing.",
+        (
+            ("groups/with_variance", "with variance"),
+            ("groups/zero_variance_right", "all right"),
+            ("groups/zero_variance_wrong", "all wrong"),
+        ),
+        "Share of prompts whose completions have different rewards. Where all have the same, right or wrong, there is no gradient.",
     ),
     Chart(
         "Length of a completion",
         "tokens",
         (("completion/tokens", "mean"), ("completion/tokens_max", "longest")),
-        "Tokens a completion, the end token included.",
+        "Tokens per completion, EOS token included.",
     ),
     Chart("Entropy", "nats", (("policy/entropy", "policy"),), "Mean entropy of the policy at the trained tokens."),
-    Chart("KL to the base", "nats", (("policy/kl", "estimate"),), "Mean estimate a token; only where beta is set."),
     Chart(
-        "Sampler against trainer",
+        "KL to the reference model",
         "nats",
-        (("policy/sampler_gap", "mean difference"),),
+        (("policy/kl", "estimate"),),
+        "Mean estimate per token; only if beta is set.",
+    ),
+    Chart(
+        "Log-prob mismatch of sampler and trainer",
+        "nats",
+        (("policy/logprob_mismatch", "mean difference"),),
         "Mean absolute difference of the sampler's and the trainer's log-probability of the same token.",
     ),
     Chart(
@@ -73,23 +86,23 @@ TRAINING = (
     ),
     Chart(
         "Speed",
-        "tokens a second",
+        "tokens per second",
         (("time/sampled_tokens_per_second", "sampled"), ("time/trained_tokens_per_second", "trained")),
-        "Completion tokens a second.",
+        "Completion tokens per second.",
     ),
     Chart(
         "Memory",
         "GB",
         (("memory/peak_gb", "peak so far"),),
-        "On a GPU the allocator's and CUDA's own; on a CPU the process's.",
+        "On a GPU the allocator's peak plus CUDA's context; on a CPU the process's resident memory.",
     ),
     Chart("Gradient norm", "norm", (("policy/grad_norm", "before clipping"),), "Norm of the gradient of each update."),
-    Chart("Learning rate", "rate", (("policy/learning_rate", "as used"),), "The rate of each update."),
+    Chart("Learning rate", "rate", (("policy/learning_rate", "as used"),), "Learning rate of each update."),
 )
 
 
 def accuracy_charts(runs: list[Run]) -> list[dict[str, Any]]:
-    """Held-out accuracy with 95% intervals: one chart for all problems, then one a task."""
+    """Make the charts of held-out accuracy with 95% intervals: one for all problems, then one for each task."""
     tasks = sorted({task for run in runs for e in run.evaluations for task in e["tasks"]})
     charts = [_accuracy_chart(runs, None)]
     if len(tasks) > 1:
@@ -112,9 +125,9 @@ def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
                 "label": run.name if len(runs) > 1 else "accuracy",
                 "colour": colour,
                 "x": [step for step, _ in found],
-                "y": [_number(figures["accuracy"]) for _, figures in found],
-                "low": [_number(figures["low"]) for _, figures in found],
-                "high": [_number(figures["high"]) for _, figures in found],
+                "y": [_number(metrics["accuracy"]) for _, metrics in found],
+                "low": [_number(metrics["low"]) for _, metrics in found],
+                "high": [_number(metrics["high"]) for _, metrics in found],
             }
         )
     chart = {"title": task or "All held-out problems", "unit": "share", "zero": True, "about": "", "lines": lines}
@@ -122,27 +135,27 @@ def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
 
 
 def training_charts(runs: list[Run]) -> list[dict[str, Any]]:
-    """The curves of training; several runs share a chart for each metric, one run has related metrics in one."""
+    """Make the training charts: for one run with related metrics in one chart, for several runs with one chart per metric."""
     return list(_charts(runs, (*TRAINING, *_curriculum(runs))))
 
 
 def _curriculum(runs: list[Run]) -> list[Chart]:
-    """Level and success of each task that has a ladder, a line a task; none without a curriculum."""
+    """Return charts of the level and success of each task with levels, one line per task; none without a curriculum."""
     names = sorted({name for run in runs for name in run.metrics if name.startswith("curriculum/")})
     lines = {
         kind: tuple((name, name.split("/")[1]) for name in names if name.endswith(f"/{kind}"))
         for kind in ("level", "success")
     }
-    band = "Share of right samples at the task's level; above the band it goes up a level, below it down."
+    success = "Share of right samples at the task's level. Above curriculum.high it goes up a level, below curriculum.low down."
     charts = [
-        Chart("Level of difficulty", "level", lines["level"], "Each task's level on its ladder; 0 is the easiest."),
-        Chart("Success at that level", "share", lines["success"], band),
+        Chart("Level of difficulty", "level", lines["level"], "Each task's difficulty level; 0 is the easiest."),
+        Chart("Success at that level", "share", lines["success"], success),
     ]
     return [chart for chart in charts if chart.lines]
 
 
 def other_charts(runs: list[Run]) -> list[dict[str, Any]]:
-    """Every metric that no other chart shows, but for those of single tasks."""
+    """Make a chart for every metric that no other chart shows, except metrics of single tasks."""
     shown = {metric for chart in TRAINING for metric, _ in chart.lines}
     names = sorted({name for run in runs for name in run.metrics} - shown)
     wanted = [n for n in names if not n.startswith("eval/") and n.count("/") < 2]
@@ -160,7 +173,7 @@ def _charts(runs: list[Run], wanted: Iterable[Chart]) -> Iterator[dict[str, Any]
 
 
 def _filled(chart: Chart, wanted: list[tuple[Run, str, str]], title: str) -> Iterator[dict[str, Any]]:
-    """The chart with its points, where there are any."""
+    """Yield the chart with its points, if there are any."""
     lines, notes = [], []
     for colour, (run, metric, label) in enumerate(wanted):
         steps, values = run.metrics.get(metric, ([], []))
@@ -176,10 +189,10 @@ def _filled(chart: Chart, wanted: list[tuple[Run, str, str]], title: str) -> Ite
 
 
 def decimate(steps: list[int], values: list[float]) -> dict[str, list[Any]]:
-    """At most `MOST_POINTS` points: means of equal runs of logged steps, with their lowest and highest.
+    """Reduce a curve to at most `MOST_POINTS` points, each the mean of equally many logged steps.
 
     Returns:
-        x and y (None where nothing is finite), with low and high where points were joined.
+        x and y (None where no value is finite); if points were joined, also low and high, the extremes of each.
     """
     width = -(-len(steps) // MOST_POINTS)
     if width <= 1:
@@ -200,7 +213,7 @@ def _number(value: float) -> float | None:
 
 
 def _in_words(lines: list[dict[str, Any]], unit: str) -> str:
-    """A chart for those who cannot see it: where each line begins and ends, and its extremes."""
+    """Describe a chart for people who cannot see it: where each line starts and ends, and its extremes."""
     parts = []
     for line in lines:
         points = [(x, y) for x, y in zip(line["x"], line["y"], strict=True) if y is not None]
@@ -217,5 +230,5 @@ def _in_words(lines: list[dict[str, Any]], unit: str) -> str:
 
 
 def in_unit(value: float, unit: str) -> str:
-    """A value with its unit, for a sentence."""
+    """Format a value with its unit."""
     return f"{value:.1%}" if unit == "share" else f"{value:.3g} {unit}".strip()

@@ -1,4 +1,4 @@
-"""Did it get better, and how? One table and one picture."""
+"""The learning curve of a run as a text table and as a picture."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rl_lightning.report.run_files import evaluations, series
 
 
 def table(run: Path) -> str:
-    """Held-out accuracy and length of the greedy answers at every evaluation, as text."""
+    """Format held-out accuracy and mean completion length of every evaluation as text."""
     lines = ["  step  accuracy   tokens"]
     for evaluation in evaluations(run):
         overall = evaluation["overall"]
@@ -26,8 +26,9 @@ def table(run: Path) -> str:
 
 
 def draw(run: Path, picture: Path) -> None:
-    """Three panels over optimizer steps: held-out accuracy, reward of the samples, length of the samples. What the run has not is
-    left blank.
+    """Draw three panels over optimizer steps: held-out accuracy, share of right samples, length of samples.
+
+    What the run has not logged is left blank.
 
     Args:
         run: the run directory.
@@ -49,7 +50,7 @@ def draw(run: Path, picture: Path) -> None:
     reward.set(title="Training samples: share", ylim=(0, 1.03))
     reward.legend(fontsize=7, loc="lower right")
     length.plot(*series(run, "completion/tokens"), color="tab:green")
-    length.set(title="Training samples: tokens a completion")
+    length.set(title="Training samples: tokens per completion")
     length.set_ylim(bottom=0)
     for axis in (accuracy, reward, length):
         axis.set_xlabel("optimizer step")
@@ -59,7 +60,7 @@ def draw(run: Path, picture: Path) -> None:
 
 
 def _draw_accuracy(axis: Any, found: Sequence[dict[str, Any]]) -> None:
-    """Every task thin, all together thick, with 95% intervals."""
+    """Draw each task as a thin line, and all problems as a thick one with 95% intervals."""
     steps, overall = [e["step"] for e in found], [e["overall"] for e in found]
     for task in found[0]["tasks"]:
         axis.plot(steps, [e["tasks"][task]["accuracy"] for e in found], linewidth=1, alpha=0.8, label=task)

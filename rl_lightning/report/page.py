@@ -1,4 +1,4 @@
-"""One HTML file that shows runs: everything is in it, nothing is fetched, and no text of a model can become markup or script."""
+"""Build the HTML page: a single file that fetches nothing, in which no text of a model can become markup or script."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from rl_lightning.report import curves, samples, verdict
-from rl_lightning.report.gains import best_before_last
+from rl_lightning.report.paired_differences import best_before_last
 from rl_lightning.report.run_files import Run
-from rl_lightning.report.tables import against_each_other, paired_table
+from rl_lightning.report.tables import compare_runs, paired_table
 
 OURS = '<meta name="generator" content="rl_lightning report">'
-"""A page of this program has it near its beginning."""
+"""Marks a page of this program; it is near the beginning of the file."""
 WEB = Path(__file__).parent / "web"
 _SCRIPTS = (
     *("uplot/uPlot.iife.min.js", "dom.js", "charts.js", "answers.js", "browser.js"),
@@ -30,12 +30,12 @@ _STYLES = ("uplot/uPlot.min.css", "page.css")
 
 
 def page(runs: list[Run], watch: str | None = None) -> str:
-    """The page as HTML.
+    """Render the page as HTML.
 
     Args:
         runs: one, or several to compare.
-        watch: where the page is served while a run goes on, what identifies this state of the runs; the page then asks for
-            the state now and then, and loads itself again when it is another.
+        watch: identifies the state of the runs' files, if the page is served; the page then polls the state, and reloads when it
+            has changed.
     """
     environment = Environment(
         loader=PackageLoader("rl_lightning.report", "web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -46,22 +46,22 @@ def page(runs: list[Run], watch: str | None = None) -> str:
         "training": curves.training_charts(runs),
         "other": curves.other_charts(runs),
     }
-    answered = samples.problems(runs)
-    sampled = samples.rollouts(runs)
+    problems = samples.problems(runs)
+    rollouts = samples.rollouts(runs)
     return environment.get_template("page.html").render(
         runs=[_overview(run) for run in runs],
         several=len(runs) > 1,
         charts=charts,
         joined=any("low" in line for chart in charts["training"] for line in chart["lines"]),
         most_points=curves.MOST_POINTS,
-        against=against_each_other(runs),
+        against=compare_runs(runs),
         differences=_differences(runs),
-        rollout_notes=[(run["name"], run["note"]) for run in sampled["runs"]],
-        problems_note=answered["note"],
-        problems_shown=len(answered["versions"]) > 1,
+        rollout_notes=[(run["name"], run["note"]) for run in rollouts["runs"]],
+        problems_note=problems["note"],
+        problems_shown=len(problems["versions"]) > 1,
         data=_json({"charts": charts, "watch": watch}),
-        rollouts=samples.packed(sampled),
-        problems=samples.packed(answered),
+        rollouts=samples.packed(rollouts),
+        problems=samples.packed(problems),
         scripts=[Markup(text) for text in _texts(_SCRIPTS)],
         style=Markup("".join(_texts(_STYLES))),
         policy=_content_policy(watch is not None),
@@ -79,7 +79,7 @@ def _overview(run: Run) -> dict[str, Any]:
         "path": str(run.path),
         "status": _status(run),
         "verdict": verdict.verdict(run),
-        "figures": verdict.key_figures(run),
+        "summary": verdict.training_summary(run),
         "table": table,
         "best": best and best["step"],
         "several_samples": any(row["pass_at_k"] for row in table),
@@ -99,7 +99,7 @@ def _status(run: Run) -> str:
 
 
 def _differences(runs: list[Run]) -> list[tuple[str, list[str]]]:
-    """The settings in which the runs' configurations differ."""
+    """Return the settings in which the runs' configurations differ, each with one value per run."""
     flat = [_flat(yaml.safe_load(run.config) if run.config else {}) for run in runs]
     names = sorted({name for settings in flat for name in settings})
     rows = [(name, [settings.get(name, "\u2014") for settings in flat]) for name in names]
@@ -122,7 +122,7 @@ def _texts(names: tuple[str, ...]) -> list[str]:
 
 
 def _content_policy(watched: bool) -> str:
-    """Nothing may run, be styled or be fetched but what is known by its hash; a watched page may ask its own server."""
+    """Return a policy that allows scripts and styles by their hashes and fetches nothing; a watched page may ask its own server."""
     scripts = " ".join(_hash(text) for text in _texts(_SCRIPTS))
     style = _hash("".join(_texts(_STYLES)))
     parts = [
@@ -141,8 +141,9 @@ def _hash(text: str) -> str:
 
 
 def _json(value: Any) -> Markup:
-    """JSON that is safe inside a script element: no character in it can begin markup or end a line of script."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))  # ASCII only: U+2028 and its like come escaped
+    """Encode JSON so that it is safe inside a script element: no character can start markup or end a line of script."""
+    # ASCII only, so that characters such as U+2028 are escaped.
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)

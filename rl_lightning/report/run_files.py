@@ -1,4 +1,4 @@
-"""Read what a run has written, whether it has ended, goes on or was killed."""
+"""Read the files of a run that has ended, is still running, or was killed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_A_RUN = ("config.yaml", "metrics.csv", "eval_results", "rollouts")
 
 @dataclass(frozen=True)
 class Run:
-    """One run directory as it is now; each part is read when it is first asked for.
+    """A run directory as it is now; each part is read when it is first used.
 
     Args:
         path: the directory.
@@ -30,14 +30,14 @@ class Run:
 
     @cached_property
     def evaluations(self) -> list[dict[str, Any]]:
-        """`eval_results/eval_step_N.json`, first step first; maybe none."""
+        """The contents of `eval_results/eval_step_N.json`, lowest step first; may be empty."""
         files = (self.path / "eval_results").glob("eval_step_*.json")
         needed = ("step", "overall", "tasks")
         return sorted((_json(f.read_text(encoding="utf-8"), f, needed) for f in files), key=lambda e: e["step"])
 
     @cached_property
     def questions(self) -> dict[tuple[str, int], tuple[str, str | None]]:
-        """Question and expected answer of the last evaluation's problems by task and index, from its `suite.json`; maybe none."""
+        """Question and expected answer of the last evaluation's problems by task and index, from its `suite.json`; may be empty."""
         for path in sorted((self.path / "eval_results").glob("suite*.json")):
             suite = _json(path.read_text(encoding="utf-8"), path, ("hash", "problems"))
             if self.evaluations and suite["hash"] == self.evaluations[-1].get("suite"):
@@ -46,7 +46,7 @@ class Run:
 
     @cached_property
     def metrics(self) -> dict[str, tuple[list[int], list[float]]]:
-        """Steps and values of every metric of `metrics.csv`; values may be NaN or infinite."""
+        """Every metric of `metrics.csv` to its steps and values, which may be NaN or infinite."""
         path = self.path / "metrics.csv"
         if not path.is_file():
             return {}
@@ -55,7 +55,7 @@ class Run:
         found: dict[str, tuple[list[int], list[float]]] = {}
         for row in csv.DictReader(io.StringIO(whole)):
             if "step" not in row:
-                raise UserError(f"{path}: no column 'step', so these are no metrics of a run; move it away")
+                raise UserError(f"{path}: no column 'step', so these are not the metrics of a run; move it away")
             step = int(float(row.pop("step")))
             for name, value in row.items():
                 if value:
@@ -66,7 +66,7 @@ class Run:
 
     @cached_property
     def warnings(self) -> list[dict[str, Any]]:
-        """`warnings.jsonl`: step, name, text; maybe none."""
+        """The lines of `warnings.jsonl`: step, name, text; may be empty."""
         path = self.path / "warnings.jsonl"
         if not path.is_file():
             return []
@@ -76,38 +76,38 @@ class Run:
 
     @cached_property
     def config(self) -> str:
-        """`config.yaml` as text; empty where there is none."""
+        """`config.yaml` as text; empty if there is none."""
         path = self.path / "config.yaml"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
     @cached_property
     def results(self) -> dict[str, Any] | None:
-        """`train_results.json`, which a run writes when it has ended, or None."""
+        """The content of `train_results.json`, which a run writes at its end; else None."""
         path = self.path / "train_results.json"
         return _json(path.read_text(encoding="utf-8"), path, ("step", "seconds")) if path.is_file() else None
 
     @property
     def rollout_files(self) -> list[Path]:
-        """`rollouts/rollouts_FIRST-LAST.parquet` in the order of their steps."""
+        """The files `rollouts/rollouts_FIRST-LAST.parquet` in the order of their steps."""
         return sorted((self.path / "rollouts").glob("rollouts_*.parquet"))
 
     @property
     def last_step(self) -> int:
-        """The newest step that anything was written for."""
+        """The highest step that any metric or evaluation was written for."""
         steps = [steps[-1] for steps, _ in self.metrics.values()]
         return max([*steps, *(e["step"] for e in self.evaluations)], default=0)
 
     def recent(self, metric: str, last: int = 20) -> float | None:
-        """Mean of the last finite values of a metric, or None where it was never logged."""
+        """Return the mean of a metric's last finite values; None if it was never logged."""
         values = [v for v in self.metrics.get(metric, ([], []))[1][-last:] if math.isfinite(v)]
         return sum(values) / len(values) if values else None
 
 
 def read_runs(paths: list[Path]) -> list[Run]:
-    """The runs of a page, each with a short name that no other has.
+    """Open run directories, and give each run a short name that no other has.
 
     Raises:
-        UserError: a path that is no run directory.
+        UserError: a path is not a run directory.
     """
     resolved = [path.resolve() for path in paths]
     for path, given in zip(resolved, paths, strict=True):
@@ -122,12 +122,12 @@ def read_runs(paths: list[Path]) -> list[Run]:
         names = [f"{path.parent.name}/{path.name}" for path in resolved]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    # The path as it was given: a page may be sent to somebody.
+    # The path as it was given, not resolved: a page may be sent to somebody.
     return [Run(path, name) for path, name in zip(paths, names, strict=True)]
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
-    """The run's evaluations, first step first.
+    """Return the run's evaluations, lowest step first.
 
     Raises:
         UserError: there is none.
@@ -139,7 +139,7 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 
 def series(run: Path, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric of `metrics.csv`; empty where it was never logged."""
+    """Return the steps and values of one metric of `metrics.csv`; empty if it was never logged."""
     return Run(run, run.name).metrics.get(name, ([], []))
 
 
@@ -150,5 +150,5 @@ def _json(text: str, path: Path, needed: tuple[str, ...]) -> Any:
         raise UserError(f"{path}: not JSON ({error}); move it away") from error
     if not isinstance(found, dict) or (missing := [name for name in needed if name not in found]):
         what = f"no {', '.join(missing)}" if isinstance(found, dict) else "no object"
-        raise UserError(f"{path}: {what} in it, so it is no file of a run; move it away")
+        raise UserError(f"{path}: {what} in it, so it is not a file of a run; move it away")
     return found

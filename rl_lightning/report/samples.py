@@ -1,4 +1,4 @@
-"""The texts that go into the page: whole groups of rollouts from steps on an even grid, and evaluation problems; both bounded."""
+"""Select the texts that go into the page: whole groups of rollouts from evenly spaced steps, and evaluation problems; bounded."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rl_lightning.types import UserError
 
 MOST_COMPLETIONS = 8_192
 MOST_CHARACTERS = 12_000_000
-"""Of rollouts in a page: about 4 MB once packed, which opens in well under a second."""
+"""Limit on the text of the rollouts in a page: about 4 MB when compressed, which opens in well under a second."""
 MOST_PROBLEM_CHARACTERS = 4_000_000
 LONGEST_TEXT = 20_000
-"""Characters; of a longer text the page has the beginning and the end."""
+"""Characters of one text; of a longer one the page has the beginning and the end."""
 
 _COLUMNS = (
     *("step", "task", "index", "group", "prompt", "completion", "expected", "exact", "format", "failure", "reward"),
@@ -27,13 +27,13 @@ _COLUMNS = (
 
 
 def packed(value: Any) -> str:
-    """JSON, gzip, base64: what the page unpacks with DecompressionStream; nothing in it can end a script element."""
+    """Encode as JSON, gzip and base64, which the page unpacks by DecompressionStream; nothing in it can end a script element."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode("ascii")
 
 
 def rollouts(runs: list[Run]) -> dict[str, Any]:
-    """For every run its name, how much of it is here in words, and the groups of the chosen steps."""
+    """Return for every run its name, a note on how much of it is included, and the groups of the chosen steps."""
     with_some = [(colour, run) for colour, run in enumerate(runs) if run.rollout_files]
     share = len(with_some) or 1
     return {"runs": [{"colour": colour, **_of_run(run, share)} for colour, run in with_some]}
@@ -43,10 +43,10 @@ def _of_run(run: Run, share: int) -> dict[str, Any]:
     by_file = {path: _steps(path) for path in run.rollout_files}
     steps = sorted({step for found in by_file.values() for step in found})
     total = sum(sum(found.values()) for found in by_file.values())
-    chosen = on_a_grid(steps, max(2, MOST_COMPLETIONS * len(steps) // (share * max(1, total))))
+    chosen = evenly_spaced(steps, max(2, MOST_COMPLETIONS * len(steps) // (share * max(1, total))))
     groups = _groups(by_file, set(chosen))
     while len(chosen) > 1 and _characters(groups) > MOST_CHARACTERS / share:
-        chosen = on_a_grid(chosen, max(1, len(chosen) // 2))
+        chosen = evenly_spaced(chosen, max(1, len(chosen) // 2))
         groups = [group for group in groups if group["step"] in set(chosen)]
     here = sum(len(group["rows"]) for group in groups)
     if here == total:
@@ -59,8 +59,8 @@ def _of_run(run: Run, share: int) -> dict[str, Any]:
     return {"name": run.name, "note": note, "steps": chosen, "groups": groups}
 
 
-def on_a_grid(steps: list[int], most: int) -> list[int]:
-    """At most so many of the steps, evenly spaced, the last always among them, and the first where there is room for two."""
+def evenly_spaced(steps: list[int], most: int) -> list[int]:
+    """Return at most `most` of the steps, evenly spaced; always the last one, and the first one too if most is 2 or more."""
     if len(steps) <= most:
         return steps
     if most == 1:
@@ -69,7 +69,7 @@ def on_a_grid(steps: list[int], most: int) -> list[int]:
 
 
 def _steps(path: Path) -> dict[int, int]:
-    """The steps in a file, and how many rows each has."""
+    """Return the steps in a file, and the number of rows of each."""
     found: dict[int, int] = {}
     for step in _read(path, ["step"])["step"]:
         found[step] = found.get(step, 0) + 1
@@ -89,7 +89,7 @@ def _read(path: Path, columns: list[str], steps: set[int] | None = None) -> dict
 
 
 def _groups(by_file: dict[Path, dict[int, int]], chosen: set[int]) -> list[dict[str, Any]]:
-    """The groups of the chosen steps, in the order they were sampled."""
+    """Return the groups of the chosen steps, in the order in which they were sampled."""
     groups: dict[tuple[int, int, str, int], dict[str, Any]] = {}
     for path, steps in by_file.items():
         if not (wanted := chosen & set(steps)):
@@ -106,14 +106,14 @@ def _groups(by_file: dict[Path, dict[int, int]], chosen: set[int]) -> list[dict[
 
 
 def _completion(row: dict[str, Any]) -> list[Any]:
-    """As a list, for a page has thousands: text, exact, format, failure, reward, advantage, tokens, entropy, cut off."""
-    figures = [_finite(row[name]) for name in ("reward", "advantage", "tokens", "entropy")]
+    """Return a completion as a list, to save space: text, exact, format, failure, reward, advantage, tokens, entropy, truncated."""
+    numbers = [_finite(row[name]) for name in ("reward", "advantage", "tokens", "entropy")]
     return [
         bounded(row["completion"]),
         _finite(row["exact"]),
         row["format"],
         row["failure"],
-        *figures,
+        *numbers,
         row["finish"] == "length",
     ]
 
@@ -127,7 +127,7 @@ def _characters(groups: Iterable[dict[str, Any]]) -> int:
 
 
 def bounded(text: str | None) -> str | None:
-    """The text, or where it is too long its two ends and how much is missing."""
+    """Return the text, or if it is too long its two ends and a note of how much is missing."""
     if text is None or len(text) <= LONGEST_TEXT:
         return text
     half = LONGEST_TEXT // 2
@@ -135,10 +135,11 @@ def bounded(text: str | None) -> str | None:
 
 
 def problems(runs: list[Run]) -> dict[str, Any]:
-    """What was answered to the evaluation's problems: by each run at its first and its last evaluation, of one suite.
+    """Collect the answers to the evaluation's problems, by each run at its first and its last evaluation of one suite.
 
     Returns:
-        versions (label, run's place, step), problems (task, index, question, expected, an answer a version) and a note.
+        versions (label, position of the run, step), problems (task, index, question, expected, one answer per version), and a
+        note on what is included.
     """
     versions: list[tuple[str, int, dict[str, Any]]] = []
     left_out = []
@@ -163,7 +164,7 @@ def problems(runs: list[Run]) -> dict[str, Any]:
     if (drawn := versions[-1][2].get("samples", {}).get("samples", 1)) > 1:
         note += f" Of each problem's {drawn} samples the first is shown."
     if left_out:
-        note += f" Not shown, for they were asked other problems: {'; '.join(left_out)}."
+        note += f" Not shown, because they were evaluated on other problems: {'; '.join(left_out)}."
     return {
         "versions": [{"label": label, "run": place, "step": e["step"]} for label, place, e in versions],
         "problems": kept,

@@ -1,21 +1,24 @@
-"""The tables of paired differences: a run's first evaluation against its last, and runs against each other."""
+"""Tables of paired differences: a run's first evaluation against its last, and runs against each other."""
 
 from __future__ import annotations
 
-from rl_lightning.report.gains import Figures, figures_of, gain_between, since_best, since_start
+from rl_lightning.report.paired_differences import Metrics, difference_between, metrics_of, since_best, since_start
 from rl_lightning.report.run_files import Run
 
 
-def paired_table(run: Run) -> list[Figures]:
-    """All problems, then each task with its difficulty levels: before, now, the difference, and that to the best evaluation."""
+def paired_table(run: Run) -> list[Metrics]:
+    """Make one row for all problems, then one for each task and each of its difficulty levels.
+
+    A row has the accuracy at the first and at the last evaluation, their difference, and the difference to the best evaluation.
+    """
     if not run.evaluations:
         return []
     first, last = run.evaluations[0], run.evaluations[-1]
     rows = []
     for task in [None, *sorted(last["tasks"])]:
-        now = figures_of(last, task)
-        assert now is not None  # its own task
-        row = _row(task or "all problems", figures_of(first, task), now, since_start(run, task))
+        now = metrics_of(last, task)
+        assert now is not None  # the task is one of this evaluation
+        row = _row(task or "all problems", metrics_of(first, task), now, since_start(run, task))
         rows.append({**row, "to_best": since_best(run, task)})
         for level, part in last.get("levels", {}).get(task, {}).items():
             before = first.get("levels", {}).get(task, {}).get(level)
@@ -25,7 +28,7 @@ def paired_table(run: Run) -> list[Figures]:
     return rows
 
 
-def _row(label: str, before: Figures | None, now: Figures, gain: Figures | None) -> Figures:
+def _row(label: str, before: Metrics | None, now: Metrics, gain: Metrics | None) -> Metrics:
     return {
         "label": label,
         "n": now["n"],
@@ -42,8 +45,8 @@ def _row(label: str, before: Figures | None, now: Figures, gain: Figures | None)
     }
 
 
-def against_each_other(runs: list[Run]) -> list[Figures]:
-    """The last evaluation of every later run against the first run's; a difference only where both were asked the same."""
+def compare_runs(runs: list[Run]) -> list[Metrics]:
+    """Compare the last evaluation of every other run with the first run's; a difference only where the suites are the same."""
     base = runs[0]
     rows = []
     for run in runs[1:]:
@@ -51,8 +54,8 @@ def against_each_other(runs: list[Run]) -> list[Figures]:
             continue
         old, new = base.evaluations[-1], run.evaluations[-1]
         for task in [None, *sorted(set(old["tasks"]) & set(new["tasks"]))]:
-            now = figures_of(new, task)
-            assert now is not None  # a task of both
-            row = _row(task or "all problems", figures_of(old, task), now, gain_between(old, new, task))
+            now = metrics_of(new, task)
+            assert now is not None  # the task is one of both
+            row = _row(task or "all problems", metrics_of(old, task), now, difference_between(old, new, task))
             rows.append({**row, "run": run.name})
     return rows

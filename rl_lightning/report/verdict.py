@@ -1,25 +1,25 @@
-"""Is it getting better, by more than luck? One sentence a run, and the figures beside it."""
+"""Say in a sentence whether held-out accuracy has risen significantly, and summarise its latest training metrics."""
 
 from __future__ import annotations
 
-from rl_lightning.report.gains import best_before_last, since_best, since_start
+from rl_lightning.report.paired_differences import best_before_last, since_best, since_start
 from rl_lightning.report.run_files import Run
 
 
 def verdict(run: Run) -> dict[str, str]:
-    """The answer in a word, the sentence that says it, and what mood to show it in: good, bad, open."""
+    """Return the answer in a few words, the sentence that explains it, and its tone: good, bad or undecided."""
     if not run.evaluations:
-        return {"mood": "open", "word": "Not measured.", "text": "This run has no evaluation yet."}
+        return {"tone": "undecided", "word": "Not measured.", "text": "This run has no evaluation yet."}
     first, last = run.evaluations[0], run.evaluations[-1]
     now = last["overall"]
     answers = f"Of {now['n']:,} held-out problems it answers {now['accuracy']:.1%} exactly at step {last['step']:,}"
     if first is last:
-        return {"mood": "open", "word": "Not known yet.", "text": f"{answers}; there is no second evaluation."}
+        return {"tone": "undecided", "word": "Not known yet.", "text": f"{answers}; there is no second evaluation."}
     gain = since_start(run)
     if gain is None:
         text = f"{answers}. The problems differ from those of step {first['step']:,}, so the two cannot be compared."
         text += "".join(f" {what[0].upper()}{what[1:]}." for what in last.get("suite_change", {}).get("what", []))
-        return {"mood": "open", "word": "Cannot be said.", "text": text}
+        return {"tone": "undecided", "word": "Cannot be said.", "text": text}
     change = "a gain" if gain["mean"] >= 0 else "a loss"
     text = (
         f"{answers}, and {first['overall']['accuracy']:.1%} at step {first['step']:,}: {change} of "
@@ -27,19 +27,23 @@ def verdict(run: Run) -> dict[str, str]:
     )
     if gain["low"] > 0:
         return {
-            "mood": "good",
+            "tone": "good",
             "word": "Yes, it is getting better.",
-            "text": f"{text} That is more than luck.{_but(run)}",
+            "text": f"{text} The interval excludes 0.{_caveats(run)}",
         }
     if gain["high"] < 0:
-        return {"mood": "bad", "word": "No, it is getting worse.", "text": f"{text} That is more than luck.{_but(run)}"}
-    return {"mood": "open", "word": "Not shown.", "text": f"{text} That may be luck.{_but(run)}"}
+        return {
+            "tone": "bad",
+            "word": "No, it is getting worse.",
+            "text": f"{text} The interval excludes 0.{_caveats(run)}",
+        }
+    return {"tone": "undecided", "word": "Not shown.", "text": f"{text} The interval includes 0.{_caveats(run)}"}
 
 
-def _but(run: Run) -> str:
-    """What the difference of the whole hides: tasks that got worse, and a better evaluation on the way."""
-    gains = {task: since_start(run, task) for task in sorted(run.evaluations[-1]["tasks"])}
-    worse = [task for task, gain in gains.items() if gain and gain["high"] < 0] if len(gains) > 1 else []
+def _caveats(run: Run) -> str:
+    """Say what the overall difference hides: tasks that got worse, and a better evaluation in between."""
+    by_task = {task: since_start(run, task) for task in sorted(run.evaluations[-1]["tasks"])}
+    worse = [task for task, gain in by_task.items() if gain and gain["high"] < 0] if len(by_task) > 1 else []
     text = f" It got worse at {', '.join(worse)}." if worse else ""
     best, lost = best_before_last(run), since_best(run)
     if best and lost and lost["high"] < 0:
@@ -51,17 +55,17 @@ def _but(run: Run) -> str:
 
 
 def points(value: float) -> str:
-    """A difference of shares in percentage points, signed, with a true minus sign."""
+    """Format a difference of shares in percentage points, with its sign (U+2212 for minus)."""
     return f"{100 * value:+.1f}".replace("-", "\u2212")
 
 
-def key_figures(run: Run) -> list[tuple[str, str]]:
-    """Label and value of what training looks like now: means of the last 20 logged steps."""
+def training_summary(run: Run) -> list[tuple[str, str]]:
+    """Return label and value of the main training metrics, as means of the last 20 logged steps."""
     recent = (
         ("Reward", "reward/mean", "{:.2f}"),
         ("Right samples", "reward/exact", "{:.0%}"),
-        ("Live groups", "groups/diverse", "{:.0%}"),
-        ("Cut off", "completion/truncated", "{:.0%}"),
+        ("Groups with reward variance", "groups/with_variance", "{:.0%}"),
+        ("Truncated", "completion/truncated", "{:.0%}"),
         ("Length", "completion/tokens", "{:.0f} tokens"),
         ("Entropy", "policy/entropy", "{:.3g} nats"),
     )

@@ -1,4 +1,4 @@
-"""Serve the page on this machine alone, made again when a run has written something."""
+"""Serve the page to this machine only, and rebuild it when a run has written something."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from rl_lightning.types import UserError
 
 HOST = "127.0.0.1"
 PORT = 8642
-"""The first choice, so that a bookmark or a tunnel stays good; where it is taken, any free one."""
-_PARTS = ("*", "eval_results/*", "rollouts/*")
+"""The preferred port, so that bookmarks and tunnels keep working; if it is taken, any free one is used."""
+_PATTERNS = ("*", "eval_results/*", "rollouts/*")
 
 
 def state(paths: list[Path]) -> str:
-    """What identifies the runs' files as they are now: it changes when one is written, and only then."""
+    """Return a hash of names, sizes and times of the runs' files; it changes when one is written, and only then."""
     marks = []
-    for path in sorted({file for run in paths for part in _PARTS for file in run.glob(part)}):
+    for path in sorted({file for run in paths for pattern in _PATTERNS for file in run.glob(pattern)}):
         try:
             stat = path.stat()
-        except FileNotFoundError:  # renamed since it was listed
+        except FileNotFoundError:  # renamed after it was listed
             continue
         if path.is_file() and not path.name.startswith(".") and path.name not in ("report.html", "learning_curve.png"):
             marks.append(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}")
@@ -34,7 +34,7 @@ def state(paths: list[Path]) -> str:
 
 
 class PageServer(ThreadingHTTPServer):
-    """`/` is the page, `/state` what it is a page of.
+    """Server of `/`, the page, and `/state`, which identifies the state of the runs' files.
 
     Args:
         paths: run directories.
@@ -49,11 +49,11 @@ class PageServer(ThreadingHTTPServer):
         super().__init__((HOST, port), _Handler)
 
     def server_bind(self) -> None:
-        socketserver.TCPServer.server_bind(self)  # HTTPServer's asks for this machine's name, which may take seconds
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's looks up this machine's name, which may take seconds
         self.server_name, self.server_port = HOST, self.server_address[1]
 
     def page(self) -> str:
-        """The page of the runs as they are; made once for each state."""
+        """Return the page of the runs as they are now; it is built once for each state."""
         with self._lock:
             now = state(self.paths)
             if self._made is None or self._made[0] != now:
@@ -65,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: PageServer
 
     def do_GET(self) -> None:
-        # Another site's page can make a browser ask this server by a name of its own that leads here; it gets nothing.
+        # DNS rebinding: another site's page could reach this server through its own host name that resolves to 127.0.0.1.
         if self.headers.get("Host", "").rpartition(":")[0] not in (HOST, "localhost"):
             self._answer(403, "text/plain", "Ask for 127.0.0.1 or localhost.")
         elif self.path == "/state":
@@ -75,11 +75,11 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             try:
                 self._answer(200, "text/html", self.server.page())
-            except UserError as error:  # a file as it is being written, or one that is damaged: say so, and try again
-                again = (
+            except UserError as error:  # a file is being written, or is damaged: say so, and try again
+                reload = (
                     '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="3"><title>report</title>'
                 )
-                self._answer(503, "text/html", f"{again}<p>{html.escape(str(error))}</p>")
+                self._answer(503, "text/html", f"{reload}<p>{html.escape(str(error))}</p>")
 
     def _answer(self, status: int, kind: str, text: str) -> None:
         body = text.encode()
@@ -91,20 +91,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             self.wfile.write(body)
-        except ConnectionError:  # the reader has gone, as a reload does
+        except ConnectionError:  # the browser closed the connection, for instance to reload
             self.close_connection = True
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing: the page asks every few seconds."""
+        """Log nothing: the page asks every few seconds."""
 
 
 def serve(paths: list[Path]) -> None:
     """Serve until Ctrl-C.
 
     Raises:
-        UserError: a path that is no run directory.
+        UserError: a path is not a run directory.
     """
-    read_runs(paths)  # say what is wrong with them now, not in the browser
+    read_runs(paths)  # report mistakes now, not in the browser
     try:
         server = PageServer(paths)
     except OSError as error:
@@ -112,7 +112,10 @@ def serve(paths: list[Path]) -> None:
             raise
         server = PageServer(paths, 0)
     with server:
-        print(f"http://{HOST}:{server.server_port}/ shows the page and keeps it new; Ctrl-C ends it", flush=True)
+        print(
+            f"http://{HOST}:{server.server_port}/ shows the page and keeps it up to date; Ctrl-C stops the server",
+            flush=True,
+        )
         try:
             server.serve_forever()
         except KeyboardInterrupt:

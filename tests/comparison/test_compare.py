@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rl_lightning.cli import main
+from rl_lightning.cli.main import main
 from rl_lightning.evaluation import PastEvaluations, evaluation_result, make_suite, store_suite
 from rl_lightning.types import Problem
 
@@ -15,7 +15,7 @@ TASKS = ("chain_sum", "spell_backward")
 
 def write_run(root, rights, length=64, number=10):
     """Evaluations at steps 0, 10, …: at each, the first so many problems of each task are right."""
-    problems = tuple(Problem(task, i, f"{task} {i}?", {"answer": "1"}) for task in TASKS for i in range(number))
+    problems = tuple(Problem(f"{task} {i}?", expected="1", task=task, index=i) for task in TASKS for i in range(number))
     suite = make_suite(problems, length, "", None, 0, {task: {} for task in TASKS})
     directory = root / "eval_results"
     store_suite(suite, directory)
@@ -34,7 +34,7 @@ def write_run(root, rights, length=64, number=10):
     return root
 
 
-def figures(out):
+def comparison(out):
     return json.loads((out / "comparison.json").read_text())
 
 
@@ -43,14 +43,14 @@ def test_a_run_against_its_base_and_its_checkpoints(tmp_path, capsys):
     run = write_run(tmp_path / "run", [2, 9, 8])
     names = ["base", str(run), str(run / "checkpoint-10")]
     assert main(["compare", *names, "--out", str(tmp_path / "out")]) == 0
-    found = figures(tmp_path / "out")
+    found = comparison(tmp_path / "out")
     assert found["reference"] == "base"
-    assert [subject["step"] for subject in found["subjects"]] == [0, 20, 10]
-    assert [s["groups"]["all problems"]["accuracy"] for s in found["subjects"]] == [0.2, 0.8, 0.9]
-    difference = found["subjects"][2]["groups"]["chain_sum"]["difference"]
+    assert [contender["step"] for contender in found["contenders"]] == [0, 20, 10]
+    assert [s["groups"]["all problems"]["accuracy"] for s in found["contenders"]] == [0.2, 0.8, 0.9]
+    difference = found["contenders"][2]["groups"]["chain_sum"]["difference"]
     assert difference["mean"] == pytest.approx(0.7)
     assert difference["p"] == 2 / 2**7  # McNemar: 7 better, none worse
-    assert "difference" not in found["subjects"][0]["groups"]["chain_sum"]
+    assert "difference" not in found["contenders"][0]["groups"]["chain_sum"]
     assert (tmp_path / "out" / "comparison.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     text = capsys.readouterr().out
     assert "all problems" in text
@@ -62,7 +62,7 @@ def test_earlier_results_stay(tmp_path, capsys):
     run = write_run(tmp_path / "run", [2, 9])
     for _ in range(2):
         assert main(["compare", "base", str(run), "--out", str(tmp_path / "out")]) == 0
-    assert figures(tmp_path / "out") == figures(tmp_path / "out_2")
+    assert comparison(tmp_path / "out") == comparison(tmp_path / "out_2")
     assert str(tmp_path / "out_2") in capsys.readouterr().out
 
 
@@ -71,7 +71,10 @@ def test_earlier_results_stay(tmp_path, capsys):
     [
         (["one"], ["two or more"]),
         (["one", "one"], ["the same name twice"]),
-        (["one", "longer"], ["were not asked the same", "max_new_tokens was 64 and is 72", "--evaluate --config"]),
+        (
+            ["one", "longer"],
+            ["were evaluated on different suites", "max_new_tokens was 64 and is 72", "--evaluate --config"],
+        ),
         (["one", "fewer"], ["chain_sum had 10 problems and has 4", "--evaluate --config"]),
         (["one", "one/checkpoint-30"], ["checkpoint-30", "not evaluated at its step", "--evaluate"]),
         (["one", "nowhere"], ["nowhere", "neither a run directory"]),

@@ -51,7 +51,7 @@ def write_run(
         path: the directory to make.
         steps: of training; at most `CHUNK`, or a multiple of it.
         prompts: a step.
-        group: completions a prompt.
+        group: completions per prompt.
         evaluations: their steps.
         seed: of the made-up numbers.
         ended: whether the run has ended.
@@ -112,12 +112,12 @@ def _metrics(step: int, steps: int, draw: random.Random) -> dict[str, float]:
         "completion/tokens": 12 + 28 * good,
         "completion/tokens_max": 44 + draw.randrange(20),
         "completion/truncated": 0.02 * draw.random(),
-        "groups/diverse": 1 - right - wrong,
-        "groups/dead_right": right,
-        "groups/dead_wrong": wrong,
+        "groups/with_variance": 1 - right - wrong,
+        "groups/zero_variance_right": right,
+        "groups/zero_variance_wrong": wrong,
         "policy/entropy": 0.45 - 0.3 * good,
         "policy/kl": 0.08 * good,
-        "policy/sampler_gap": 0.002 + 0.0005 * draw.random(),
+        "policy/logprob_mismatch": 0.002 + 0.0005 * draw.random(),
         "policy/grad_norm": float("nan") if step == 7 else 0.3 + 0.2 * draw.random(),
         "policy/learning_rate": 1e-3 * (0.5 + 0.5 * math.cos(math.pi * step / steps)),
         "time/sample": 0.8 + good + 0.1 * draw.random(),
@@ -211,7 +211,7 @@ def _rollouts(step: int, steps: int, prompts: int, group: int, words: int, draw:
                     "mean_logprob": -0.3,
                     "entropy": 0.2 + 0.1 * draw.random(),
                     "finish": "stop" if draw.random() < 0.98 else "length",
-                    "gap": 0.002,
+                    "logprob_mismatch": 0.002,
                 }
             )
     return rows

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from rl_lightning.callbacks import LearningCurve
+from rl_lightning.distributed import SingleProcess
 from rl_lightning.report.learning_curve import draw, table
 from rl_lightning.types import UserError
 
@@ -14,7 +15,7 @@ from rl_lightning.types import UserError
 def finished_run(tmp_path):
     (tmp_path / "eval_results").mkdir()
     for step, accuracy in ((0, 0.1), (20, 0.6), (100, 0.9)):
-        figures = {
+        metrics = {
             "n": 10,
             "accuracy": accuracy,
             "low": accuracy - 0.1,
@@ -22,7 +23,7 @@ def finished_run(tmp_path):
             "mean_tokens": 7.0 + step,
         }
         gain = {"gain": {"mean": accuracy - 0.1, "low": 0.3, "high": 0.9}} if step else {}
-        report = {"step": step, "overall": figures | gain, "tasks": {"chain_sum": figures}}
+        report = {"step": step, "overall": metrics | gain, "tasks": {"chain_sum": metrics}}
         (tmp_path / "eval_results" / f"eval_step_{step}.json").write_text(json.dumps(report))
     (tmp_path / "metrics.csv").write_text("completion/tokens,reward/exact,step\n7,0.1,1\n,,2\n30,0.8,3\n")
     return tmp_path
@@ -43,7 +44,8 @@ def test_the_end_of_a_run_leaves_the_picture_also_without_an_evaluation(finished
     bare = tmp_path_factory.mktemp("bare")
     (bare / "metrics.csv").write_text("completion/tokens,step\n7,1\n30,3\n")
     for run in (finished_run, bare):
-        LearningCurve().on_train_end(SimpleNamespace(is_global_zero=True, default_root_dir=run), None)
+        trainer = SimpleNamespace(callbacks=[], default_root_dir=run)
+        LearningCurve().on_train_end(trainer, SimpleNamespace(collective=SingleProcess()))
         assert (run / "learning_curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 

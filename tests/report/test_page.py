@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from rl_lightning.cli import main
+from rl_lightning.cli.main import main
 from rl_lightning.report import samples
 from rl_lightning.report.page import page
 from rl_lightning.report.run_files import read_runs
@@ -146,7 +146,7 @@ def test_another_suite_is_named_and_not_compared(run, tmp_path):
     text = page(read_runs([copy]))
     assert "Cannot be said." in text
     assert "not comparable" in text
-    assert "asked other problems: step 40" in data(text, "problem-data")["note"]
+    assert "evaluated on other problems: step 40" in data(text, "problem-data")["note"]
 
 
 def test_the_command_writes_the_page_and_writes_it_again(tmp_path, capsys):
@@ -189,7 +189,7 @@ def test_a_table_of_something_else_is_named(run, tmp_path):
         (["report"], "report: the following arguments are required: RUN"),
         (["report", "nowhere"], "nowhere: there is no such directory"),
         (["report", "."], "nothing of a run in it"),
-        (["report", "run", "--out", "mine.txt"], "mine.txt: is there already and is no page of this program"),
+        (["report", "run", "--out", "mine.txt"], "mine.txt: exists already and is not a page of this program"),
         (["report", "run", "--out", "run"], "is a directory"),
         (["report", "run", "run"], "given twice"),
         (["report", "run", "--watch", "--out", "x.html"], "give one of them"),

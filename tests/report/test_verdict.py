@@ -1,4 +1,4 @@
-"""Better, worse, or luck: on figures worked out by hand or by another road."""
+"""Better, worse, or luck: on numbers worked out by hand or in another way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 
 from rl_lightning.report.curves import decimate
-from rl_lightning.report.gains import gain_between
+from rl_lightning.report.paired_differences import difference_between
 from rl_lightning.report.run_files import Run
 from rl_lightning.report.verdict import verdict
 
@@ -15,69 +15,71 @@ from rl_lightning.report.verdict import verdict
 def evaluation(step, right, n=100, suite="s", task=lambda index: "t"):
     rows = [{"task": task(i), "index": i, "exact": float(i in right), "completion": "", "tokens": 1} for i in range(n)]
     tasks = {row["task"] for row in rows}
-    figures = {t: figure([r for r in rows if r["task"] == t]) for t in tasks}
-    return {"step": step, "suite": suite, "overall": figure(rows), "tasks": figures, "rows": rows}
+    metrics = {t: metrics_of([r for r in rows if r["task"] == t]) for t in tasks}
+    return {"step": step, "suite": suite, "overall": metrics_of(rows), "tasks": metrics, "rows": rows}
 
 
-def figure(rows):
+def metrics_of(rows):
     accuracy = sum(row["exact"] for row in rows) / len(rows)
     return {"n": len(rows), "accuracy": accuracy, "low": accuracy - 0.1, "high": accuracy + 0.1}
 
 
-def judged(tmp_path, *evaluations):
+def verdict_of(tmp_path, *evaluations):
     run = Run(tmp_path, "run")
     run.__dict__["evaluations"] = list(evaluations)
     return verdict(run)
 
 
 def test_a_gain_beyond_luck_is_a_yes(tmp_path):
-    said = judged(tmp_path, evaluation(0, range(20)), evaluation(10, range(60)))
-    assert said["mood"] == "good"
+    said = verdict_of(tmp_path, evaluation(0, range(20)), evaluation(10, range(60)))
+    assert said["tone"] == "good"
     assert said["text"].startswith("Of 100 held-out problems it answers 60.0% exactly at step 10, and 20.0% at step 0")
     assert "a gain of 40.0 points" in said["text"]
 
 
 def test_a_loss_beyond_luck_is_a_no(tmp_path):
-    assert judged(tmp_path, evaluation(0, range(60)), evaluation(10, range(20)))["mood"] == "bad"
+    assert verdict_of(tmp_path, evaluation(0, range(60)), evaluation(10, range(20)))["tone"] == "bad"
 
 
 def test_two_problems_more_may_be_luck(tmp_path):
-    said = judged(tmp_path, evaluation(0, range(20)), evaluation(10, range(22)))
-    assert said["mood"] == "open"
-    assert said["text"].endswith("That may be luck.")
+    said = verdict_of(tmp_path, evaluation(0, range(20)), evaluation(10, range(22)))
+    assert said["tone"] == "undecided"
+    assert said["text"].endswith("The interval includes 0.")
 
 
 def test_a_gain_does_not_hide_a_task_that_got_worse(tmp_path):
     def task(index):
         return "easy" if index < 80 else "hard"
 
-    said = judged(tmp_path, evaluation(0, range(80, 100), task=task), evaluation(10, range(60), task=task))
-    assert said["mood"] == "good"
+    said = verdict_of(tmp_path, evaluation(0, range(80, 100), task=task), evaluation(10, range(60), task=task))
+    assert said["tone"] == "good"
     assert said["text"].endswith("It got worse at hard.")
 
 
 def test_a_gain_does_not_hide_a_better_evaluation_on_the_way(tmp_path):
-    said = judged(tmp_path, evaluation(0, range(20)), evaluation(10, range(90)), evaluation(20, range(60)))
-    assert said["mood"] == "good"
+    said = verdict_of(tmp_path, evaluation(0, range(20)), evaluation(10, range(90)), evaluation(20, range(60)))
+    assert said["tone"] == "good"
     assert "It was better at step 10, by 30.0 points" in said["text"]
 
 
 def test_other_problems_cannot_be_compared(tmp_path):
-    assert judged(tmp_path, evaluation(0, range(20)), evaluation(9, range(60), suite="r"))["word"] == "Cannot be said."
+    assert (
+        verdict_of(tmp_path, evaluation(0, range(20)), evaluation(9, range(60), suite="r"))["word"] == "Cannot be said."
+    )
 
 
 def test_runs_that_were_asked_other_problems_have_no_difference():
     one, other = evaluation(10, range(20)), evaluation(10, range(60))
-    assert gain_between(one, other)["mean"] == pytest.approx(0.4)
-    assert gain_between(one, {**other, "suite": "r"}) is None
+    assert difference_between(one, other)["mean"] == pytest.approx(0.4)
+    assert difference_between(one, {**other, "suite": "r"}) is None
 
 
 def test_one_evaluation_is_no_answer(tmp_path):
-    assert judged(tmp_path, evaluation(0, range(20)))["word"] == "Not known yet."
+    assert verdict_of(tmp_path, evaluation(0, range(20)))["word"] == "Not known yet."
 
 
 def test_a_difference_between_runs_counts_what_changed():
-    gain = gain_between(evaluation(10, range(1, 9)), evaluation(10, range(2)))
+    gain = difference_between(evaluation(10, range(1, 9)), evaluation(10, range(2)))
     assert (gain["better"], gain["worse"], gain["mean"]) == (1, 7, -0.06)
     assert gain["low"] < -0.06 < gain["high"]
     assert gain["p"] == pytest.approx(2 * (1 + 8) / 2**8)

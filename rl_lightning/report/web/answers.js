@@ -1,5 +1,5 @@
 "use strict";
-// What a model wrote, its think section and its answer set apart, and how it was judged.
+// Show a completion, its think section and its answer separately, and how it was scored.
 
 const TAGS = /(<think>[\s\S]*?(?:<\/think>|$)|<answer>[\s\S]*?(?:<\/answer>|$))/;
 
@@ -16,7 +16,7 @@ function completionText(text) {
   return element("div", { className: "text" }, ...(made.length ? made : ["(nothing)"]));
 }
 
-function judgement(exact) {
+function scoreText(exact) {
   if (exact === null || exact === undefined) return "not scored";
   if (exact >= 1) return "right";
   return exact <= 0 ? "wrong" : `right in ${percent(exact, 0)}`;
@@ -24,7 +24,7 @@ function judgement(exact) {
 
 function answerCard(title, text, exact, facts) {
   const side = exact === null || exact === undefined ? "" : exact >= 1 ? "right" : "wrong";
-  const header = element("header", {}, title ? element("span", {}, title) : null, element("b", {}, judgement(exact)));
+  const header = element("header", {}, title ? element("span", {}, title) : null, element("b", {}, scoreText(exact)));
   for (const fact of facts.filter(Boolean)) header.append(element("span", {}, fact));
   return element("article", { className: `card ${side}` }, header, completionText(text));
 }

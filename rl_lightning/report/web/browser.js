@@ -1,11 +1,11 @@
 "use strict";
-// A list that the arrow keys walk through, a row of filters that narrows it, and the chosen item in full beside it.
+// A list with keyboard navigation, a row of filters above it, and the details of the chosen item beside it.
 
 const MOST_OPTIONS = 500;
 
 class Browser {
   // kind: the prefix of the ids in the page. controls: {name: form control}. matches(item, values), option(item),
-  // detail(item, values), key(item): how items are filtered, listed, shown and told apart. sideways(direction): left, right.
+  // detail(item, values), key(item): how items are filtered, listed, shown and identified. sideways(direction): what the left (-1) and right (1) arrow keys do.
   constructor(kind, items, controls, callbacks) {
     Object.assign(this, { kind, items, controls, ...callbacks });
     [this.form, this.list, this.pane] = ["filters", "list", "detail"].map((part) => document.getElementById(`${kind}-${part}`));
@@ -48,7 +48,7 @@ class Browser {
 
   empty() {
     this.list.removeAttribute("aria-activedescendant");
-    this.list.append(element("p", {}, "Nothing passes these filters."));
+    this.list.append(element("p", {}, "Nothing matches these filters."));
     this.pane.replaceChildren();
   }
 
@@ -59,7 +59,7 @@ class Browser {
     this.chosen = this.key(item);
     option.setAttribute("aria-selected", "true");
     this.list.setAttribute("aria-activedescendant", option.id);
-    // Not scrollIntoView, which would move the page too.
+    // Not scrollIntoView, which would scroll the page too.
     const [top, bottom] = [option.offsetTop - this.list.offsetTop, option.offsetTop - this.list.offsetTop + option.offsetHeight];
     if (top < this.list.scrollTop) this.list.scrollTop = top;
     else if (bottom > this.list.scrollTop + this.list.clientHeight) this.list.scrollTop = bottom - this.list.clientHeight;

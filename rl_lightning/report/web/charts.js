@@ -1,8 +1,8 @@
 "use strict";
-// Every chart by uPlot: lines over optimizer steps, a band where a line has low and high; pointing at one points at all.
+// Draw the charts with uPlot: lines over optimizer steps, with a band if a line has low and high; their cursors are synchronised.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const WHOLE = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power)); // between ticks of steps
+const WHOLE_STEPS = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power)); // allowed distances between ticks of steps
 const together = uPlot.sync("steps");
 
 function colour(name) {
@@ -26,7 +26,7 @@ function chartFigure(chart) {
     element("p", {}, chart.about),
     element("p", { className: "hidden" }, chart.text),
   );
-  plot.setAttribute("aria-hidden", "true"); // the text says it
+  plot.setAttribute("aria-hidden", "true"); // screen readers get the text instead
   let drawn = null;
   const draw = () => {
     const width = Math.floor(plot.clientWidth);
@@ -46,7 +46,7 @@ function chartFigure(chart) {
   return figure;
 }
 
-// uPlot wants one x for all lines; three series a line: its lower edge, its upper edge, itself.
+// uPlot needs one x for all lines. Each line is three series: its lower edge, its upper edge, itself.
 function chartData(chart) {
   const tables = chart.lines.map((line) => [line.x, line.low ?? line.y, line.high ?? line.y, line.y]);
   return uPlot.join(tables, tables.map(() => [0, 2, 2, 2]));
@@ -67,7 +67,7 @@ function chartOptions(chart, words, width, height) {
     legend: { show: false },
     cursor: { y: false, sync: { key: together.key }, points: { show: false }, drag: { x: false, y: false } },
     scales: { x: { time: false, range: chartSteps }, y: { range: (_, low, high) => chartRange(chart, low, high) } },
-    axes: [chartAxis({ size: 26, space: 50, incrs: WHOLE }), chartAxis({ size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
+    axes: [chartAxis({ size: 26, space: 50, incrs: WHOLE_STEPS }), chartAxis({ size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
     hooks: {
       draw: [(plot) => whiskers(plot, chart)],
       setCursor: [(plot) => fillLegend(words, chart, plot)],
@@ -76,7 +76,7 @@ function chartOptions(chart, words, width, height) {
   };
 }
 
-// Evaluations are single measurements, and are marked as such while there is room.
+// Evaluations are single measurements: they get point markers while there is room.
 function marked(chart, line, width) {
   return chart.points && line.x.length * 14 < width;
 }
@@ -122,7 +122,7 @@ function whiskers(plot, chart) {
   ctx.restore();
 }
 
-// The values under the cursor; without a cursor the newest ones.
+// Show the values under the cursor, or without a cursor the newest ones.
 function fillLegend({ legend, at }, chart, plot) {
   const pointed = plot.cursor.idx ?? plot.data[0].length - 1;
   const rows = chart.lines.map((line, which) => {
@@ -139,7 +139,7 @@ function fillLegend({ legend, at }, chart, plot) {
   at.textContent = `step ${plot.data[0][pointed].toLocaleString("en")}`;
 }
 
-// A paired difference as a dot on its interval, on a scale from −100 to +100 points.
+// Draw paired differences: a dot on its interval, on a scale from −100 to +100 points.
 function drawIntervals() {
   for (const place of document.querySelectorAll(".interval")) {
     const [mean, low, high] = ["mean", "low", "high"].map((name) => Number(place.dataset[name]));

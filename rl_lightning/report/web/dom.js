@@ -1,5 +1,5 @@
 "use strict";
-// Elements from plain values. Text only ever becomes text nodes: what a model wrote cannot become markup.
+// Create elements from plain values. Text becomes text nodes only, so what a model wrote cannot become markup.
 
 function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);
@@ -18,7 +18,7 @@ async function unpacked(id) {
   return JSON.parse(await new Response(stream).text());
 }
 
-// What is chosen survives a reload: the browser keeps the history entry's state.
+// Choices survive a reload, because the browser keeps the state of the history entry.
 function remembered(name) {
   return (history.state ?? {})[name] ?? {};
 }

@@ -1,14 +1,14 @@
 "use strict";
-// Put the page together; where it is served while a run goes on, load it again when the run has written something.
+// Fill the page. If it is served while a run goes on, reload it when the run has written something.
 
-const ASK_EVERY = 10_000; // milliseconds; a page of a big run takes two seconds of a core that the run could use
+const ASK_EVERY = 10_000; // milliseconds; rebuilding the page of a big run takes two seconds of a core that the run could use
 
 async function showPage() {
   const data = JSON.parse(document.getElementById("data").textContent);
   for (const place of document.querySelectorAll("[data-charts]")) {
     const figures = data.charts[place.dataset.charts].map(chartFigure);
     place.append(...figures);
-    for (const figure of figures) figure.draw(); // now: a page that grows later cannot be scrolled back to its place
+    for (const figure of figures) figure.draw(); // draw now: the scroll position of a page that grows later cannot be restored
   }
   drawIntervals();
   if (document.getElementById("rollout-filters")) showRollouts(await unpacked("rollout-data"));

@@ -1,7 +1,7 @@
 "use strict";
-// The evaluation's problems: what was answered at the first evaluation and at the last one, by each run.
+// Show the evaluation's problems with each run's answers at its first and its last evaluation.
 
-const [SAID, RIGHT, LENGTH, CUT_OFF] = [0, 1, 2, 3];
+const [ANSWER_TEXT, RIGHT, LENGTH, CUT_OFF] = [0, 1, 2, 3];
 
 const CHANGES = {
   all: ["all problems", () => true],
@@ -11,14 +11,14 @@ const CHANGES = {
   always: ["right both times", (then, now) => then >= 1 && now >= 1],
 };
 
-// The first and the last version that answered.
+// The scores of the first and the last version that has an answer.
 function ends(problem) {
   const answered = problem.answers.filter(Boolean);
   return [answered[0], answered.at(-1)].map((answer) => answer[RIGHT]);
 }
 
 function problemMatches(problem, values) {
-  const texts = [problem.question, problem.expected, ...problem.answers.map((answer) => answer?.[SAID])];
+  const texts = [problem.question, problem.expected, ...problem.answers.map((answer) => answer?.[ANSWER_TEXT])];
   return (
     (values.task === "" || values.task === problem.task) &&
     CHANGES[values.change][1](...ends(problem)) &&
@@ -31,7 +31,7 @@ function problemOption(problem) {
   const words = { learnt: "learnt", lost: "lost", never: "wrong", always: "right" };
   const change = Object.keys(words).find((name) => CHANGES[name][1](then, now));
   const tone = { learnt: "good-word", lost: "bad-word" }[change] ?? "soft";
-  const text = problem.question ? gist(problem) : problem.answers.findLast(Boolean)[SAID];
+  const text = problem.question ? gist(problem) : problem.answers.findLast(Boolean)[ANSWER_TEXT];
   return [
     element("span", { className: "name" }, `${problem.task} ${problem.index}`),
     element("span", { className: tone }, words[change]),
@@ -52,8 +52,8 @@ function showProblems(data) {
     key: (problem) => `${problem.task} ${problem.index}`,
     detail: (problem) => {
       const cards = problem.answers.map((answer, place) => {
-        const facts = answer && [`${short(answer[LENGTH])} tokens`, answer[CUT_OFF] ? "cut off" : null];
-        return answer && answerCard(data.versions[place].label, answer[SAID], answer[RIGHT], facts);
+        const facts = answer && [`${short(answer[LENGTH])} tokens`, answer[CUT_OFF] ? "truncated" : null];
+        return answer && answerCard(data.versions[place].label, answer[ANSWER_TEXT], answer[RIGHT], facts);
       });
       return [
         element("h3", {}, `${problem.task}, problem ${problem.index}`),

@@ -1,11 +1,11 @@
 "use strict";
-// The rollouts, a group at a time: what one prompt drew, side by side, and what each completion earned.
+// Show the rollouts one group at a time: the completions of a prompt side by side, with their rewards.
 
 const [TEXT, EXACT, FORMAT, FAILURE, REWARD, ADVANTAGE, TOKENS, ENTROPY, CUT] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 
 const KINDS = {
   all: ["all groups", () => true],
-  live: ["live: rewards differ", (group) => !sameRewards(group)],
+  variance: ["with reward variance", (group) => !sameRewards(group)],
   right: ["all right", (group) => group.rows.every((row) => row[EXACT] >= 1)],
   wrong: ["all wrong", (group) => group.rows.every((row) => !(row[EXACT] >= 1))],
 };
@@ -46,7 +46,7 @@ function groupOption(group) {
   ];
 }
 
-// The end of a question usually holds what makes it this one.
+// The last line of a question usually tells it apart from others of its task.
 function gist(group) {
   return (group.question ?? group.prompt ?? "").trim().split("\n").filter((line) => line.trim()).at(-1) ?? "";
 }
@@ -55,8 +55,8 @@ function groupDetail(group, values) {
   const rows = group.rows.filter((row) => within(row, values)).sort((a, b) => b[REWARD] - a[REWARD]);
   const mean = group.rows.reduce((sum, row) => sum + (row[REWARD] ?? 0), 0) / group.rows.length;
   const facts = [`problem ${group.index}`, `step ${group.step.toLocaleString("en")}`, `mean reward ${short(mean)}`];
-  if (sameRewards(group)) facts.push("every completion earned the same: nothing to learn here");
-  if (rows.length < group.rows.length) facts.push(`${rows.length} of ${group.rows.length} completions earned a reward in this range`);
+  if (sameRewards(group)) facts.push("no reward variance: all completions have the same reward, so there is no gradient");
+  if (rows.length < group.rows.length) facts.push(`${rows.length} of ${group.rows.length} completions have a reward in this range`);
   return [
     element("h3", {}, group.task),
     element("p", { className: "about" }, facts.join(" · ")),
@@ -66,10 +66,10 @@ function groupDetail(group, values) {
 }
 
 function completionCard(row) {
-  const gained = row[ADVANTAGE] === null ? null : `advantage ${row[ADVANTAGE] > 0 ? "+" : ""}${short(row[ADVANTAGE])}`;
+  const advantage = row[ADVANTAGE] === null ? null : `advantage ${row[ADVANTAGE] > 0 ? "+" : ""}${short(row[ADVANTAGE])}`;
   const entropy = row[ENTROPY] === null ? null : `entropy ${short(row[ENTROPY], 2)}`;
   const failure = row[FAILURE] ? row[FAILURE].replaceAll("_", " ") : null;
-  const facts = [`reward ${short(row[REWARD])}`, gained, `${row[TOKENS]} tokens`, entropy, row[CUT] ? "cut off" : null];
+  const facts = [`reward ${short(row[REWARD])}`, advantage, `${row[TOKENS]} tokens`, entropy, row[CUT] ? "truncated" : null];
   facts.push(row[FORMAT] ? null : "not well-formed", failure);
   return answerCard(null, row[TEXT], row[EXACT], facts);
 }

@@ -1,4 +1,4 @@
-"""What is to be compared, and the evaluation that stands for it."""
+"""Find the evaluation to use for each run, checkpoint or model to be compared, and refuse those of different suites."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_lightning.evaluation.past import read_result
-from rl_lightning.evaluation.suite import differences, stored_suite
+from rl_lightning.evaluation import differences, read_result, stored_suite
 from rl_lightning.types import UserError
 
 BASE = "base"
-"""The name under which the model without adapters takes part."""
+"""The name of the model without adapters."""
 
-_REMEDY = "to ask all of them the same, add: --evaluate --config CONFIG.yaml"
+_REMEDY = "to evaluate all of them on the same problems, add: --evaluate --config CONFIG.yaml"
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One side of a comparison.
+class Contender:
+    """A run, checkpoint or model that takes part in a comparison.
 
     Attributes:
         label: what the user called it.
         path: its evaluation file.
-        result: what is in it.
+        result: the content of that file.
     """
 
     label: str
@@ -32,24 +31,28 @@ class Subject:
     result: dict[str, Any]
 
 
-def find_subjects(names: Sequence[str]) -> list[Subject]:
-    """The evaluation of each name: a run's newest, a checkpoint's at its step, a file itself; `base` is step 0 of the first run.
+def find_contenders(names: Sequence[str]) -> list[Contender]:
+    """Find the evaluation file of each name.
+
+    Args:
+        names: each a run directory (its newest evaluation is used), a checkpoint (the evaluation at its step), an evaluation file,
+            or `base` (step 0 of the first run).
 
     Raises:
-        UserError: a name without an evaluation, or two that were not asked the same.
+        UserError: a name has no evaluation, or two of them are of different suites.
     """
     paths = {name: _evaluation_file(name) for name in names if name != BASE}
     if BASE in names:
         if not paths:
-            raise UserError(f"compare: {BASE} needs a run beside it, whose step 0 it is; {_REMEDY}")
+            raise UserError(f"compare: {BASE} is step 0 of a run, so name a run too; {_REMEDY}")
         path = next(iter(paths.values())).with_name("eval_step_0.json")
         if not path.is_file():
             raise UserError(f"compare: {BASE}: there is no {path}; {_REMEDY}")
         paths[BASE] = path
-    subjects = [Subject(name, paths[name], read_result(paths[name])) for name in names]
-    for other in subjects[1:]:
-        _refuse_other_suite(subjects[0], other)
-    return subjects
+    contenders = [Contender(name, paths[name], read_result(paths[name])) for name in names]
+    for other in contenders[1:]:
+        _refuse_other_suite(contenders[0], other)
+    return contenders
 
 
 def _evaluation_file(name: str) -> Path:
@@ -76,12 +79,15 @@ def _evaluation_file(name: str) -> Path:
 
 
 def _step(path: Path) -> tuple[int, ...]:
+    """Return the step in the name, and the number of the copy where there are several, as a sort key."""
     return tuple(int(part) for part in path.stem.split("_")[2:])
 
 
-def _refuse_other_suite(one: Subject, other: Subject) -> None:
+def _refuse_other_suite(one: Contender, other: Contender) -> None:
     if one.result["suite"] == other.result["suite"]:
         return
     suites = [stored_suite(each.path.parent, each.result["suite"]) for each in (one, other)]
-    said = differences(suites[0], suites[1]) if suites[0] and suites[1] else ["a suite was not stored beside it"]
-    raise UserError(f"compare: {one.label} and {other.label} were not asked the same: {'; '.join(said)}; {_REMEDY}")
+    said = differences(suites[0], suites[1]) if suites[0] and suites[1] else ["a suite was not stored with it"]
+    raise UserError(
+        f"compare: {one.label} and {other.label} were evaluated on different suites: {'; '.join(said)}; {_REMEDY}"
+    )
