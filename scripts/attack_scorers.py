@@ -1,10 +1,11 @@
-"""Throw every hostile answer at every task's scorer and see what breaks: nothing may.
+"""Throw every hostile answer at every task's verifier and see what breaks: nothing should.
 
     python scripts/attack_scorers.py
 
 For each of the 105 tasks, one problem and all of `tests/hostile_answers.py`, through the whole path of a rollout: extraction,
-checks, the scorer in its process. Counts answers that were paid in full though they are not the right one, files that were touched,
-the longest wait; and compares, for ordinary right and wrong answers, the time with plain calls in this process. Prints a table.
+checks, the verifier in its sandboxed process. Counts wrong answers that got full marks and files that were touched, and
+measures the longest wait. For ordinary right and wrong answers, compares the time with direct calls in this process. Prints a
+table.
 """
 
 from __future__ import annotations
@@ -19,66 +20,70 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.environments.reasoning_gym.task import task_names
+from rl_lightning.environments.stream import item_seed
 from rl_lightning.scoring import Scorer
-from rl_lightning.tasks.generator import task_names
-from rl_lightning.tasks.stream import TaskMixture, TaskSpec, item_seed
 from rl_lightning.types import Problem
 from tests.hostile_answers import hostile_answers
 
 
 def attack(scorer: Scorer, problem: Problem, marker: Path) -> tuple[Counter[str], list[str], float, float]:
-    """What became of the answers, the ones paid in full, the most partial credit, and the seconds of all."""
+    """Outcomes by kind, the wrong answers that got full marks, the most partial credit, and the seconds of all answers."""
     answers = hostile_answers(problem, str(marker))
     began = time.perf_counter()
     scores = scorer([problem] * len(answers), [f"<think></think><answer>{answer}</answer>" for answer in answers])
     seconds = time.perf_counter() - began
-    right = str(problem.entry["answer"]).strip().casefold()
-    paid = [answer for answer, score in zip(answers, scores, strict=True) if score.exact and answer.casefold() != right]
+    right = str(problem.expected).strip().casefold()
+    full = [answer for answer, score in zip(answers, scores, strict=True) if score.exact and answer.casefold() != right]
     partial = max((s.partial for s in scores if not s.exact), default=0.0)
-    fates = Counter((s.failure or "scored").split("_")[0] for s in scores)
-    return fates, paid, partial, seconds
+    outcomes = Counter((s.failure or "scored").split("_")[0] for s in scores)
+    return outcomes, full, partial, seconds
 
 
-def ordinary(mixture: TaskMixture, scorer: Scorer, count: int = 512) -> str:
-    """Right and wrong answers to the quickstart's kind of problem: our way against plain calls, in turn."""
+def time_ordinary(mixture: EnvironmentMixture, scorer: Scorer, count: int = 512) -> str:
+    """Time of right and wrong answers to the quickstart's kind of problem: sandboxed and direct calls, alternately."""
     problems = [mixture.problem("chain_sum", item_seed("train", 0, k, 0), k) for k in range(count)]
-    answers = [str(p.entry["answer"]) if k % 2 else str(k) for k, p in enumerate(problems)]
+    answers = [str(p.expected) if k % 2 else str(k) for k, p in enumerate(problems)]
     texts = [f"<think></think><answer>{answer}</answer>" for answer in answers]
-    ours, plain = [], []
+    sandboxed, plain = [], []
     for _ in range(8):
         began = time.perf_counter()
         scorer(problems, texts)
-        ours.append(time.perf_counter() - began)
+        sandboxed.append(time.perf_counter() - began)
         began = time.perf_counter()
-        mixture.scores(list(zip(problems, answers, strict=True)))
+        mixture.verify_all(list(zip(problems, answers, strict=True)))
         plain.append(time.perf_counter() - began)
-    return f"{count} ordinary answers: {1e3 * median(ours[1:]):.1f} ms isolated, {1e3 * median(plain[1:]):.1f} ms in plain calls"
+    return (
+        f"{count} ordinary answers: {1e3 * median(sandboxed[1:]):.1f} ms sandboxed, "
+        f"{1e3 * median(plain[1:]):.1f} ms in plain calls"
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="*", default=task_names())
-    parser.add_argument("--seconds", type=float, default=2.0, help="time limit of an answer")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time limit per answer")
     args = parser.parse_args()
-    mixture = TaskMixture({name: TaskSpec() for name in {*args.tasks, "chain_sum"}})
+    mixture = EnvironmentMixture({name: TaskSpec() for name in {*args.tasks, "chain_sum"}})
     scorer = Scorer(mixture, workers=2, seconds=args.seconds)
     total: Counter[str] = Counter()
-    full = touched = 0
+    paid = touched = 0
     with tempfile.TemporaryDirectory() as directory:
         marker = Path(directory) / "marker"
         for name in args.tasks:
             problem = mixture.problem(name, item_seed("eval", 1, 0, 0), 0)
-            fates, paid, partial, seconds = attack(scorer, problem, marker)
-            total += fates
-            full += len(paid)
+            outcomes, full, partial, seconds = attack(scorer, problem, marker)
+            total += outcomes
+            paid += len(full)
             touched += len(list(Path(directory).iterdir()))
-            notes = f" PAID IN FULL: {[p[:60] for p in paid]}" if paid else ""
-            print(f"{name:28} {seconds:6.1f} s  most partial credit {partial:.3f}  {dict(fates)}{notes}", flush=True)
+            notes = f" FULL MARKS: {[answer[:60] for answer in full]}" if full else ""
+            print(f"{name:28} {seconds:6.1f} s  most partial credit {partial:.3f}  {dict(outcomes)}{notes}", flush=True)
     print(f"{len(args.tasks)} tasks, {sum(total.values())} answers: {dict(total)}")
-    print(f"paid in full {full}, files touched {touched}, trainer crashes 0 (or this line were not here)")
-    print(ordinary(mixture, scorer))
+    print(f"full marks {paid}, files touched {touched}, trainer crashes 0 (or this line were not here)")
+    print(time_ordinary(mixture, scorer))
     scorer.close()
-    return int(bool(full or touched))
+    return int(bool(paid or touched))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Ours against TRL's GRPOTrainer on the same work, and both against what the machine could do.
+"""Compare rl_lightning with TRL's GRPOTrainer on the same work, and both with what the machine could do.
 
     pip install -c constraints.txt -e .[bench]
     python scripts/bench.py --workload tiny      # one workload; again for several
     python scripts/bench.py --learn              # time to a held-out accuracy on the quickstart, three seeds
-    python scripts/bench.py --table              # all results at hand into docs/performance.md
+    python scripts/bench.py --table              # write all available results into docs/performance.md
 
-Ours and the peer run as separate processes, in turn, with the same model, prompts, group size, lengths and adapters. Each
-workload leaves one JSON file, scaling one a point; nothing that is there is written over. Linux only: memory is read from /proc.
+rl_lightning ("ours") and TRL ("peer") run as separate processes, alternately, with the same model, prompts, group size, lengths and
+adapters. Each workload leaves one JSON file, scaling one per point; no file is overwritten. Linux only: memory is read from /proc.
 """
 
 from __future__ import annotations
@@ -17,50 +17,52 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmark.rounds import SIDES, compare, race, require_the_peer
-from benchmark.table import learning_table, scaling_table, workload_table
-from benchmark.work import SCALING, WORKLOADS
-from pages import put_into
+from benchmark.rounds import SIDES, compare, require_trl, time_to_target
+from benchmark.tables import learning_table, scaling_table, workload_table
+from benchmark.workloads import SCALING, WORKLOADS
+from doc_sections import replace_section
 
+from rl_lightning.checkpointing.atomic_files import write_json
 from rl_lightning.types import UserError
-from rl_lightning.whole_files import write_json
 
 ROOT = Path(__file__).parents[1]
 POINTS = {point.name: point for point in SCALING}
 
 
-def main(words: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [*WORKLOADS, "scaling"]
-    parser.add_argument("--workload", choices=names, action="append", default=[], help="scaling is ours only")
+    parser.add_argument("--workload", choices=names, action="append", default=[], help="scaling measures ours only")
     parser.add_argument("--learn", action="store_true", help="time to a held-out accuracy on the quickstart")
     parser.add_argument("--table", action="store_true", help="write the tables of --page from all results")
-    parser.add_argument("--rounds", type=int, default=2, help="processes a side")
-    parser.add_argument("--steps", type=int, default=0, help="counted steps a process; 0: the workload's own number")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of --learn")
-    parser.add_argument("--every", type=int, default=2, help="steps between two evaluations of --learn")
+    parser.add_argument("--rounds", type=int, default=2, help="processes per side")
+    parser.add_argument("--steps", type=int, default=0, help="counted steps per process; 0: the workload's own number")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds for --learn")
+    parser.add_argument("--every", type=int, default=2, help="steps between two evaluations with --learn")
     parser.add_argument("--target", type=float, default=0.85, help="held-out accuracy at which --learn ends")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", help="folder of the JSON files")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
-    args = parser.parse_args(words)
+    args = parser.parse_args(argv)
     if not (args.workload or args.learn or args.table):
         parser.error("nothing to do: --workload, --learn or --table")
     try:
-        work(args)
+        measure(args)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
     return 0
 
 
-def work(args: argparse.Namespace) -> None:
-    """Measure what was asked for, then write the tables if they were."""
+def measure(args: argparse.Namespace) -> None:
+    """Measure the workloads that the command line names, then write the tables if it says so."""
     names = [*dict.fromkeys(args.workload), *(["learn"] if args.learn else [])]
     if any(name != "scaling" for name in names):
-        require_the_peer()
-    points = [point for point in POINTS if not result_file(args.results, point).exists()]  # it goes on where it was
+        require_trl()
+    points = [
+        point for point in POINTS if not result_file(args.results, point).exists()
+    ]  # it continues where it stopped
     if "scaling" in names and points:
         at = names.index("scaling")
         names[at : at + 1] = points
@@ -70,7 +72,7 @@ def work(args: argparse.Namespace) -> None:
             raise UserError(f"{path}: exists already; move it away, or choose another --results")
     for name in names:
         if name == "learn":
-            result = race(args.seeds, args.every, args.target, args.threads)
+            result = time_to_target(args.seeds, args.every, args.target, args.threads)
         else:
             workload, sides = (POINTS | WORKLOADS)[name], SIDES[:1] if name in POINTS else SIDES
             result = compare(workload, args.rounds, args.steps or workload.steps, args.threads, sides)
@@ -98,7 +100,7 @@ def table(section: str, results: dict[str, dict[str, Any]]) -> str:
 
 
 def write_tables(results: Path, page: Path) -> None:
-    """Put every result that is at hand between its marks in the page.
+    """Write every available result between its marks in the page.
 
     Raises:
         UserError: there is no result.
@@ -112,7 +114,7 @@ def write_tables(results: Path, page: Path) -> None:
     if not found:
         raise UserError(f"{results}: no results of the benchmark; measure first: --workload {names[0]}")
     for section in sorted({section_of(name) for name in found}):
-        put_into(page, section, table(section, {k: v for k, v in found.items() if section_of(k) == section}))
+        replace_section(page, section, table(section, {k: v for k, v in found.items() if section_of(k) == section}))
 
 
 if __name__ == "__main__":

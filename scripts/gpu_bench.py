@@ -1,4 +1,4 @@
-"""What a GPU makes of rl_lightning, in one command and one JSON file: no network, no model to download, under nine minutes.
+"""Measure rl_lightning on a GPU, in one command and one JSON file: no network, no model to download, under nine minutes.
 
     python scripts/gpu_bench.py --out gpu.json
     python scripts/gpu_bench.py --out toy.json --device cpu --toy      # every part at toy size, in about a minute
@@ -6,13 +6,14 @@
 
 Parts: `device` (matrix rate, memory bandwidth, what CUDA takes for itself); `checkpoints` (random weights in the exact shapes of
 Qwen2.5 0.5B, 1.5B, 3B and 7B, written to disk and from then on loaded as any model is); `steps` (whole GRPO steps of 8 prompts x 8
-completions of 512 tokens after 512-token prompts, with torch held to the memory of a 4 to 24 GB card: do they fit, time by part,
-tokens a second, peak by phase beside the plan's); `decoding` (64 rows on 4-bit weights multiplied packed or unpacked and on a
-merged copy, graphs and eager, as a share of what the bandwidth allows); `agreement` (greedy tokens of graphs and of eager steps);
+completions of 512 tokens after 512-token prompts, with torch limited to the memory of a GPU of 4 to 24 GB: do they fit, time by
+part, tokens per second, peak by phase next to the plan's); `decoding` (64 rows on 4-bit weights multiplied packed or dequantised,
+and on a merged copy, graphs and eager, as a share of what the bandwidth allows); `agreement` (greedy tokens of graphs and of
+eager steps);
 `peer` (the same steps by TRL with `generate`, where trl is installed); `learning` (configs/quickstart.yaml to its target accuracy).
 
-Each job has a process of its own, so a CUDA error or a lack of memory ends that job alone, and is in the file in words. The file is
-written anew after every job. What the time does not suffice for is named in `left_out`. Device and checkpoints always run.
+Each job runs in a separate process, so a CUDA error or a lack of memory ends that job only, and the file says so in words. The file
+is rewritten after every job. Jobs for which there is no time are listed in `left_out`. Device and checkpoints always run.
 """
 
 from __future__ import annotations
@@ -37,19 +38,21 @@ sys.path.insert(0, str(ROOT))
 
 from gpu_benchmark.jobs import PARTS, Job, all_jobs  # noqa: E402
 
+from rl_lightning.checkpointing.atomic_files import write_atomically  # noqa: E402
+
 _NEEDED = ("device", "checkpoints")
 
 LONGEST = 150
-"""Seconds after which a job is ended, for one that hangs must not take the others' time."""
+"""Seconds after which a job is ended, because one that hangs must not take the others' time."""
 
 
 class Worker:
-    """A process that has imported all that a job needs and waits for the job, so that imports cost no time of the benchmark's.
+    """A process that has imported all that a job needs and waits for the job, so that imports cost none of the benchmark's time.
 
     Args:
-        job: which.
-        directory: for its findings and what it says on stderr.
-        number: of the job, for names.
+        job: the job to do.
+        directory: where its findings and its stderr go.
+        number: the job's number, for file names.
     """
 
     def __init__(self, job: Job, directory: Path, number: int) -> None:
@@ -79,7 +82,7 @@ class Worker:
         found: dict[str, Any] = {}
         if self.found.exists():
             for line in self.found.read_text(encoding="utf-8").splitlines():
-                with suppress(json.JSONDecodeError):  # a line that the end cut short
+                with suppress(json.JSONDecodeError):  # a line truncated by the end of the process
                     found.update(json.loads(line))
         if error is None and self.process.returncode < 0:
             error = f"ended by {signal.Signals(-self.process.returncode).name}"
@@ -92,17 +95,17 @@ class Worker:
         return found | {"seconds": round(time.perf_counter() - began, 2)}
 
     def close(self) -> None:
-        """End it and the processes that it has started."""
+        """End the process and those that it has started."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
-def work(module: str, out: Path) -> int:
-    """A worker: import, wait for the job, do it."""
+def worker_main(module: str, out: Path) -> int:
+    """What a worker's process does: import, wait for the job, do it."""
     part = importlib.import_module(f"gpu_benchmark.{module}")
-    order = sys.stdin.readline()
-    if not order:
+    line = sys.stdin.readline()
+    if not line:
         return 1
     with out.open("a", encoding="utf-8") as file:
 
@@ -110,13 +113,13 @@ def work(module: str, out: Path) -> int:
             file.write(json.dumps(found) + "\n")
             file.flush()
 
-        job = json.loads(order)
+        job = json.loads(line)
         try:
             getattr(part, job["function"])(job["settings"], report)
         except Exception as error:  # whatever it is, it is what this benchmark wants to know
             traceback.print_exc()
-            words = " ".join(str(error).split())[:500]
-            report(error=f"{type(error).__name__}: {words}")
+            text = " ".join(str(error).split())[:500]
+            report(error=f"{type(error).__name__}: {text}")
             return 1
     return 0
 
@@ -135,7 +138,7 @@ def run(jobs: list[Job], out: Path, seconds: float, directory: Path, about: dict
                 results["left_out"][name] = f"{left:.0f} s were left, and it needs about {max(job.least, 1):.0f}"
             else:
                 worker = waiting.pop(number, None) or Worker(job, directory, number)
-                if number + 1 < len(jobs) and number:  # the first one counts what is on the card while it is alone
+                if number + 1 < len(jobs) and number:  # the first one counts what is on the GPU while it is alone
                     waiting[number + 1] = Worker(jobs[number + 1], directory, number + 1)
                 found = worker.run(job, job.settings | _measured(parts), min(left, LONGEST))
                 _put(parts, job, found)
@@ -163,13 +166,11 @@ def _put(parts: dict[str, Any], job: Job, found: dict[str, Any]) -> None:
 
 
 def _write(out: Path, results: dict[str, Any]) -> None:
-    whole = out.with_suffix(".part")
-    whole.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    whole.replace(out)
+    write_atomically(out, json.dumps(results, indent=1) + "\n")  # a metric may be NaN, which `write_json` refuses
 
 
 def summary(parts: dict[str, Any]) -> dict[str, Any]:
-    """The figures that one looks for first, as far as there are any."""
+    """The results that one looks for first, as far as they exist."""
     steps = parts.get("steps", {})
     fits = {name: found.get("fits", False) for name, found in steps.items()}
     roofline = {
@@ -183,24 +184,26 @@ def summary(parts: dict[str, Any]) -> dict[str, Any]:
     learning = parts.get("learning", {})
     return {
         "fits": fits,
-        "predicted_by_measured": {name: _plan_held(found) for name, found in steps.items() if "peaks" in found},
+        "predicted_by_measured": {
+            name: _predicted_by_measured(found) for name, found in steps.items() if "peaks" in found
+        },
         "share_of_roofline": roofline,
         "times_as_fast_as_trl": times and round(times, 2),
         "seconds_to_target": learning.get("seconds_to_target"),
     }
 
 
-def _plan_held(found: dict[str, Any]) -> dict[str, float]:
-    """The plan's tensors over those that there were, by phase; on a GPU only, which counts them."""
-    seen = {phase: peak["allocated"] for phase, peak in found["peaks"].items() if peak["allocated"]}
-    return {phase: round(found["predicted"]["tensors"][phase] / size, 3) for phase, size in seen.items()}
+def _predicted_by_measured(found: dict[str, Any]) -> dict[str, float]:
+    """The plan's tensor memory divided by the measured one, by phase; on a GPU only, where torch counts them."""
+    measured = {phase: peak["allocated"] for phase, peak in found["peaks"].items() if peak["allocated"]}
+    return {phase: round(found["predicted"]["tensors"][phase] / size, 3) for phase, size in measured.items()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the JSON file; an existing one is not touched")
     parser.add_argument(
-        "--seconds", type=float, default=520, help="after this much no job begins, and one that runs is ended"
+        "--seconds", type=float, default=520, help="time after which no job begins, and a running one is ended"
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--toy", action="store_true", help="every part at toy size")
@@ -211,7 +214,7 @@ def main() -> int:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        return work(args.worker, args.out)
+        return worker_main(args.worker, args.out)
     if args.out.exists():
         parser.error(f"--out: {args.out} exists; name another file")
     if args.device == "cpu" and not args.toy:

@@ -1,10 +1,10 @@
-"""Kill a run at random moments, go on with it, and compare it with a run that was left alone, to the last bit.
+"""Kill a run at random moments, resume it, and compare it with an undisturbed run, to the last bit.
 
     python scripts/kill_and_resume.py --kills 20 --out outputs/kill_and_resume
 
-Each kill is a SIGKILL that the run's own process sends itself at a random moment of a phase (sampling, scoring, the update, the
-evaluation, writing a checkpoint) of a random step. Then `--ckpt_path last` goes on, and is killed again half of the time.
-Compared are the adapter, every rollout, every evaluation and every metric but times and memory. Prints a table.
+Each kill is a SIGKILL that the run's own process sends itself at a random time within a phase (sampling, scoring, the update, the
+evaluation, writing a checkpoint) of a random step. Then `--ckpt_path last` resumes the run, which is killed again half of the time.
+The adapter, every rollout, every evaluation and every metric except times and memory are compared. Prints a table.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ VARIANTS = {
 PHASES = ("sample", "score", "update", "evaluate", "checkpoint")
 
 
-def child(phase: str, call: int, delay: float, words: list[str]) -> int:
+def child(phase: str, call: int, delay: float, argv: list[str]) -> int:
     """Run the command line and kill this process `delay` seconds into the `call`-th time that the phase is entered."""
     from rl_lightning.callbacks import FixedEval, adapter_checkpoint
-    from rl_lightning.cli import main
+    from rl_lightning.cli.main import main
     from rl_lightning.module import GRPOModule
 
-    place: dict[str, tuple[Any, str]] = {
-        "sample": (GRPOModule, "sample"),
-        "score": (GRPOModule, "judge"),
+    methods: dict[str, tuple[Any, str]] = {
+        "sample": (GRPOModule, "sample_and_score"),
+        "score": (GRPOModule, "score"),
         "update": (GRPOModule, "accumulate_gradients"),
         "evaluate": (FixedEval, "_evaluate"),
         "checkpoint": (adapter_checkpoint, "write_checkpoint"),
     }
-    owner, name = place[phase]
+    owner, name = methods[phase]
     method, calls = getattr(owner, name), 0
 
     def watched(*args: Any, **kwargs: Any) -> Any:
@@ -70,11 +70,11 @@ def child(phase: str, call: int, delay: float, words: list[str]) -> int:
         return method(*args, **kwargs)
 
     setattr(owner, name, watched)
-    return main(words)
+    return main(argv)
 
 
-def fit(directory: Path, words: list[str], kill: tuple[str, int, float] | None = None) -> int:
-    """One process; its exit status."""
+def fit(directory: Path, settings: list[str], kill: tuple[str, int, float] | None = None) -> int:
+    """Run `fit` in a separate process, resuming an existing run; the exit status."""
     command = [
         "fit",
         "--config",
@@ -82,7 +82,7 @@ def fit(directory: Path, words: list[str], kill: tuple[str, int, float] | None =
         f"--trainer.default_root_dir={directory}",
         "--ckpt_path=last",
         *SMALL,
-        *words,
+        *settings,
     ]
     if not (directory / "config.yaml").exists():
         command.remove("--ckpt_path=last")
@@ -98,7 +98,7 @@ def fit(directory: Path, words: list[str], kill: tuple[str, int, float] | None =
 
 
 def _content(file: Path) -> bytes:
-    """Without what an evaluation cost."""
+    """A file's bytes, except the time that an evaluation took."""
     if file.parent.name != "eval_results":
         return file.read_bytes()
     found = json.loads(file.read_text(encoding="utf-8"))
@@ -106,8 +106,8 @@ def _content(file: Path) -> bytes:
 
 
 def differences(ours: Path, theirs: Path) -> list[str]:
-    """Relative names of what is not the same in two finished runs."""
-    pairs = {}
+    """Relative names of the files that differ between two finished runs."""
+    contents = {}
     for run in (ours, theirs):
         last = max(run.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2]))
         files = [
@@ -116,22 +116,24 @@ def differences(ours: Path, theirs: Path) -> list[str]:
             *run.glob("warnings.jsonl"),
             last / "adapter_model.safetensors",
         ]
-        pairs[run] = {str(f.relative_to(run)): _content(f) for f in files}
+        contents[run] = {str(f.relative_to(run)): _content(f) for f in files}
         with (run / "metrics.csv").open(newline="") as file:
             rows = [
                 {k: v for k, v in row.items() if v and not k.startswith(("time/", "memory/"))}
                 for row in csv.DictReader(file)
             ]
-        pairs[run]["metrics.csv"] = repr([sorted(row.items()) for row in rows]).encode()
-    a, b = pairs[ours], pairs[theirs]
+        contents[run]["metrics.csv"] = repr([sorted(row.items()) for row in rows]).encode()
+    a, b = contents[ours], contents[theirs]
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="a new directory for the runs")
-    parser.add_argument("--kills", type=int, default=20, help="runs that are killed, spread over phases and variants")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument(
+        "--kills", type=int, default=20, help="number of runs that are killed, spread over phases and variants"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random kill times")
     args = parser.parse_args()
     args.out.mkdir(parents=True)
     rng = random.Random(args.seed)
@@ -142,19 +144,19 @@ def main() -> int:
         if variant not in references:
             references[variant] = args.out / f"whole-{len(references)}"
             assert fit(references[variant], VARIANTS[variant]) == 0
-        run, moments = args.out / f"killed-{number}", []
+        run, kills = args.out / f"killed-{number}", []
         while True:
             most = {"evaluate": 3, "checkpoint": 3, "update": 7}.get(phase, 4)
             kill = (phase, rng.randint(1, most), rng.uniform(0, 0.15))
             status = fit(run, VARIANTS[variant], kill)
-            moments.append(f"{kill[1]}. {phase} +{kill[2]:.3f} s: {'killed' if status else 'not reached'}")
+            kills.append(f"{kill[1]}. {phase} +{kill[2]:.3f} s: {'killed' if status else 'not reached'}")
             killed += status == -signal.SIGKILL
             if status != -signal.SIGKILL or rng.random() < 0.5:
                 break
         assert fit(run, VARIANTS[variant]) == 0 if status else True
         wrong = differences(run, references[variant])
         different += bool(wrong)
-        print(f"{variant:22} {'; '.join(moments):60} {'the same' if not wrong else f'DIFFERENT: {wrong}'}", flush=True)
+        print(f"{variant:22} {'; '.join(kills):60} {'the same' if not wrong else f'DIFFERENT: {wrong}'}", flush=True)
     print(f"{args.kills} runs, {killed} kills: {different} ended otherwise than the run that was left alone")
     return int(different > 0)
 

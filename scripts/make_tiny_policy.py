@@ -1,13 +1,13 @@
-"""Make the embedded tiny policy from scratch: a Qwen2 of a million parameters, schooled on the quickstart's reasoning-gym tasks.
+"""Make the bundled tiny policy from scratch: a Qwen2 with a million parameters, trained by SFT on the quickstart's tasks.
 
     python scripts/make_tiny_policy.py --out rl_lightning/assets/tiny
 
-It is taught two ways of working. Phase 1 shows mostly worked examples (running totals, letters one by one),
-so that working becomes reliable; phase 2 is short and shows mostly bare answers, so that answering at once becomes the habit (the
-habit only: what the bare answer is, is not taught there, for that costs the working its reliability).
-What comes out answers directly four times in five and is mostly wrong, works in the other fifth and is mostly right: the
-gap that GRPO finds. Schooling problems come from their own range of item seeds; the questions of 500 evaluation problems a task,
-drawn by schooling's own settings, are left out.
+It learns two ways to answer. Phase 1 shows mostly examples with thinking (running totals, letters one by one), so that thinking
+becomes reliable. Phase 2 is short and shows mostly answers without thinking, so that answering at once becomes the habit (the habit
+only: the answer itself is not trained on there, because that makes thinking less reliable). The resulting policy answers without
+thinking four times in five and is mostly wrong; it thinks in the other fifth and is mostly right. GRPO finds that difference. SFT
+problems come from their own range of item seeds; the questions of 500 evaluation problems per task, drawn with the SFT's own
+settings, are left out.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from rl_lightning.tasks.prompts import PromptTemplate
-from rl_lightning.tasks.stream import PromptStream, TaskMixture, TaskSpec, eval_problems, held_out_hashes
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.environments.prompts import PromptTemplate
+from rl_lightning.environments.stream import PromptStream, eval_problems, held_out_hashes
 from rl_lightning.types import Problem
 
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 EASIER: dict[str, dict[str, Any]] = {"spell_backward": {"min_word_len": 4}}
-"""Where schooling is wider than the quickstart: spelling is learnt on short words, and tried on long ones."""
+"""Where the SFT is wider than the quickstart: spelling is learned on short words, and tested on long ones."""
 
 
-# --- Working, task by task ------------------------------------------------------------------------------------------
+# --- Thinking, task by task ------------------------------------------------------------------------------------------
 
 
 def _sum_terms(terms: list[tuple[str, str]]) -> str:
@@ -62,7 +63,7 @@ def _sum_terms(terms: list[tuple[str, str]]) -> str:
 
 def work_expression(problem: Problem) -> str:
     """`12 + 34 * 2` -> `34*2=68;12+68=80`, term by term from the left."""
-    expression = "+" + problem.entry["metadata"]["expression"].replace(" ", "")
+    expression = "+" + problem.payload["metadata"]["expression"].replace(" ", "")
     return _sum_terms([(s, t) for s, t in re.findall(r"([+-])([\d*]+)", expression)])
 
 
@@ -70,13 +71,13 @@ def work_legs(problem: Problem) -> str:
     """`3 ducks, 2 beetles` -> `3*2=6;2*6=12;6+12=18`."""
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
-    animals = problem.entry["metadata"]["animals"]
+    animals = problem.payload["metadata"]["animals"]
     return _sum_terms([("+", f"{count}*{ANIMALS[animal]}") for animal, count in animals.items()])
 
 
 def work_backward(problem: Problem) -> str:
-    """`cat` -> ` c a t; t a c`: letter by letter, a token each, then from the last; the answer only drops the spaces."""
-    letters = [f" {letter}" for letter in problem.entry["metadata"]["word"]]
+    """`cat` -> ` c a t; t a c`: letter by letter, one token per letter, then in reverse order; the answer only drops the spaces."""
+    letters = [f" {letter}" for letter in problem.payload["metadata"]["word"]]
     return "".join(letters) + ";" + "".join(reversed(letters))
 
 
@@ -88,33 +89,33 @@ WORKINGS: dict[str, Callable[[Problem], str]] = {
 }
 
 
-# --- Schooling ------------------------------------------------------------------------------------------------------
+# --- Supervised training ---------------------------------------------------------------------------------------------
 
 
-class School:
-    """Batches of prompts with a worked or a bare answer, from the schooling range of item seeds."""
+class SFTBatches:
+    """Batches of prompts with an answer with or without thinking, from the SFT range of item seeds."""
 
     def __init__(self, stream: PromptStream, tokenizer: Any, seed: int) -> None:
         self.stream, self.tokenizer, self.rng = stream, tokenizer, random.Random(seed)
         self.slot = 0
 
     def example(self, worked: float, answers: bool) -> tuple[list[int], int, int]:
-        """Token ids of a whole conversation, and from where to where they are taught.
+        """Token ids of a whole conversation, and the start and end of the range that is trained on.
 
         Args:
-            worked: probability of a worked example.
-            answers: whether bare answers are taught; otherwise of those only the habit of giving one, up to `<answer>`.
+            worked: probability of an example with thinking.
+            answers: whether answers without thinking are trained on; otherwise only the tokens up to `<answer>` are.
         """
         prompt = self.stream[self.slot]
         self.slot += 1
         problem = prompt.problem
         working = WORKINGS[problem.task](problem) if self.rng.random() < worked else ""
-        # The newline makes the choice of a way of working one token's, so that the habit leaves the working itself alone.
+        # The newline makes the choice whether to think one token, so that phase 2 leaves the thinking itself unchanged.
         opening = f"<think>\n{working}</think><answer>" if working else "<think></think><answer>"
         ids = [*prompt.token_ids, *self.tokenizer(opening)["input_ids"]]
-        taught = len(ids)
-        ids += self.tokenizer(f"{problem.entry['answer']}</answer>{END}")["input_ids"]
-        return ids, len(prompt.token_ids), len(ids) if working or answers else taught
+        opened = len(ids)
+        ids += self.tokenizer(f"{problem.expected}</answer>{END}")["input_ids"]
+        return ids, len(prompt.token_ids), len(ids) if working or answers else opened
 
     def batches(self, size: int, worked: float, answers: bool, pool: int = 16) -> Iterator[tuple[Tensor, Tensor]]:
         """(ids, labels) right-padded, bucketed by length within a pool of `pool` batches; labels are -100 elsewhere."""
@@ -140,14 +141,14 @@ class RoundedToNF4(torch.nn.Module):
 
 
 def round_weights(model: Qwen2ForCausalLM) -> None:
-    """All linear layers but the head, which 4-bit loading leaves alone."""
+    """All linear layers except the head, which 4-bit loading leaves unchanged."""
     for module in model.model.modules():
         if isinstance(module, torch.nn.Linear):
             parametrize.register_parametrization(module, "weight", RoundedToNF4())
 
 
-def settle_weights(model: Qwen2ForCausalLM) -> None:
-    """Make the rounded weights the weights."""
+def keep_rounded_weights(model: Qwen2ForCausalLM) -> None:
+    """Replace the weights by the rounded ones."""
     for module in model.model.modules():
         if isinstance(module, torch.nn.Linear):
             parametrize.remove_parametrizations(module, "weight")
@@ -155,18 +156,18 @@ def settle_weights(model: Qwen2ForCausalLM) -> None:
 
 def save(model: Qwen2ForCausalLM, tokenizer: Any, directory: Path) -> None:
     """A directory that `from_pretrained` reads."""
-    settle_weights(model)
+    keep_rounded_weights(model)
     assert model.generation_config is not None
     model.generation_config.eos_token_id = model.config.eos_token_id
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
 
 
-def teach(
+def train(
     model: Qwen2ForCausalLM, batches: Iterator[tuple[Tensor, Tensor]], rates: list[float], round_at: int = -1
 ) -> None:
-    """AdamW, one step for each rate. Before step `round_at` the linear layers begin to see themselves rounded to nf4, so that
-    loading the policy in 4 bits costs it next to nothing."""
+    """AdamW, one step for each learning rate. From step `round_at` on, the linear layers compute with weights rounded to nf4, so
+    that loading the policy in 4 bits costs almost no accuracy."""
     optimizer, began = torch.optim.AdamW(model.parameters(), weight_decay=0.01, betas=(0.9, 0.98)), time.time()
     for step, rate in enumerate(rates):
         if step == round_at:
@@ -176,8 +177,8 @@ def teach(
             group["lr"] = rate
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(input_ids=ids[:, :-1], use_cache=False).logits
-        # The mean over examples of the sum over tokens: a choice of two ways counts the same in a batch of short examples
-        # as in one of long examples, so the shares taught are the shares learnt.
+        # The mean over examples of the sum over tokens: the choice whether to think counts the same in a batch of short examples
+        # as in one of long examples, so the shares shown are the shares learned.
         loss = F.cross_entropy(logits.float().flatten(0, 1), labels[:, 1:].flatten(), reduction="sum") / len(ids)
         optimizer.zero_grad()
         loss.backward()
@@ -196,11 +197,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="directory to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=8000, help="phase 1, steps")
-    parser.add_argument("--worked", type=float, default=0.95, help="share of worked examples in phase 1")
+    parser.add_argument("--worked", type=float, default=0.95, help="share of examples with thinking in phase 1")
     parser.add_argument("--habit-steps", type=int, default=400, help="phase 2, steps")
-    parser.add_argument("--habit-worked", type=float, default=0.24, help="share of worked examples in phase 2")
+    parser.add_argument("--habit-worked", type=float, default=0.24, help="share of examples with thinking in phase 2")
     parser.add_argument("--habit-lr", type=float, default=1.5e-4, help="phase 2, learning rate")
-    parser.add_argument("--batch", type=int, default=64, help="examples a step")
+    parser.add_argument("--batch", type=int, default=64, help="examples per step")
     parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate")
     parser.add_argument("--keep", type=Path, help="also save the policy between the phases, in this directory")
     parser.add_argument("--resume", type=Path, help="do phase 2 only, from a policy that --keep saved")
@@ -211,15 +212,15 @@ def main() -> None:
     specs = {name: TaskSpec(**spec) for name, spec in data["datasets"].items()}
     for name, easier in EASIER.items():
         specs[name].config |= easier
-    mixture = TaskMixture(specs)
+    mixture = EnvironmentMixture(specs)
     held_out = held_out_hashes(eval_problems(mixture, data.get("eval_seed", 0), 500))
     sampler = random.Random(0)  # the tokenizer is the same for every seed
     questions = [
         (p.task, p.question.strip())
-        for p in (mixture.draw(-1, k).problem(2**30 + sampler.randrange(2**30), k) for k in range(20_000))
+        for p in (mixture.problem(mixture.draw(-1, k), 2**30 + sampler.randrange(2**30), k) for k in range(20_000))
     ]
     tokenizer = AutoTokenizer.from_pretrained(args.resume) if args.resume else build_tokenizer(questions)
-    stream = PromptStream(mixture, PromptTemplate(tokenizer, ""), args.seed, held_out, 512, "schooling")
+    stream = PromptStream(mixture, PromptTemplate(tokenizer, ""), args.seed, held_out, 512, "sft")
     token_id: Any = tokenizer.convert_tokens_to_ids
     config = Qwen2Config(
         vocab_size=math.ceil(len(tokenizer) / 64) * 64,
@@ -239,12 +240,12 @@ def main() -> None:
     model.train()
     print(f"{model.num_parameters():,} parameters, {len(tokenizer)} tokens", flush=True)
     if not args.resume:
-        working = School(stream, tokenizer, args.seed).batches(args.batch, worked=args.worked, answers=True)
-        teach(model, working, warm_up_and_cosine(args.lr, args.steps), args.steps // 2)
+        working = SFTBatches(stream, tokenizer, args.seed).batches(args.batch, worked=args.worked, answers=True)
+        train(model, working, warm_up_and_cosine(args.lr, args.steps), args.steps // 2)
         save(model, tokenizer, args.keep or args.out)
     round_weights(model)
-    habit = School(stream, tokenizer, args.seed).batches(args.batch, worked=args.habit_worked, answers=False)
-    teach(model, habit, [args.habit_lr * (1 - s / args.habit_steps) for s in range(args.habit_steps)])
+    habit = SFTBatches(stream, tokenizer, args.seed).batches(args.batch, worked=args.habit_worked, answers=False)
+    train(model, habit, [args.habit_lr * (1 - s / args.habit_steps) for s in range(args.habit_steps)])
     save(model, tokenizer, args.out)
 
 

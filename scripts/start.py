@@ -1,8 +1,8 @@
-"""Set everything up, then go: `python scripts/start.py quickstart` or `python scripts/start.py test`.
+"""Set everything up, then run: `python scripts/start.py quickstart` or `python scripts/start.py test`.
 
-Needs Python 3.11 or newer and nothing else, on Linux, macOS and Windows. The first time it makes an environment in .venv and
-installs the versions in constraints.txt into it; after that it starts at once. fit, validate, compare, report, plan, chat
-and tasks are handed to `python -m rl_lightning`, so `python scripts/start.py fit --config …` works without activating anything.
+Needs Python 3.11 or newer and nothing else, on Linux, macOS and Windows. The first time it creates an environment in .venv and
+installs the versions in constraints.txt into it; after that it starts immediately. fit, validate, compare, report, plan, chat
+and tasks are passed to `python -m rl_lightning`, so `python scripts/start.py fit --config …` works without activating anything.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def make_environment(purpose: str) -> bool:
 
 
 def quickstart(words: list[str]) -> int:
-    """Train the tiny policy in a directory of its own, then draw and print its learning curve."""
+    """Train the tiny policy in a new directory, then draw and print its learning curve."""
     run, number = ROOT / "outputs" / "quickstart", 1
     while run.exists():
         number += 1

@@ -1,4 +1,4 @@
-"""The tiny policy's tokenizer: the prompts' frequent words are one token each, everything else is letters and digits."""
+"""Build the tiny policy's tokenizer: the prompts' frequent words are one token each, everything else is letters and digits."""
 
 from __future__ import annotations
 

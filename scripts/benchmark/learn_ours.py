@@ -1,4 +1,4 @@
-"""rl_lightning's side of the race."""
+"""Train rl_lightning on the quickstart until its held-out accuracy reaches the target."""
 
 from __future__ import annotations
 
@@ -6,43 +6,44 @@ from statistics import fmean
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from training import greedy_scores, made, resolved, train
+from run_config import build, greedy_scores, resolve_settings
+from run_config import train as train_module
 
-from benchmark.learning import Course, main, quickstart
-from rl_lightning.cli import quiet
+from benchmark.learning import LearningRun, main, quickstart
+from rl_lightning.cli.main import quiet
 
 
-class Referee(Callback):
-    """Evaluates, and ends the run at the target."""
+class Evaluator(Callback):
+    """Evaluates, and ends the training at the target."""
 
-    def __init__(self, course: Course) -> None:
-        self.course = course
+    def __init__(self, run: LearningRun) -> None:
+        self.run = run
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.course.begin(lambda: accuracy(pl_module))
+        self.run.start(lambda: accuracy(pl_module))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        trainer.should_stop = self.course.step_ended(trainer.global_step, lambda: accuracy(pl_module))
+        trainer.should_stop = self.run.step_ended(trainer.global_step, lambda: accuracy(pl_module))
 
 
 def accuracy(module: Any) -> float:
-    """Of greedy answers to the held-out problems."""
-    batches = module.trainer.datamodule.eval_batches(module.sampling.max_rollout_rows)
+    """Accuracy of greedy answers to the held-out problems."""
+    batches = module.prompt_source.eval_batches(module.limits.rollout_rows.value)
     return fmean(score.exact for score in greedy_scores(module, batches))
 
 
-def run(course: Course, **changes: Any) -> None:
+def train(run: LearningRun, **changes: Any) -> None:
     """Train to the target, or to the end of the quickstart.
 
     Args:
-        course: filled in.
-        changes: the quickstart's sections to use others of.
+        run: filled in by this function.
+        changes: sections in place of the quickstart's own.
     """
     quiet()
     config = quickstart() | changes
-    module, data = made(resolved(config, course.seed))
-    train(module, data, Referee(course), config["trainer"]["max_steps"])
+    module, data = build(resolve_settings(config, run.seed))
+    train_module(module, data, Evaluator(run), config["trainer"]["max_steps"])
 
 
 if __name__ == "__main__":
-    main(run, "ours")
+    main(train, "ours")

@@ -1,6 +1,6 @@
-"""TRL's side of a workload: its GRPOTrainer, set to be as fast as it can be on this work without changing the work.
+"""Run a workload with TRL's GRPOTrainer, set to be as fast as it can be on this work without changing the work.
 
-Against its defaults: no gradient checkpointing (a third more work), float32 instead of bfloat16 autocast, no shuffling, no
+Differences from its defaults: no gradient checkpointing (a third more work), float32 instead of bfloat16 autocast, no shuffling, no
 logging; an update's completions go through the model `peer_rows` at a time.
 """
 
@@ -16,17 +16,17 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmark.record import Report, Step, main
-from benchmark.sides import PEER, alternating
-from benchmark.work import Workload, problems, quickstart_tasks
-from rl_lightning.tasks.prompts import PromptTemplate
+from benchmark.shared_settings import TRL_SETTINGS, alternating_rewards
+from benchmark.side_report import SideReport, StepReport, main
+from benchmark.workloads import Workload, problems, quickstart_tasks
+from rl_lightning.environments.prompts import PromptTemplate
 
 
 class TimedTrainer(GRPOTrainer):
-    """GRPOTrainer with a clock at its own seams."""
+    """GRPOTrainer that times the parts of its own step."""
 
     generated = 0.0
-    """Seconds in `generate`, texts included, in this step."""
+    """Seconds in `generate`, including decoding to text, in this step."""
     prepared = 0.0
     """Seconds in `generate`, rewards and advantages, in this step."""
     tokens = 0
@@ -49,16 +49,16 @@ class TimedTrainer(GRPOTrainer):
         return result
 
 
-class Stopwatch(TrainerCallback):
+class StepTimer(TrainerCallback):
     """Times steps from end to end and notes memory."""
 
     trainer: TimedTrainer
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: SideReport) -> None:
         self.report, self.last, self.began, self.updated = report, 0.0, 0.0, 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.report.model_is_loaded(sum(p.nbytes for p in kwargs["model"].parameters()))
+        self.report.model_loaded(sum(p.nbytes for p in kwargs["model"].parameters()))
         self.last = time.perf_counter()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -71,7 +71,7 @@ class Stopwatch(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         now, trainer = time.perf_counter(), self.trainer
         self.report.end_step(
-            Step(
+            StepReport(
                 seconds=now - self.last,
                 sample=trainer.generated,
                 train=self.updated - self.began - trainer.prepared,
@@ -84,11 +84,11 @@ class Stopwatch(TrainerCallback):
         self.last = time.perf_counter()
 
 
-def settings(workload: Workload, directory: str, steps: int, seed: int, **changes: Any) -> GRPOConfig:
+def trl_config(workload: Workload, directory: str, steps: int, seed: int, **changes: Any) -> GRPOConfig:
     """TRL's configuration of a workload."""
     rows = workload.peer_rows
     values: dict[str, Any] = {
-        **PEER,
+        **TRL_SETTINGS,
         "output_dir": directory,
         "use_cpu": True,
         "bf16": False,
@@ -104,8 +104,8 @@ def settings(workload: Workload, directory: str, steps: int, seed: int, **change
 
 
 def reward(prompts: list[Any], completions: list[Any], **kwargs: Any) -> list[float]:
-    """See `alternating`."""
-    return alternating(len(completions))
+    """See `alternating_rewards`."""
+    return alternating_rewards(len(completions))
 
 
 def run(
@@ -115,19 +115,19 @@ def run(
     tokenizer = AutoTokenizer.from_pretrained(model)
     made = problems(workload, quickstart_tasks(), PromptTemplate(tokenizer, system_prompt=""), warm_up + steps)
     prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": p.question.strip()}]} for p in made])
-    report = Report("peer", warm_up, account)
-    stopwatch = Stopwatch(report)
+    report = SideReport("peer", warm_up, account)
+    timer = StepTimer(report)
     with tempfile.TemporaryDirectory() as directory:
-        stopwatch.trainer = TimedTrainer(
+        timer.trainer = TimedTrainer(
             model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa"),
             reward_funcs=reward,
-            args=settings(workload, directory, warm_up + steps, seed),
+            args=trl_config(workload, directory, warm_up + steps, seed),
             train_dataset=prompts,
             processing_class=tokenizer,
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-            callbacks=[stopwatch],
+            callbacks=[timer],
         )
-        stopwatch.trainer.train()
+        timer.trainer.train()
     return report.ended()
 
 

@@ -1,7 +1,7 @@
-"""What `scripts/gpu_bench.py` runs, a process a job: each module is one part. A part is a function of its job's settings that
-reports as it goes, so that what it has found survives its end.
+"""The parts of `scripts/gpu_bench.py`: one module each; every job runs in a separate process.
 
-On a CPU every part runs at toy size; what only CUDA can count is then None.
+A part is a function of its job's settings that reports as it goes, so that what it has found survives its end. On a CPU every part
+runs at toy size; what only CUDA can count is then None.
 """
 
 from collections.abc import Callable

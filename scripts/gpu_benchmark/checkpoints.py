@@ -1,4 +1,4 @@
-"""Checkpoints of random weights in the exact shapes of Qwen2.5, on disk, so that they are loaded as real ones are."""
+"""Write checkpoints of random weights in the exact shapes of Qwen2.5 to disk, so that they are loaded like real ones."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SHAPES: dict[str, dict[str, Any]] = {
     "7B": {"layers": 28, "width": 3584, "mlp": 18_944, "heads": 28, "kv_heads": 4, "vocabulary": 152_064},
     "toy": {"layers": 2, "width": 64, "mlp": 128, "heads": 4, "kv_heads": 2, "vocabulary": 1000},
 }
-"""Sizes as in the models' config.json on the hub; `toy` is made up."""
+"""Sizes as in the models' config.json on the Hub; `toy` is not a real model."""
 
 _STD = 0.02
 _SHARD_BYTES = 2e9
 
 
 def config_of(name: str) -> Qwen2Config:
-    """Ends with the tiny policy's end token, which is one of a whole vocabulary of about equally likely ones."""
+    """The configuration of a shape. Its EOS token is the tiny policy's: one of a whole vocabulary of about equally likely ones."""
     shape, tokenizer = SHAPES[name], load_tokenizer("tiny")
     return Qwen2Config(
         vocab_size=shape["vocabulary"],
@@ -51,10 +51,10 @@ def config_of(name: str) -> Qwen2Config:
 
 
 def write(job: dict[str, Any], report: Report) -> None:
-    """Write checkpoints in bfloat16 shards, with the tiny policy's tokenizer beside each.
+    """Write checkpoints in bfloat16 shards, with the tiny policy's tokenizer next to each.
 
     Args:
-        job: `device` where the numbers are drawn; `shapes`, names in SHAPES, to their directories.
+        job: `device`, where the numbers are drawn; `shapes`, names in SHAPES to their directories.
 
     Raises:
         OSError: the disk has no room for one.

@@ -1,4 +1,4 @@
-"""The device: its clock, its memory counters, its cap, and how fast it multiplies and copies."""
+"""Measure the device: its clock, its memory counters, and how fast it multiplies and copies; also limit its memory."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from gpu_benchmark import Report
 
 
 def device_of(name: str) -> torch.device:
-    """With an index, for bitsandbytes and the allocator ask for it."""
+    """The device of that name with an index, which bitsandbytes and the allocator ask for."""
     return torch.device("cuda", 0) if name == "cuda" else torch.device(name)
 
 
 def now(device: torch.device) -> float:
-    """Seconds, when the device has done all that it was given."""
+    """The time in seconds, once the device has done all that it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def cap(device: torch.device, allowed: float) -> None:
-    """Let this process's tensors have no more bytes than that; before its first one."""
+    """Limit this process's tensors to that many bytes; to be called before the first one is created."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, allowed / total), device)
@@ -52,32 +52,32 @@ def peak(device: torch.device) -> dict[str, int | None]:
 
 
 def measure(job: dict[str, Any], report: Report) -> None:
-    """What it is and what it can do at best.
+    """Report what the device is and the best rates that it reaches.
 
     Args:
-        job: `device`; `side` of the square matrices; `copy_bytes`.
+        job: `device`; `side`, the size of the square matrices; `copy_bytes`.
     """
     device = device_of(job["device"])
     packages = ("torch", "transformers", "peft", "bitsandbytes", "lightning")
     report(versions={name: version(name) for name in packages}, python=platform.python_version())
     if device.type == "cuda":
-        report(**_card(device))
+        report(**_gpu(device))
     else:
         report(name=f"CPU ({platform.machine()})", total_bytes=None, context_bytes=0)
     dtype = torch.bfloat16
     side = job["side"]
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(a)
-    seconds = _seconds(device, lambda: torch.mm(a, b, out=out))
+    seconds = mean_seconds(device, lambda: torch.mm(a, b, out=out))
     report(matmul_tflops=round(2 * side**3 / seconds / 1e12, 6), matmul=f"bf16, {side} cubed")
     source = torch.zeros(job["copy_bytes"], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    seconds = _seconds(device, lambda: target.copy_(source))
+    seconds = mean_seconds(device, lambda: target.copy_(source))
     # A copy reads each byte and writes one.
     report(bandwidth_bytes_per_second=round(2 * job["copy_bytes"] / seconds))
 
 
-def _card(device: torch.device) -> dict[str, Any]:
+def _gpu(device: torch.device) -> dict[str, Any]:
     torch.empty(1, device=device)
     free, total = torch.cuda.mem_get_info(device)
     properties = torch.cuda.get_device_properties(device)
@@ -86,7 +86,7 @@ def _card(device: torch.device) -> dict[str, Any]:
         "capability": list(torch.cuda.get_device_capability(device)),
         "multiprocessors": properties.multi_processor_count,
         "total_bytes": properties.total_memory,
-        # Nothing else runs on the card while this does: what is gone and is no tensor is CUDA's own.
+        # Nothing else runs on the GPU while this does: what is taken and is no tensor is CUDA's own.
         "context_bytes": total - free - torch.cuda.memory_reserved(device),
         "cuda": torch.version.cuda,
         "driver": _driver(),
@@ -101,7 +101,7 @@ def _driver() -> str | None:
         return None
 
 
-def _seconds(device: torch.device, work: Callable[[], Any], rounds: int = 10) -> float:
+def mean_seconds(device: torch.device, work: Callable[[], Any], rounds: int = 10) -> float:
     """Mean of `rounds` in a row, after three that are not counted."""
     for _ in range(3):
         work()

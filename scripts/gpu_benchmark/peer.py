@@ -1,4 +1,4 @@
-"""The same steps by TRL's GRPOTrainer with `generate`: 4-bit base, LoRA on every linear layer, the same prompts and rewards."""
+"""Run the same steps with TRL's GRPOTrainer and `generate`: 4-bit base, LoRA on all linear layers, same prompts and rewards."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from typing import Any
 
 import torch
-from benchmark.sides import PEER, alternating
+from benchmark.shared_settings import TRL_SETTINGS, alternating_rewards
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
 
 from gpu_benchmark import Report
@@ -16,7 +16,7 @@ from gpu_benchmark.prompts import questions
 from rl_lightning.policy.loading import compute_dtype
 
 
-class Stopwatch(TrainerCallback):
+class StepTimer(TrainerCallback):
     """Reports each step when it is done."""
 
     def __init__(self, report: Report, device: torch.device) -> None:
@@ -35,10 +35,10 @@ class Stopwatch(TrainerCallback):
 
 
 def train(job: dict[str, Any], report: Report) -> None:
-    """Some steps; a word where TRL is not installed.
+    """Run some steps; reports `skipped` with the reason where TRL is not installed.
 
     Args:
-        job: as `steps.train` takes it; `rows`, completions in one forward of the update.
+        job: as `steps.train` takes it; `rows`, completions in one forward pass of the update.
     """
     if importlib.util.find_spec("trl") is None or importlib.util.find_spec("datasets") is None:
         report(skipped="trl is not installed: pip install -e .[bench]")
@@ -48,12 +48,12 @@ def train(job: dict[str, Any], report: Report) -> None:
     from trl import GRPOConfig, GRPOTrainer
 
     device = device_of(job["device"])
-    stopwatch = Stopwatch(report, device)
+    timer = StepTimer(report, device)
     tokenizer = AutoTokenizer.from_pretrained(job["path"])
 
     def reward(prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        stopwatch.lengths = [len(ids) for ids in completion_ids]
-        return alternating(len(completions))
+        timer.lengths = [len(ids) for ids in completion_ids]
+        return alternating_rewards(len(completions))
 
     with tempfile.TemporaryDirectory() as directory:
         GRPOTrainer(
@@ -65,7 +65,7 @@ def train(job: dict[str, Any], report: Report) -> None:
             ),
             processing_class=tokenizer,
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-            callbacks=[stopwatch],
+            callbacks=[timer],
         ).train()
 
 
@@ -76,18 +76,16 @@ def _model(job: dict[str, Any], device: torch.device) -> Any:
     quantization = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    model = AutoModelForCausalLM.from_pretrained(
+    model: Any = AutoModelForCausalLM.from_pretrained(
         job["path"],
         dtype=dtype,
         quantization_config=quantization,
         attn_implementation="sdpa",
         device_map={"": device},
     )
-    for (
-        module
-    ) in model.modules():  # as in rl_lightning.policy.loading: on a CPU repacked weights cannot be trained through
+    for module in model.modules():  # as in policy.loading: on a CPU no gradient passes through repacked weights
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
@@ -95,7 +93,7 @@ def _settings(job: dict[str, Any], device: torch.device, directory: str) -> dict
     """As fast as it can be on this work without changing it."""
     completions = job["prompts"] * job["generations"]
     return {
-        **PEER,
+        **TRL_SETTINGS,
         "output_dir": directory,
         "use_cpu": device.type == "cpu",
         "bf16": device.type == "cuda",
