@@ -1,0 +1,53 @@
+"""A task of one's own: three questions and a verifier in a few lines, beside one of reasoning-gym's."""
+
+from __future__ import annotations
+
+import json
+
+from rl_lightning.callbacks import FixedEval, GroupVariance, RolloutLog, RunDirectory
+from rl_lightning.environments.environment import Environment
+from rl_lightning.environments.mixture import TaskSpec
+from rl_lightning.types import Problem
+from tests.extension_points.replay import ReplayEngine
+from tests.extension_points.training import SUMS, data, fit, module
+
+QUESTIONS = [("Capital of France?", "Paris"), ("Capital of Italy?", "Rome"), ("Capital of Spain?", "Madrid")]
+
+
+class ThreeQuestions(Environment):
+    """Capitals, in any case; half a point for the right first letter."""
+
+    def problem(self, seed):
+        question, answer = QUESTIONS[seed % 3]
+        return Problem(f"{question} ({seed // 3})", expected=answer, difficulty={"letters": len(answer)})
+
+    def verify(self, problem, answer):
+        if answer.lower() == problem.expected.lower():
+            return 1.0
+        return 0.5 * (answer[:1] == problem.expected[:1])
+
+    def refuse(self, problem, answer):
+        return None if answer.isalpha() else "not_a_word"
+
+
+def test_a_step_is_trained_on_three_questions_of_ones_own(tmp_path):
+    texts = [f"<answer>{answer}</answer>" for answer in ("paris", "Rome", "Mxyz", "1+1")]
+    source = data({"capitals": TaskSpec(environment=ThreeQuestions()), **SUMS}, prompts=8)
+    trained = module(engine=ReplayEngine(texts))
+    callbacks = [GroupVariance(), RolloutLog(), FixedEval(1), RunDirectory()]
+    (record,) = fit(tmp_path, trained, source, callbacks=callbacks)
+    problems, scores = record.rollouts.prompts.problems, record.rollouts.scores
+    mine = [n for n, problem in enumerate(problems) if problem.task == "capitals"]
+    assert 1 <= len(mine) < 8
+    for n in mine:
+        found = scores[4 * n : 4 * n + 4]
+        right = [score.exact for score in found]
+        assert right == [float(answer == problems[n].expected) for answer in ("Paris", "Rome", "", "")]
+        assert found[2].partial == (0.5 if problems[n].expected == "Madrid" else 0.0)
+        assert found[3].failure == "refused_not_a_word"
+    result = json.loads((tmp_path / "eval_results" / "eval_step_1.json").read_text())
+    assert set(result["tasks"]) == {"capitals", "chain_sum"}
+    suite = json.loads((tmp_path / "eval_results" / "suite.json").read_text())
+    assert {p["expected"] for p in suite["problems"] if p["task"] == "capitals"} <= {"Paris", "Rome", "Madrid"}
+    held_out = {p["question"] for p in suite["problems"]}
+    assert held_out.isdisjoint(problem.question for problem in problems)
