@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rl_lightning.lightning_cli import RLCommandLine
-from rl_lightning.tasks.stream import TaskMixture
+from rl_lightning.cli.lightning_cli import RLCommandLine
+from rl_lightning.environments.mixture import EnvironmentMixture
 from tests.conftest import ROOT
 
 MODELS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -37,7 +37,7 @@ def test_the_configs_that_the_design_names_are_there():
 def test_a_config_parses_and_its_tasks_exist(monkeypatch, model):
     config = parse(monkeypatch, model)
     assert set(config.data.datasets) == names(model)
-    TaskMixture(config.data.datasets)
+    EnvironmentMixture(config.data.datasets)
 
 
 @pytest.mark.parametrize("tasks", TASK_SETS, ids=lambda p: p.stem)
@@ -50,7 +50,7 @@ def test_a_task_set_replaces_the_models_own(monkeypatch, model, tasks):
         == yaml.safe_load(model.read_text())["model"]["policy"]["model_name_or_path"]
     )
     assert config.fixed_eval.fixed_eval_steps  # required callbacks stay, whatever a later file says
-    TaskMixture(config.data.datasets)
+    EnvironmentMixture(config.data.datasets)
 
 
 def test_one_seed_sets_all(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ from math import comb
 from lightning.pytorch import Trainer, seed_everything
 
 from rl_lightning.callbacks import FixedEval
-from rl_lightning.data import ReasoningGymDataModule
+from rl_lightning.data import PromptDataModule
 from rl_lightning.module import GRPOModule
 from rl_lightning.rollout import Sampling
 
@@ -34,7 +34,7 @@ def test_held_out_accuracy_rises_significantly(tmp_path, datasets):
         callbacks=[FixedEval(1000)],
     )
     module = GRPOModule(sampling=Sampling(num_generations=16, max_new_tokens=72), learning_rate=1e-3)
-    trainer.fit(module, ReasoningGymDataModule(tasks, 8, system_prompt="", num_workers=0, eval_num_samples=60))
+    trainer.fit(module, PromptDataModule(tasks, 8, system_prompt="", num_workers=0, eval_num_samples=60))
     before, after = (
         json.loads((tmp_path / "eval_results" / f"eval_step_{n}.json").read_text())["rows"] for n in (0, 14)
     )

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import shlex
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
-from rl_lightning.chat import arguments
-from rl_lightning.cli import main
-from rl_lightning.lightning_cli import RLCommandLine
+from rl_lightning.cli.chat import arguments
+from rl_lightning.cli.lightning_cli import RLCommandLine
+from rl_lightning.cli.main import main
+from rl_lightning.distributed import Collective
+from rl_lightning.environments.environment import Environment
+from rl_lightning.objective import Surrogate
+from rl_lightning.rollout import RolloutEngine
 from tests.conftest import ROOT
 from tests.report.constructed import write_run
+from tests.test_imports import PACKAGES
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
@@ -54,7 +61,7 @@ def test_a_command_line_is_understood(command, monkeypatch, tmp_path, capsys):
     assert all((ROOT / config).is_file() for config in configs)
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.argv", ["rl_lightning", *words, f"--trainer.default_root_dir={tmp_path / 'run'}"])
-    monkeypatch.setattr("rl_lightning.lightning_cli.resolve_checkpoint", lambda name, root: Path(name))
+    monkeypatch.setattr("rl_lightning.cli.lightning_cli.resolve_checkpoint", lambda name, root: Path(name))
     monkeypatch.setattr(RLCommandLine, "instantiate_classes", lambda self: None)
     monkeypatch.setattr(RLCommandLine, "_run_subcommand", lambda self, subcommand: None)
     assert RLCommandLine().subcommand == words[0]
@@ -71,35 +78,37 @@ def test_the_python_example_trains(monkeypatch, tmp_path):
     assert (tmp_path / "outputs/api/eval_results/eval_step_2.json").is_file()
 
 
-def test_the_layout_is_the_tree():
-    """Every file that the layout names exists, and every module of the package is named."""
-    layout = README.split("## Layout")[1]
-    named = set(re.findall(r"\b([a-z_]+\.py)\b", layout))
-    modules = {p.name for p in (ROOT / "rl_lightning").rglob("*.py")} | {
-        p.name for p in (ROOT / "scripts").glob("*.py")
-    }
-    assert named <= modules
-    unnamed = {
-        "__init__.py",
-        "__main__.py",
-        "config.py",
-        "descriptions.py",
-        "whole_files.py",
-        "run_files.py",
-        "learning_curve.py",
-    }
-    rules = {name for name in modules if name.startswith("answer_")}  # answer_checks.py is named for all
-    assert modules - named <= unnamed | rules
+def test_the_architecture_names_every_room_in_the_order_of_imports():
+    """The table that a newcomer reads is the one that tests/test_imports.py holds the code to."""
+    table = (ROOT / "docs" / "architecture.md").read_text().split("## Packages")[1].split("## Extension points")[0]
+    packages = [
+        name.removesuffix(".py").strip("/") for name in re.findall(r"^\| `([a-z_]+(?:/|\.py))` \|", table, re.MULTILINE)
+    ]
+    assert [*packages, "__main__"] == PACKAGES
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("protocol", [RolloutEngine, Environment, Surrogate, Collective])
+def test_the_architecture_shows_every_method_of_an_extension_point(protocol):
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"class {protocol.__name__}(" in b)
+    shown = dict(re.findall(r"def (\w+)\(\s*self(.*?)\) ->", block, re.DOTALL))
+    methods = {name for name, value in vars(protocol).items() if callable(value) and name not in vars(Protocol)}
+    methods -= {"__init__", "__subclasshook__", "__init_subclass__"}
+    assert set(shown) == methods - {name for name in methods if name.startswith("__") and name != "__call__"}
+    for name, parameters in shown.items():
+        expected = [p for p in inspect.signature(getattr(protocol, name)).parameters if p != "self"]
+        assert re.findall(r"(\w+):", re.sub(r"\[.*?\]", "", parameters)) == expected, name
+
+
+@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
 
 
 def test_every_metric_is_described(monkeypatch):
     """What a run logs is in docs/metrics.md; see also tests/test_training.py, which reads a real run's columns."""
     text = (ROOT / "docs" / "metrics.md").read_text()
-    source = "".join(p.read_text() for p in (ROOT / "rl_lightning").glob("*.py"))
+    source = "".join(p.read_text() for p in (ROOT / "rl_lightning").rglob("*.py"))
     for name in re.findall(r'"((?:reward|completion|policy|time)/[a-z_]+)"', source):
         assert f"`{name}`" in text, name

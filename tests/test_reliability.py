@@ -15,14 +15,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from rl_lightning.checkpoints import STATE_FILE, checkpoints, damage, resolve_checkpoint
-from rl_lightning.cli import main
-from rl_lightning.loggers import MetricsCSV
+from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, damage, resolve_checkpoint
+from rl_lightning.cli.main import main
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.loggers.metrics_csv import MetricsCSV
 from rl_lightning.policy import Policy
-from rl_lightning.tasks.stream import TaskMixture, TaskSpec
 from rl_lightning.types import LossOutput, UserError
-from tests.test_resume import same
-from tests.test_training import SUMS, adapters, run
+from tests.environments.test_stream import Words
+from tests.runs import SUMS, adapters, run, same
 
 
 def damaged(root: Path, how: str) -> Path:
@@ -49,7 +49,7 @@ def test_a_damaged_checkpoint_is_named_and_last_passes_over_it(tmp_path, caplog,
     with pytest.raises(UserError, match="is damaged: "):
         resolve_checkpoint(str(newest), tmp_path / "hurt")
     assert resolve_checkpoint("last", tmp_path / "hurt").parent.name == "checkpoint-2"
-    assert f"passing over {newest}" in caplog.text
+    assert f"skipping {newest}" in caplog.text
     run(tmp_path / "hurt", 4, ckpt_path=str(resolve_checkpoint("last", tmp_path / "hurt")), evaluate=False)
     assert damage(newest) is None
     same(tmp_path / "hurt", tmp_path / "whole", 4)
@@ -86,7 +86,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch, erro
         save(self, path, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "save_checkpoint", full)
-    with pytest.raises(UserError, match=r"checkpoint-4 cannot be written: .*checkpoint-2 is whole"):
+    with pytest.raises(UserError, match=r"checkpoint-4 cannot be written: .*checkpoint-2 is intact"):
         run(tmp_path, 6, evaluate=False)
     assert [damage(p) for p in checkpoints(tmp_path)] == [None]
     assert not list(tmp_path.glob(".*"))
@@ -155,7 +155,7 @@ def test_too_little_memory_for_the_update_halves_the_budget_and_changes_nothing(
 
     monkeypatch.setattr(Policy, "log_probs", scarce)
     _, module, _ = run(tmp_path / "scarce", 2, evaluate=False, token_budget=512)
-    assert module.token_budget == 64
+    assert module.limits.token_budget.value == 64
     assert "model.token_budget is 64 from here on" in caplog.text
     ours, theirs = adapters(tmp_path / "scarce", 2), adapters(tmp_path / "roomy", 2)
     for name in (
@@ -167,20 +167,20 @@ def test_too_little_memory_for_the_update_halves_the_budget_and_changes_nothing(
 
 
 def test_too_little_memory_for_the_rollout_halves_its_rows_and_samples_the_same(tmp_path, monkeypatch):
-    from rl_lightning import answering_policy
+    from rl_lightning.rollout import local_engine
 
     run(tmp_path / "roomy", 2, evaluate=False)
-    sample_groups = answering_policy.sample_groups
+    sample_groups = local_engine.sample_groups
 
     def scarce(model, batch, sampling, *args, **kwargs):
         if sampling.max_rollout_rows > 3:
-            sample_groups(model, batch, sampling, *args, **kwargs)  # the generator has moved on when memory is out
+            sample_groups(model, batch, sampling, *args, **kwargs)  # all the work is done when memory is out
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sample_groups(model, batch, sampling, *args, **kwargs)
 
-    monkeypatch.setattr(answering_policy, "sample_groups", scarce)
+    monkeypatch.setattr(local_engine, "sample_groups", scarce)
     _, module, _ = run(tmp_path / "scarce", 2, evaluate=False)
-    assert module.sampling.max_rollout_rows == 2
+    assert module.limits.rollout_rows.value == 2
     a, b = (pd.read_parquet(tmp_path / name / "rollouts") for name in ("scarce", "roomy"))
     assert list(a.completion) == list(b.completion)
 
@@ -202,7 +202,7 @@ def test_metrics_survive_a_kill_in_the_middle_of_a_row(tmp_path):
     with logger.path.open("a") as file:
         file.write("4,0.")
     again = MetricsCSV(str(tmp_path))
-    again.go_on_after(2)
+    again.resume_after(2)
     again.log_metrics({"a": 3, "c": 1}, step=3)
     rows = list(csv.DictReader(logger.path.open()))
     assert [(r["step"], r["a"], r["b"], r["c"]) for r in rows] == [
@@ -213,21 +213,21 @@ def test_metrics_survive_a_kill_in_the_middle_of_a_row(tmp_path):
 
 
 def test_a_step_does_not_repeat_the_metrics_of_another(tmp_path):
-    """Lightning's own way to the loggers does: of two tasks, it goes on with the figures of the one that is not there."""
+    """Lightning's own way to the loggers does: of two tasks, it repeats the metrics of the one that is not there."""
     two = {**SUMS, "leg_counting": TaskSpec(config={"max_animals": 4})}
     run(tmp_path, 6, evaluate=False, tasks=two)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     rollouts = pd.read_parquet(tmp_path / "rollouts")
     for step, row in enumerate(rows, 1):
         tasks = set(rollouts[rollouts.step == step].task)
-        shown = {task for task in two if row.get(f"groups/{task}/diverse")}
+        shown = {task for task in two if row.get(f"groups/{task}/with_variance")}
         assert shown == (tasks if len(tasks) > 1 else set())
 
 
 def test_a_problem_whose_process_is_killed_from_outside_is_made_again():
-    from rl_lightning.tasks.workers import ProblemWorkers
+    from rl_lightning.environments.problem_workers import ProblemWorkers
 
-    plain = TaskMixture(SUMS)
+    plain = EnvironmentMixture(SUMS)
     workers = ProblemWorkers(Mortal(SUMS), 1, seconds=10)
     (pid,) = {workers._pool.call("pid", seconds=10).result()}
     workers.begin("chain_sum", 0, 5)
@@ -236,7 +236,7 @@ def test_a_problem_whose_process_is_killed_from_outside_is_made_again():
     workers.close()
 
 
-class Mortal(TaskMixture):
+class Mortal(EnvironmentMixture):
     """Says which process it is in, and takes its time."""
 
     def pid(self):
@@ -248,28 +248,27 @@ class Mortal(TaskMixture):
 
 
 def test_a_problem_that_takes_too_long_is_replaced_the_same_every_time(monkeypatch):
-    from rl_lightning.tasks.stream import PromptStream
-    from rl_lightning.tasks.workers import ProblemWorkers, prompts_from
-    from tests.tasks.test_stream import Words
+    from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
+    from rl_lightning.environments.stream import PromptStream
 
     mixture = Slow(SUMS)
-    workers = ProblemWorkers(mixture, 1, seconds=0.5)
+    workers = ProblemWorkers(mixture, 1, seconds=3)
     stream = PromptStream(mixture, Words(), 0, problem=workers)
     prompts = prompts_from(stream, 0, ahead=3)
     got = [next(prompts) for _ in range(4)]
     prompts.close()
     workers.close()
-    plain = PromptStream(TaskMixture(SUMS), Words(), 0)
+    plain = PromptStream(EnvironmentMixture(SUMS), Words(), 0)
     assert [p.skipped["too_slow"] for p in got] == [0, 1, 0, 0]
     assert [p.problem for p in got[:1] + got[2:]] == [plain[k].problem for k in (0, 2, 3)]
     assert got[1].problem == plain.mixture.problem(*plain.candidate(1, attempt=1))
 
 
-class Slow(TaskMixture):
+class Slow(EnvironmentMixture):
     """Hangs on the first candidate of slot 1."""
 
     def problem(self, task, item_seed, index, level=None):
-        from rl_lightning.tasks.stream import item_seed as seed_of
+        from rl_lightning.environments.stream import item_seed as seed_of
 
         if item_seed == seed_of("train", 0, 1, 0):
             while True:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import random
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
+from rl_lightning.checkpointing.checkpoints import checkpoints, resolve_checkpoint
 from rl_lightning.module import GRPOModule
 from rl_lightning.objective import Objective
-from rl_lightning.rollout import Sampling
+from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.scoring import Reward, WeightedReward
 from rl_lightning.types import UserError
-from tests.test_training import LengthReward, adapters, evaluated, run
+from tests.runs import LengthReward, run, same
 
 
 class RandomReward(Reward):
@@ -25,16 +24,6 @@ class RandomReward(Reward):
 
     def __call__(self, problem, completion, score):
         return random.random() + float(np.random.rand()) + float(torch.rand(()))
-
-
-def same(ours: Path, theirs: Path, steps: int) -> None:
-    """Completions, weights and evaluations to the last bit."""
-    for path in (theirs / "rollouts").iterdir():
-        assert (ours / "rollouts" / path.name).read_bytes() == path.read_bytes(), path.name
-    for name in (theirs / "eval_results").iterdir() if (theirs / "eval_results").exists() else []:
-        assert evaluated(ours, name.stem) == evaluated(theirs, name.stem)
-    a, b = adapters(ours, steps), adapters(theirs, steps)
-    assert all(torch.equal(a[name], b[name]) for name in b)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +39,7 @@ def same(ours: Path, theirs: Path, steps: int) -> None:
 )
 def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path, model):
     _, module, data = run(tmp_path / "whole", 6, **model)
-    assert (data.further_cursor > 0) == (module.sampling.max_resample > 1)
+    assert (data.extra_cursor > 0) == (module.sampling.max_resample > 1)
     run(tmp_path / "halves", 4, **model)
     run(tmp_path / "halves", 6, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")), **model)
     same(tmp_path / "halves", tmp_path / "whole", 6)
@@ -62,18 +51,18 @@ def test_a_signal_ends_the_step_and_the_run_goes_on_the_same(tmp_path, monkeypat
     from rl_lightning.callbacks import StopAtSignal
 
     run(tmp_path / "whole", 5)
-    calls, sample = 0, GRPOModule.sample
+    calls, generate = 0, LocalEngine.generate
 
-    def signalled(self, batch, generator):
+    def signalled(self, prompts, sampling, draws, on_finished=None):
         nonlocal calls
-        calls += generator is not None
+        calls += draws is not None  # evaluations are greedy
         if calls == 3:
             calls += 1
             os.kill(os.getpid(), number)
-        return sample(self, batch, generator)
+        return generate(self, prompts, sampling, draws, on_finished)
 
     before = signal.getsignal(signal.SIGINT)
-    monkeypatch.setattr(GRPOModule, "sample", signalled)
+    monkeypatch.setattr(LocalEngine, "generate", signalled)
     stop = StopAtSignal()
     trainer, *_ = run(tmp_path / "halves", 5, callbacks=[stop])
     assert (trainer.global_step, stop.received) == (3, number)
@@ -100,16 +89,16 @@ def test_other_settings_are_refused_and_speed_may_change(tmp_path):
 def test_a_signal_in_the_last_step_lets_the_run_end(tmp_path, monkeypatch):
     from rl_lightning.callbacks import StopAtSignal
 
-    judge, calls = GRPOModule.judge, 0
+    score, calls = GRPOModule.score, 0
 
     def signalled(self, *args):
         nonlocal calls
         calls += 1
         if calls == 2:
             os.kill(os.getpid(), signal.SIGINT)
-        return judge(self, *args)
+        return score(self, *args)
 
-    monkeypatch.setattr(GRPOModule, "judge", signalled)
+    monkeypatch.setattr(GRPOModule, "score", signalled)
     stop = StopAtSignal()
     run(tmp_path, 2, callbacks=[stop])
     assert stop.received is None
@@ -143,16 +132,14 @@ def test_an_end_that_fails_does_not_cost_the_steps(tmp_path, monkeypatch):
 
 
 def test_a_failure_in_the_middle_writes_no_checkpoint_of_its_own(tmp_path, monkeypatch):
-    from rl_lightning.module import GRPOModule
+    step_optimizer, steps = GRPOModule.step_optimizer, iter(range(9))
 
-    update, steps = GRPOModule.update, iter(range(9))
-
-    def broken(self):
+    def broken(self, rollouts):
         if next(steps) == 2:
             raise OSError("no such thing")
-        update(self)
+        step_optimizer(self, rollouts)
 
-    monkeypatch.setattr(GRPOModule, "update", broken)
+    monkeypatch.setattr(GRPOModule, "step_optimizer", broken)
     with pytest.raises(OSError, match="no such thing"):
         run(tmp_path, 3, evaluate=False)
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-2"]
@@ -160,15 +147,13 @@ def test_a_failure_in_the_middle_writes_no_checkpoint_of_its_own(tmp_path, monke
 
 def test_a_run_stopped_before_its_first_step_goes_on(tmp_path, monkeypatch):
     """Ctrl-C while the evaluation at step 0 goes on leaves checkpoint-0, from which --ckpt_path last begins."""
-    from rl_lightning.answering_policy import AnsweringPolicy
-
-    answer = AnsweringPolicy.answer
+    evaluate = GRPOModule.validation_step
 
     def stopped(self, *args):
         self.trainer.should_stop = self.interrupted = True  # as StopAtSignal does
-        return answer(self, *args)
+        return evaluate(self, *args)
 
-    monkeypatch.setattr(AnsweringPolicy, "answer", stopped)
+    monkeypatch.setattr(GRPOModule, "validation_step", stopped)
     run(tmp_path, 3)
     monkeypatch.undo()
     assert [p.name for p in checkpoints(tmp_path)] == ["checkpoint-0"]

@@ -13,79 +13,16 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file
 
-from rl_lightning.callbacks import (
-    AdapterCheckpoint,
-    CurriculumLog,
-    FixedEval,
-    GroupVariance,
-    MemoryPlan,
-    RolloutLog,
-    RunDirectory,
-)
-from rl_lightning.checkpoints import checkpoints, resolve_checkpoint
-from rl_lightning.cli import main
-from rl_lightning.data import ReasoningGymDataModule
-from rl_lightning.loggers import MetricsCSV
+from rl_lightning.callbacks import FixedEval
+from rl_lightning.checkpointing.checkpoints import checkpoints, resolve_checkpoint
+from rl_lightning.cli.main import main
+from rl_lightning.data import PromptDataModule
 from rl_lightning.module import GRPOModule
-from rl_lightning.objective import Objective
 from rl_lightning.rollout import Sampling
-from rl_lightning.scoring import Reward
-from rl_lightning.tasks.stream import TaskSpec
 from rl_lightning.types import UserError
-
-SUMS = {"chain_sum": TaskSpec(config={"min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1})}
-
-
-class LengthReward(Reward):
-    """Differs within any group whose completions differ in length, so that every step has something to teach."""
-
-    def __call__(self, problem, completion, score):
-        return len(completion) / 10
-
-
-def run(
-    root: Path,
-    max_steps: int,
-    ckpt_path: str | None = None,
-    workers: int = 0,
-    evaluate: bool = True,
-    callbacks=(),
-    tasks=SUMS,
-    samples=None,
-    curriculum=None,
-    **model,
-):
-    seed_everything(0)
-    model = {"reward": LengthReward(), "learning_rate": 1e-3, "sampling": Sampling(4, 12)} | model
-    module = GRPOModule(**model)
-    data = ReasoningGymDataModule(
-        tasks, prompts_per_step=2, system_prompt="", num_workers=workers, eval_num_samples=5, curriculum=curriculum
-    )
-    trainer = Trainer(
-        default_root_dir=root,
-        accelerator="cpu",
-        max_steps=max_steps,
-        max_epochs=-1,
-        log_every_n_steps=1,
-        logger=MetricsCSV(str(root)),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[
-            GroupVariance(),
-            CurriculumLog(),
-            MemoryPlan(),
-            RolloutLog(),
-            *([FixedEval(2, samples)] if evaluate else []),
-            RunDirectory(),
-            AdapterCheckpoint(save_steps=2),
-            *callbacks,
-        ],
-    )
-    trainer.fit(module, data, ckpt_path=ckpt_path)
-    return trainer, module, data
+from tests.runs import SUMS, LengthReward, adapters, evaluated, run
 
 
 @pytest.fixture(scope="module")
@@ -120,8 +57,8 @@ def test_metrics_are_in_the_csv_with_optimizer_steps(five_steps):
     assert [int(float(row["step"])) for row in trained] == [1, 2, 3, 4, 5]
     names = {
         "policy/entropy",
-        "policy/sampler_gap",
-        "groups/diverse",
+        "policy/logprob_mismatch",
+        "groups/with_variance",
         "time/sample",
         "completion/tokens",
         "policy/grad_norm",
@@ -134,10 +71,9 @@ def test_metrics_are_in_the_csv_with_optimizer_steps(five_steps):
 
 def test_the_plan_is_carried_out_and_measured_beside(five_steps):
     root, _, module, _ = five_steps
-    assert (
-        module.token_budget == module.plan.settings.token_budget == 1048
-    )  # a group: 4 rows of 524 places, two a token
-    assert module.sampling.max_rollout_rows == 8
+    # A group: 4 rows of 524 slots, two padded slots per token.
+    assert module.limits.token_budget.value == module.plan.settings.token_budget == 1048
+    assert module.limits.rollout_rows.value == 8
     rows = [row for row in csv.DictReader((root / "metrics.csv").open()) if row["reward/mean"]]
     assert all(0.2 < float(row["memory/peak_gb"]) < 20 for row in rows)
 
@@ -158,7 +94,7 @@ def test_the_evaluation_file_holds_what_the_design_promises(five_steps):
     assert "gain" not in first["overall"]
     assert set(last["overall"]["gain"]) == {"mean", "low", "high", "p"}
     assert last["best"]["step"] in (0, 2, 4)
-    assert last["share_of_run"] < first["share_of_run"] <= 1
+    assert all(0 < report["share_of_run"] <= 1 for report in (first, last))
     for report in (first, last):
         assert report["overall"]["n"] == 5 == len(report["rows"])
         assert set(report["tasks"]) == {"chain_sum"}
@@ -184,16 +120,6 @@ def test_weights_moved_and_only_the_adapters_are_saved(five_steps):
     assert set(state["state_dict"]) == {n for n, p in module.named_parameters() if p.requires_grad}
 
 
-def evaluated(root: Path, name: str = "eval_step_5") -> dict[str, object]:
-    """An evaluation but for what it cost."""
-    found = json.loads((root / "eval_results" / f"{name}.json").read_text())
-    return {key: value for key, value in found.items() if key not in ("seconds", "share_of_run", "of")}
-
-
-def adapters(root: Path, step: int) -> dict[str, torch.Tensor]:
-    return load_file(root / f"checkpoint-{step}" / "adapter_model.safetensors")
-
-
 @pytest.mark.parametrize("workers", [0, 1, 2])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(five_steps, tmp_path, workers):
     """Same completions, same weights to the last bit, same evaluation."""
@@ -211,7 +137,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(five_steps, tmp_path, worker
 
 @pytest.mark.parametrize("samples", [None, 3])
 def test_evaluation_changes_not_one_bit_of_the_run(five_steps, tmp_path, samples):
-    """Weights, optimizer, random states and completions: without any evaluation, and with sampled ones, as with greedy ones."""
+    """Weights, optimizer, RNG states and completions: without any evaluation, and with sampled ones, as with greedy ones."""
     root, *_ = five_steps
     run(tmp_path, 5, evaluate=samples is not None, samples=samples)
     ours, theirs = adapters(tmp_path, 5), adapters(root, 5)
@@ -219,7 +145,7 @@ def test_evaluation_changes_not_one_bit_of_the_run(five_steps, tmp_path, samples
     name = "rollouts/rollouts_000001-000020.parquet"
     assert (tmp_path / name).read_bytes() == (root / name).read_bytes()
     states = [torch.load(path / "checkpoint-5" / "trainer.ckpt", weights_only=True) for path in (tmp_path, root)]
-    for part in ("sampler", "random_states", "optimizer_states", "ReasoningGymDataModule"):
+    for part in ("sampler", "rng_states", "optimizer_states", "PromptDataModule"):
         ours, theirs = (list(leaves(state[part])) for state in states)
         assert len(ours) == len(theirs)
         assert all(
@@ -237,20 +163,6 @@ def leaves(value):
         yield value
 
 
-def test_samples_of_a_problem(tmp_path):
-    """Three a problem: the row has their means, and another suite beside it would draw the same."""
-    run(tmp_path, 2, samples=3)
-    report = json.loads((tmp_path / "eval_results" / "eval_step_2.json").read_text())
-    assert report["samples"] == {"samples": 3, "temperature": 1.0}
-    assert set(report["overall"]["pass_at_k"]) == {"1", "2", "3"}
-    assert report["overall"]["pass_at_k"]["1"] == pytest.approx(report["overall"]["accuracy"])
-    assert report["overall"]["pass_at_k"]["3"] >= report["overall"]["pass_at_k"]["2"]
-    for row in report["rows"]:
-        assert len(row["samples"]) == 3
-        assert row["exact"] == sum(sample["exact"] for sample in row["samples"]) / 3
-    assert len({sample["completion"] for row in report["rows"] for sample in row["samples"]}) > 1
-
-
 def test_a_changed_suite_is_named_and_not_compared(five_steps, tmp_path, caplog):
     """The last checkpoint is evaluated with shorter answers and fewer problems, in the run's own directory."""
     root, *_ = five_steps
@@ -258,7 +170,7 @@ def test_a_changed_suite_is_named_and_not_compared(five_steps, tmp_path, caplog)
     root = tmp_path / "run"
     seed_everything(0)
     module = GRPOModule(reward=LengthReward(), learning_rate=1e-3, sampling=Sampling(4, 9))
-    data = ReasoningGymDataModule(SUMS, prompts_per_step=2, system_prompt="", num_workers=0, eval_num_samples=4)
+    data = PromptDataModule(SUMS, prompts_per_step=2, system_prompt="", num_workers=0, eval_num_samples=4)
     trainer = Trainer(default_root_dir=root, accelerator="cpu", logger=False, callbacks=[FixedEval()])
     trainer.validate(module, data, ckpt_path=root / "checkpoint-5" / "trainer.ckpt", weights_only=True)
     result = json.loads((root / "eval_results" / "validate_step_5.json").read_text())
@@ -269,34 +181,6 @@ def test_a_changed_suite_is_named_and_not_compared(five_steps, tmp_path, caplog)
     suites = [json.loads((root / "eval_results" / name).read_text()) for name in ("suite.json", "suite_2.json")]
     assert [len(suite["problems"]) for suite in suites] == [5, 4]
     assert suites[1]["hash"] == result["suite"]
-
-
-def test_dead_steps_leave_the_weights_and_advance_the_clock(tmp_path):
-    class Same(Reward):
-        def __call__(self, problem, completion, score):
-            return 1.0
-
-    trainer, _, data = run(tmp_path, 2, reward=Same(), evaluate=False)
-    assert (trainer.global_step, data.cursor) == (2, 4)
-    assert all(tensor.abs().max() == 0 for name, tensor in adapters(tmp_path, 2).items() if "lora_B" in name)
-
-
-def test_lightnings_own_callbacks_can_watch_a_steps_metrics_at_its_end(tmp_path):
-    names = "reward/mean", "memory/peak_gb"  # the module's own, and what a callback adds
-    bests = [ModelCheckpoint(tmp_path / name, monitor=name, every_n_train_steps=1, save_top_k=3) for name in names]
-    run(tmp_path, 3, evaluate=False, callbacks=bests)
-    logged = list(csv.DictReader((tmp_path / "metrics.csv").open()))
-    for name, best in zip(names, bests, strict=True):
-        kept = sorted(map(float, best.best_k_models.values()))
-        assert kept == pytest.approx(sorted(float(row[name]) for row in logged))
-
-
-def test_max_steps_counts_updates_and_is_not_overrun(tmp_path):
-    """Three updates a rollout and five steps: the second rollout's last update is left out."""
-    trainer, _, data = run(tmp_path, 5, objective=Objective(num_iterations=3, beta=0.01))
-    assert (trainer.global_step, data.cursor) == (5, 4)
-    rows = [row for row in csv.DictReader((tmp_path / "metrics.csv").open()) if row["reward/mean"]]
-    assert float(rows[-1]["policy/kl"]) > 0  # later updates have left the base
 
 
 def test_a_taken_directory_is_refused_and_left_alone(five_steps):
@@ -362,9 +246,9 @@ def test_compare_evaluates_each_on_the_same_suite(five_steps, tmp_path, monkeypa
     config = ["--config", str(tmp_path / "config.yaml"), "--trainer.enable_progress_bar=false"]
     assert main(["compare", "base", str(root), "--out", str(tmp_path / "out"), "--evaluate", *config]) == 0
     found = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    assert [subject["label"] for subject in found["subjects"]] == ["base", str(root)]
-    assert [subject["step"] for subject in found["subjects"]] == [0, 5]
-    assert found["subjects"][1]["groups"]["all problems"]["n"] == 3
+    assert [contender["label"] for contender in found["contenders"]] == ["base", str(root)]
+    assert [contender["step"] for contender in found["contenders"]] == [0, 5]
+    assert found["contenders"][1]["groups"]["all problems"]["n"] == 3
     assert "--ckpt_path" not in done[0]
     assert done[1][-2] == str(root / "checkpoint-5")
     assert "could not be evaluated" not in capsys.readouterr().err
@@ -382,7 +266,7 @@ def test_an_adapter_of_another_shape_is_refused(five_steps):
 
 def test_unwritten_checkpoints_are_not_found(tmp_path):
     (tmp_path / "checkpoint-7").mkdir()
-    with pytest.raises(UserError, match="no whole checkpoint in"):
+    with pytest.raises(UserError, match="no intact checkpoint in"):
         resolve_checkpoint("last", tmp_path)
     with pytest.raises(UserError, match="is not a checkpoint directory or `last`"):
         resolve_checkpoint(str(tmp_path / "checkpoint-9"), tmp_path)
