@@ -1,1 +1,1 @@
-"""rl_lightning: teach language models to reason with GRPO, on the one GPU you have."""
+"""Train language models by GRPO (reinforcement learning with verifiable rewards) on one GPU; start reading at module.py."""

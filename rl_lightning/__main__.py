@@ -1,4 +1,4 @@
-"""`python -m rl_lightning`: fix Python's hash seed, which some tasks' problems depend on, then hand over to the command line."""
+"""`python -m rl_lightning`: set Python's hash seed, which the problems of some tasks depend on, and run the command line."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 if __name__ == "__main__":
     if os.environ.get("PYTHONHASHSEED") != "0":
-        # The hash seed is read once, when Python starts: so start it again.
+        # The hash seed is read only when Python starts, so Python is started again.
         environment = {**os.environ, "PYTHONHASHSEED": "0"}
         command = [sys.executable, *sys.orig_argv[1:]]
         if os.name == "nt":  # exec on Windows returns to the shell before the program ends
@@ -14,10 +14,10 @@ if __name__ == "__main__":
             while True:
                 try:
                     sys.exit(process.wait())
-                except KeyboardInterrupt:  # the child's to handle: it writes a checkpoint first
+                except KeyboardInterrupt:  # the child process handles it: it saves a checkpoint first
                     continue
         os.execve(sys.executable, command, environment)
 
-    from rl_lightning.cli import main
+    from rl_lightning.cli.main import main
 
     sys.exit(main())
