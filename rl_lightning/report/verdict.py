@@ -29,15 +29,15 @@ def verdict(run: Run) -> dict[str, str]:
         return {
             "tone": "good",
             "word": "Yes, it is getting better.",
-            "text": f"{text} The interval excludes 0.{_caveats(run)}",
+            "text": f"{text} That is more than chance.{_caveats(run)}",
         }
     if gain["high"] < 0:
         return {
             "tone": "bad",
             "word": "No, it is getting worse.",
-            "text": f"{text} The interval excludes 0.{_caveats(run)}",
+            "text": f"{text} That is more than chance.{_caveats(run)}",
         }
-    return {"tone": "undecided", "word": "Not shown.", "text": f"{text} The interval includes 0.{_caveats(run)}"}
+    return {"tone": "undecided", "word": "Not shown.", "text": f"{text} That may be chance.{_caveats(run)}"}
 
 
 def _caveats(run: Run) -> str:

@@ -44,7 +44,7 @@ def test_a_loss_beyond_luck_is_a_no(tmp_path):
 def test_two_problems_more_may_be_luck(tmp_path):
     said = verdict_of(tmp_path, evaluation(0, range(20)), evaluation(10, range(22)))
     assert said["tone"] == "undecided"
-    assert said["text"].endswith("The interval includes 0.")
+    assert said["text"].endswith("That may be chance.")
 
 
 def test_a_gain_does_not_hide_a_task_that_got_worse(tmp_path):
