@@ -85,7 +85,7 @@ class Environment(ABC):
         Raises:
             UserError: the environment refuses these settings.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no levels")
+        raise UserError(f"{type(self).__name__} has no levels: it does not implement at_level")
 
     def check_settings(self, settings: Mapping[str, Any], where: str) -> None:
         """Raise an error for settings that the environment does not have: by default, those that `config` lacks.

@@ -26,6 +26,9 @@ def test_a_surrogates_own_setting_is_part_of_the_run():
 def test_settings_of_speed_and_memory_may_differ():
     trained_with, now = (settings(policy=PolicyConfig(dtype=d), reward=WeightedReward()) for d in ("float32", "auto"))
     refuse_other_settings(trained_with, now)
+    assert trained_with == now
+    assert "policy.dtype" not in now
+    assert "policy.lora_r" in now
 
 
 def test_a_reward_is_known_by_its_class_and_attributes():
