@@ -37,10 +37,10 @@ def largest_dense(shape: ModelShape, bytes_per_element: int) -> float:
 
 def adapter(shape: ModelShape, rank: int) -> float:
     """Master weights in float32. Their gradient has the same size, and so has each of Adam's two moments."""
-    return 4 * shape.lora_weights_a_rank * rank
+    return 4 * shape.lora_weights_per_rank * rank
 
 
-def saved_a_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens: int, slots: int) -> float:
+def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens: int, slots: int) -> float:
     """Bytes that autograd saves of one layer. Weights are frozen, so these are only what LoRA and the non-linear parts need:
 
     norms: two of them, each its input in float32, its output, and a float32 per token;
@@ -58,7 +58,7 @@ def saved_a_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens: 
     """
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     norms = 2 * ((4 + bytes_per_element) * shape.width + 4)
-    mlp, lora = 4 * bytes_per_element * shape.mlp_width, bytes_per_element * rank * shape.linears_a_layer
+    mlp, lora = 4 * bytes_per_element * shape.mlp_width, bytes_per_element * rank * shape.linears_per_layer
     qk_norms = 4 * (queries + keys + shape.heads + shape.kv_heads) if shape.norms_qk else 0
     attention = 2 * bytes_per_element * (queries + keys) + 4 * shape.heads
     return tokens * (norms + bytes_per_element * queries + mlp + lora + qk_norms) + slots * attention
@@ -71,7 +71,7 @@ def kept_for_backward(
     return shape.layers * (tokens * bytes_per_element * shape.width if checkpointing else saved)
 
 
-def backward_of_a_layer(
+def backward_of_layer(
     saved: float, shape: ModelShape, bytes_per_element: int, tokens: int, checkpointing: bool
 ) -> float:
     """Additional memory during the backward pass of one layer.

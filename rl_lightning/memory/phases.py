@@ -47,7 +47,7 @@ def _with_overhead(parts: MemoryBreakdown, context: float) -> MemoryBreakdown:
 
 def _loading(model: HeldModel) -> MemoryBreakdown:
     base = arithmetic.base(model.shape, model.bytes_per_element, model.quantized)
-    return {"base": base, "workspace": unpacked_layer(model)}
+    return {"base": base, "workspace": dequantised_layer(model)}
 
 
 def _trained(model: HeldModel) -> MemoryBreakdown:
@@ -57,7 +57,7 @@ def _trained(model: HeldModel) -> MemoryBreakdown:
     return {"base": base, "adapter": weights, "optimizer": 2 * weights}
 
 
-def unpacked_layer(model: HeldModel) -> float:
+def dequantised_layer(model: HeldModel) -> float:
     """Bytes of the largest 4-bit layer dequantised, for a product of many rows."""
     return arithmetic.largest_dense(model.shape, model.bytes_per_element) if model.quantized else 0.0
 
@@ -69,12 +69,12 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
     budget = max(settings.token_budget, longest)
     tokens = min(budget, step.prompts * step.prompt_tokens + step.rows * step.new_tokens)
     slots = min(PADDED_SLOTS_PER_TOKEN * budget, step.rows * longest)
-    saved = arithmetic.saved_a_layer(shape, size, model.rank, tokens, slots)
+    saved = arithmetic.saved_per_layer(shape, size, model.rank, tokens, slots)
     kept = arithmetic.kept_for_backward(saved, shape, size, tokens, settings.checkpointing)
     gradient = arithmetic.adapter(shape, model.rank)
-    parts: MemoryBreakdown = {"optimizer": gradient, "workspace": unpacked_layer(model)}
+    parts: MemoryBreakdown = {"optimizer": gradient, "workspace": dequantised_layer(model)}
     at_head = kept + arithmetic.head(shape, size, tokens)
-    in_backward = kept + arithmetic.backward_of_a_layer(saved, shape, size, tokens, settings.checkpointing)
+    in_backward = kept + arithmetic.backward_of_layer(saved, shape, size, tokens, settings.checkpointing)
     return [
         {**parts, "activations": at_head, "logits": arithmetic.logits(shape, size, tokens)},
         {**parts, "activations": in_backward},

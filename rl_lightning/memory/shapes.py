@@ -35,8 +35,8 @@ class ModelShape:
         linear_weights: weights of the layers' linear modules, which 4-bit quantisation packs and LoRA adapts.
         other_weights: all other weights: embeddings, head, norms, biases.
         largest_linear: weights of the largest of these linear modules.
-        lora_weights_a_rank: adapter weights per LoRA rank, which is the sum of inputs and outputs of all linear modules.
-        linears_a_layer: number of linear modules per layer.
+        lora_weights_per_rank: adapter weights per LoRA rank, which is the sum of inputs and outputs of all linear modules.
+        linears_per_layer: number of linear modules per layer.
         norms_qk: whether queries and keys are normalised (Qwen3).
         fused_qkv: whether queries, keys and values come from one linear module (Phi-3).
     """
@@ -51,8 +51,8 @@ class ModelShape:
     linear_weights: int
     other_weights: int
     largest_linear: int
-    lora_weights_a_rank: int
-    linears_a_layer: int
+    lora_weights_per_rank: int
+    linears_per_layer: int
     norms_qk: bool
     fused_qkv: bool
 
@@ -106,8 +106,8 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         linear_weights=sum(weights),
         other_weights=sum(p.numel() for p in model.parameters()) - sum(weights),
         largest_linear=max(weights),
-        lora_weights_a_rank=sum(m.in_features + m.out_features for m in linears.values()),
-        linears_a_layer=len(linears) // config.num_hidden_layers,
+        lora_weights_per_rank=sum(m.in_features + m.out_features for m in linears.values()),
+        linears_per_layer=len(linears) // config.num_hidden_layers,
         norms_qk=any(n.endswith("q_norm") for n, _ in model.named_modules()),
         fused_qkv=any(n.endswith("qkv_proj") for n in linears),
     )

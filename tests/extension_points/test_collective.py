@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 from multiprocessing.connection import Connection
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from rl_lightning.objective import Objective
 from rl_lightning.rollout import Sampling
+from rl_lightning.types import UserError
 from tests.extension_points.training import adapters, data, fit, module
 
 
@@ -120,3 +122,11 @@ def test_two_ranks_train_what_one_does(both, tmp_path, name):
     assert all(torch.equal(a, b) for a, b in zip(first["adapters"], second["adapters"], strict=True))
     forwarded = [first["forwarded"], second["forwarded"], alone["forwarded"]]
     assert all(a + b == whole and a and b for a, b, whole in zip(*forwarded, strict=True))
+
+
+def test_lightnings_own_strategies_with_several_devices_are_refused():
+    """They would average in every backward what is summed here once."""
+    mine = module()
+    mine._trainer = SimpleNamespace(world_size=2, datamodule=data())
+    with pytest.raises(UserError, match=r"trainer.devices: 2 is not allowed; it must be 1"):
+        mine.setup("fit")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from rl_lightning.callbacks import FixedEval, GroupVariance, RolloutLog, RunDirectory
 from rl_lightning.environments.environment import Environment
 from rl_lightning.environments.mixture import TaskSpec
-from rl_lightning.types import Problem
+from rl_lightning.types import Problem, UserError
 from tests.extension_points.replay import ReplayEngine
 from tests.extension_points.training import SUMS, data, fit, module
 
@@ -51,3 +53,8 @@ def test_a_step_is_trained_on_three_questions_of_ones_own(tmp_path):
     assert {p["expected"] for p in suite["problems"] if p["task"] == "capitals"} <= {"Paris", "Rome", "Madrid"}
     held_out = {p["question"] for p in suite["problems"]}
     assert held_out.isdisjoint(problem.question for problem in problems)
+
+
+def test_levels_with_a_setting_that_an_environment_does_not_have_are_one_line():
+    with pytest.raises(UserError, match=r"datasets.capitals.levels\[0\].letters: no such setting; allowed: none"):
+        data({"capitals": TaskSpec(environment=ThreeQuestions(), levels=[{"letters": 4}])})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import torch
 import yaml
@@ -51,3 +52,15 @@ def test_a_config_names_it_by_its_path(tmp_path):
     assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
     saved = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert saved["model"]["objective"]["surrogate"]["init_args"] == {"scale": 0.5}
+
+
+def test_a_surrogate_may_train_completions_without_advantage():
+    class Always(Reinforce):
+        trains_zero_advantage = True
+
+    rollout, weights = SimpleNamespace(), torch.ones(4, 3)
+    rows = {
+        kind: module(objective=Objective(surrogate=kind())).trainable_rows(rollout, torch.zeros(2, 2), weights).tolist()
+        for kind in (Reinforce, Always)
+    }
+    assert rows == {Reinforce: [], Always: [0, 1, 2, 3]}
