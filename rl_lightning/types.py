@@ -18,6 +18,11 @@ class UserError(Exception):
     """An error that the user can correct. The message is one line: the setting, what is wrong with it, and what is allowed."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that has text, or else its class."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def require(where: str, value: object, allowed: bool, range_: str) -> None:
     """Raise an error where a setting is out of range.
 

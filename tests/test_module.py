@@ -121,7 +121,9 @@ def test_gradient_equals_a_plain_implementation(own_policy, rollout, loss_type):
     for n in range(24):
         prompt = rollout.prompt_ids[n // 4, : rollout.prompt_lengths[n // 4]]
         completion = rollout.completion_ids[n][rollout.mask[n]]
-        logits = own_policy.model(input_ids=torch.cat([prompt, completion])[None]).logits[0, len(prompt) - 1 : -1]
+        logits = own_policy.model(input_ids=torch.cat([prompt, completion])[None]).logits[
+            0, len(prompt) - 1 : -1, : own_policy.head.words
+        ]
         logps = logits.log_softmax(-1).gather(1, completion[:, None]).squeeze(1)
         per_token = -torch.exp(logps - logps.detach()) * advantages[n]
         divisor = {
@@ -149,7 +151,7 @@ def test_leaving_out_groups_without_reward_variance_is_exact(own_policy, rollout
 def test_gradient_does_not_depend_on_the_tile(own_policy, rollout, tile, monkeypatch):
     expected = gradient(make_module(own_policy), rollout, REWARDS)
     original = policy_room.tiled_log_probs
-    monkeypatch.setattr(policy_room, "tiled_log_probs", lambda *args: original(*args, tile=tile))
+    monkeypatch.setattr(policy_room, "tiled_log_probs", lambda *args, **more: original(*args, **more, tile=tile))
     assert_same(gradient(make_module(own_policy), rollout, REWARDS), expected)
 
 
@@ -208,11 +210,11 @@ def test_out_of_memory_in_the_update_halves_the_token_budget_for_good_and_change
     expected = gradient(whole, rollout, REWARDS)
     module, original, calls = make_module(own_policy, token_budget=90), policy_room.tiled_log_probs, []
 
-    def out_of_memory_once(*args):
+    def out_of_memory_once(*args, **more):
         calls.append(args)
         if len(calls) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return original(*args)
+        return original(*args, **more)
 
     monkeypatch.setattr(policy_room, "tiled_log_probs", out_of_memory_once)
     assert_same(gradient(module, rollout, REWARDS), expected)

@@ -2,7 +2,8 @@
 
 Linear layers, norms and MLPs work on single tokens, so rollouts and updates can each lay tokens out in their own way, and only
 attention must know how. A rollout, which holds keys and values itself, passes `attend=` to the model's forward; an update, whose
-tokens are packed, passes `rows=`. A model that is called with neither behaves as usual.
+tokens are packed, passes `rows=`. A model that is called with neither behaves as usual. What a layer's attention does beyond plain
+causal attention (a sliding window, soft-capped scores, sinks) is what transformers passes to it, see `AttentionKind`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -45,6 +47,87 @@ class Rows:
         return torch.cat([out.flatten(0, 1) for out in outputs]).index_select(0, self.token_slot)[None]
 
 
+@dataclass(frozen=True)
+class AttentionKind:
+    """How a layer attends.
+
+    Attributes:
+        scale: multiplies the products of queries and keys.
+        window: a token attends to this many tokens, itself included; None: to all before it.
+        softcap: scores are softcap * tanh(score / softcap) (Gemma 2, arXiv 2408.00118); None: unchanged.
+        sinks: (heads,) a further logit in each head's softmax, which belongs to no token (GPT-OSS); None: there is none.
+    """
+
+    scale: float
+    window: int | None = None
+    softcap: float | None = None
+    sinks: Tensor | None = None
+
+    @property
+    def fused(self) -> bool:
+        """Whether PyTorch's fused attention can compute it with a mask."""
+        return self.softcap is None and self.sinks is None
+
+    def is_plain(self, width: int) -> bool:
+        """Whether it is plain causal attention in sequences of this length."""
+        return self.fused and (self.window is None or self.window >= width)
+
+
+def causal_attention(query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
+    """Attention of whole, right-padded rows: each token attends to those up to itself that `kind` lets it see.
+
+    Args:
+        query: (R, heads, W, D).
+        key: (R, kv heads, W, D).
+        value: (R, kv heads, W, D).
+        kind: how the layer attends.
+
+    Returns:
+        (R, heads, W, D).
+    """
+    width = query.shape[2]
+    if kind.is_plain(width):
+        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=kind.scale, enable_gqa=True)
+    mask = causal_mask(width, kind.window, query)
+    if kind.fused:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=kind.scale, enable_gqa=True)
+    return masked_attention(query, key, value, mask, kind)
+
+
+def causal_mask(width: int, window: int | None, like: Tensor) -> Tensor:
+    """(W, W) mask to be added to scores, in the dtype and on the device of `like`."""
+    position = torch.arange(width, device=like.device)
+    distance = position[:, None] - position
+    hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+    return torch.zeros(width, width, dtype=like.dtype, device=like.device).masked_fill_(hidden, -torch.inf)
+
+
+def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, kind: AttentionKind) -> Tensor:
+    """Attention of any kind by separate operations, with all scores in memory.
+
+    Args:
+        query: (R, heads, t, D).
+        key: (R, kv heads, L, D).
+        value: (R, kv heads, L, D).
+        mask: added to the scores; can be broadcast to (R, heads, t, L).
+        kind: how the layer attends; its window is in the mask.
+
+    Returns:
+        (R, heads, t, D).
+    """
+    groups = query.shape[1] // key.shape[1]
+    key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
+    scores = query @ key.transpose(2, 3) * kind.scale
+    if kind.softcap is not None:
+        scores = torch.tanh(scores / kind.softcap) * kind.softcap
+    scores = scores + mask
+    if kind.sinks is not None:
+        sinks = kind.sinks.to(scores.dtype)[:, None, None].expand(*scores.shape[:3], 1)
+        scores = torch.cat([scores, sinks], dim=3)
+    weights = scores.softmax(dim=-1, dtype=torch.float32).to(value.dtype)
+    return weights[..., : key.shape[2]] @ value
+
+
 def register_attention(kernel: str) -> str:
     """Register an attention implementation that accepts `attend=` or `rows=`, and is `kernel` without them.
 
@@ -58,28 +141,49 @@ def register_attention(kernel: str) -> str:
     plain: Any = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention_forward)
 
     def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **settings: Any) -> Any:
-        attend, rows = settings.pop("attend", None), settings.pop("rows", None)
+        attend, rows, kind = settings.pop("attend", None), settings.pop("rows", None), _kind(module, settings)
+        settings["dropout"] = 0.0  # the update must have the log-probs that were sampled from
         if attend is not None:
-            return attend(module.layer_idx, query, key, value, settings["scaling"]).transpose(1, 2), None
-        if rows is None:
-            return plain(module, query, key, value, mask, **settings)
-        outputs = []
-        for block in zip(*(rows.unpack(each) for each in (query, key, value)), strict=True):
-            mask = _causal(block[0]) if kernel == "eager" else None
-            outputs.append(plain(module, *block, mask, **settings)[0])
-        return rows.repack(outputs), None
+            return attend(module.layer_idx, query, key, value, kind).transpose(1, 2), None
+        if rows is not None:
+            outputs = []
+            for block in zip(*(rows.unpack(each) for each in (query, key, value)), strict=True):
+                if kernel != "eager" and kind.is_plain(block[0].shape[2]):
+                    outputs.append(plain(module, *block, None, **settings)[0])
+                else:
+                    outputs.append(_attend_block(*block, kind, kernel).transpose(1, 2))
+            return rows.repack(outputs), None
+        if not kind.fused:
+            added = causal_mask(query.shape[2], kind.window, query) if mask is None else _added(mask, query.dtype)
+            return masked_attention(query, key, value, added, kind).transpose(1, 2), None
+        return plain(module, query, key, value, mask, **settings)
 
     AttentionInterface.register(name, attention)
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[kernel])
     return name
 
 
+def _kind(module: Any, settings: dict[str, Any]) -> AttentionKind:
+    """How the layer attends, from the arguments that transformers passes to its attention functions."""
+    scale = settings.get("scaling")
+    scale = module.head_dim**-0.5 if scale is None else scale
+    return AttentionKind(scale, settings.get("sliding_window"), settings.get("softcap"), settings.get("s_aux"))
+
+
+def _attend_block(query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind, kernel: str) -> Tensor:
+    if kernel != "eager":
+        return causal_attention(query, key, value, kind)
+    return masked_attention(query, key, value, causal_mask(query.shape[2], kind.window, query), kind)
+
+
+def _added(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as it is added to scores; transformers' masks for sdpa are true where a token attends."""
+    if mask.dtype != torch.bool:
+        return mask
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
 def no_mask(device: torch.device) -> Tensor:
     """A placeholder for `attention_mask=` with `attend=` or `rows=`; it is never read. Without it, transformers would build a
     mask of S x S for packed tokens, and first read a value for which the host waits for the GPU."""
     return torch.empty(1, 1, 1, 1, device=device)
-
-
-def _causal(query: Tensor) -> Tensor:
-    width = query.shape[2]
-    return torch.full((width, width), -torch.inf, dtype=query.dtype, device=query.device).triu(1)

@@ -44,13 +44,15 @@ class _VocabStats:
 
     Attributes:
         target: (C,) logit of the target.
+        target_slope: (C,) derivative of the target's logit by its product with the head; 1 where logits are not capped.
         log_sum: (C,) logarithm of the sum of the non-targets' exponentials.
         entropy: (C,) entropy of the distribution over the non-targets alone.
-        embedding: (C, H) mean embedding of the non-targets, if requested.
-        logp_embedding: (C, H) mean of log-prob among the non-targets times embedding, if requested.
+        embedding: (C, H) mean embedding of the non-targets, if requested, each times its slope.
+        logp_embedding: (C, H) mean of log-prob among the non-targets times embedding, if requested, each times its slope.
     """
 
     target: Tensor
+    target_slope: Tensor | float
     log_sum: Tensor
     entropy: Tensor
     embedding: Tensor | None
@@ -65,6 +67,7 @@ def _vocab_stats(
     buffers: Tensor,
     mean: bool,
     entropy_gradient: bool,
+    softcap: float | None,
 ) -> _VocabStats:
     """Accumulate the statistics over the vocabulary, tile by tile, with a running maximum of the logits (online softmax)."""
     running_max = hidden.new_full((len(hidden),), _MASKED_LOGIT, dtype=torch.float32)
@@ -75,6 +78,11 @@ def _vocab_stats(
         rows = head[first : first + buffers.shape[2]]
         logits, exps = buffers[:, : len(hidden), : len(rows)]
         _matmul(hidden.to(head.dtype), rows.T, out=logits)
+        slopes: Tensor | None = None
+        if softcap is not None:
+            logits.div_(softcap).tanh_()
+            slopes = 1 - logits.square()
+            logits *= softcap
         if temperature != 1:
             logits /= temperature
         column = (targets - first).clamp(0, len(rows) - 1)[:, None]
@@ -88,6 +96,8 @@ def _vocab_stats(
         total = rescale * total + exps.sum(dim=1)
         if embedding is not None:
             summed = rows.float() if entropy_gradient else rows
+            if slopes is not None:
+                exps *= slopes
             if logp_embedding is not None:
                 logp_embedding.add_(embedding * shift[:, None]).mul_(rescale[:, None]).add_((exps * logits) @ summed)
             embedding.mul_(rescale[:, None]).add_(exps.to(summed.dtype) @ summed)
@@ -97,7 +107,10 @@ def _vocab_stats(
         embedding /= total[:, None]
         if logp_embedding is not None:
             logp_embedding.div_(total[:, None]).sub_(embedding * log_total[:, None])
-    return _VocabStats(target, running_max + log_total, log_total - weighted / total, embedding, logp_embedding)
+    target_slope = 1.0 if softcap is None else 1 - (target * temperature / softcap).square()
+    return _VocabStats(
+        target, target_slope, running_max + log_total, log_total - weighted / total, embedding, logp_embedding
+    )
 
 
 class _TiledLogProbs(torch.autograd.Function):
@@ -110,7 +123,14 @@ class _TiledLogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, tile: Tile, entropy_gradient: bool
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        temperature: float,
+        tile: Tile,
+        entropy_gradient: bool,
+        softcap: float | None,
     ) -> tuple[Tensor, Tensor]:
         logps = hidden.new_empty(len(hidden), dtype=torch.float32)
         entropy = torch.empty_like(logps)
@@ -121,7 +141,14 @@ class _TiledLogProbs(torch.autograd.Function):
         for start in range(0, len(hidden), tile[0]):
             part = slice(start, start + tile[0])
             stats = _vocab_stats(
-                hidden[part], head, targets[part], temperature, buffers, logp_grad is not None, entropy_gradient
+                hidden[part],
+                head,
+                targets[part],
+                temperature,
+                buffers,
+                logp_grad is not None,
+                entropy_gradient,
+                softcap,
             )
             # Of the target: p; of all non-targets together: p_rest = 1 - p.
             logp, logp_rest = F.logsigmoid(stats.target - stats.log_sum), F.logsigmoid(stats.log_sum - stats.target)
@@ -131,6 +158,8 @@ class _TiledLogProbs(torch.autograd.Function):
             if logp_grad is None or stats.embedding is None:
                 continue
             target = head[targets[part]]
+            if softcap is not None:
+                target = target * torch.as_tensor(stats.target_slope)[:, None]
             logp_grad[part] = (target - stats.embedding) * (p_rest / temperature)[:, None]
             if (
                 entropy_grad is not None and stats.logp_embedding is not None
@@ -144,12 +173,12 @@ class _TiledLogProbs(torch.autograd.Function):
         return logps, entropy
 
     @staticmethod
-    def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
         logp_grad, entropy_grad = ctx.saved_tensors
         grad = logp_grad * grad_logps[:, None]
         if entropy_grad is not None:
             grad = grad + entropy_grad * grad_entropy[:, None]
-        return grad.to(logp_grad.dtype), None, None, None, None, None
+        return grad.to(logp_grad.dtype), *[None] * 6
 
 
 def _matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -167,6 +196,7 @@ def tiled_log_probs(
     temperature: float = 1.0,
     entropy_gradient: bool = False,
     tile: Tile | None = None,
+    softcap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-prob of each target token, and entropy of the distribution that predicts it.
 
@@ -177,10 +207,13 @@ def tiled_log_probs(
         temperature: divides the logits.
         entropy_gradient: whether the entropy has a gradient too, which costs one more matrix product.
         tile: size of the tiles; None for `tile_of`.
+        softcap: logits are softcap * tanh(logit / softcap), before the temperature; None: unchanged.
 
     Returns:
         (M,) float32 log-probs, with gradient to `hidden`; (M,) float32 entropies in nats.
     """
     # Under autocast the products would be cast again; they must use the head's dtype, in forward and backward.
     with torch.autocast(hidden.device.type, enabled=False):
-        return _TiledLogProbs.apply(hidden, head, targets, temperature, tile or tile_of(len(head)), entropy_gradient)
+        return _TiledLogProbs.apply(
+            hidden, head, targets, temperature, tile or tile_of(len(head)), entropy_gradient, softcap
+        )

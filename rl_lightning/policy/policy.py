@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rl_lightning.policy.attention import no_mask
+from rl_lightning.policy.head import Head
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
 from rl_lightning.policy.logprobs import tiled_log_probs
 from rl_lightning.policy.microbatch import MicroBatch
@@ -36,8 +38,9 @@ class Policy(nn.Module):
         self.compute_dtype = compute_dtype(config, device)
         self.eos_token_ids = _end_token_ids(self.model, self.tokenizer).to(device)
         self.pad_token_id = self.tokenizer.pad_token_id or 0
-        self._refuse_unusual_head()
-        self.model.train()  # loading leaves it in eval mode, which disables gradient checkpointing
+        words = max(self.tokenizer.get_vocab().values()) + 1
+        self.head = Head.of(self.model, words)
+        self.train()
 
     @property
     def device(self) -> torch.device:
@@ -67,8 +70,26 @@ class Policy(nn.Module):
         with self.autocast():
             mask = no_mask(self.device)
             hidden = self.hidden_states(batch.input_ids, batch.positions, rows=batch.rows, attention_mask=mask)
-        head = self.model.get_output_embeddings().weight
-        return tiled_log_probs(hidden[batch.predicting], head, batch.targets, temperature, entropy_gradient)
+        return self.head_log_probs(hidden[batch.predicting], batch.targets, temperature, entropy_gradient)
+
+    def head_log_probs(
+        self, hidden: Tensor, targets: Tensor, temperature: float = 1.0, entropy_gradient: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """(M,) log-probs and entropies of (M,) targets from (M, H) last hidden states; see `log_probs`."""
+        head = self.head
+        weight, hidden = head.weight[: head.words], head.scaled(hidden)
+        return tiled_log_probs(hidden, weight, targets, temperature, entropy_gradient, softcap=head.softcap)
+
+    def train(self, mode: bool = True) -> Policy:
+        """Turn gradient checkpointing on or off, where it is set. Dropout, and whatever else a model does in training only, stays
+        off, because the update must have the log-probs that were sampled from."""
+        super().train(False)
+        self.training = mode
+        for layer in self.model.modules():
+            if getattr(layer, "gradient_checkpointing", False) and isinstance(layer, GradientCheckpointingLayer):
+                layer.training = mode  # of this module alone, not of those in it
+                vars(layer).update({name: 0.0 for name in vars(layer) if "dropout" in name and name[0] != "_"})
+        return self
 
     def hidden_states(self, ids: Tensor, positions: Tensor, **attention: Any) -> Tensor:
         """From (S,) ids at (S,) positions to (S, H) last hidden states; to be called under `autocast`."""
@@ -126,24 +147,6 @@ class Policy(nn.Module):
     def save_adapter(self, directory: Path) -> None:
         """Save a PEFT adapter directory, which `PeftModel.from_pretrained(base, directory)` loads."""
         self.model.save_pretrained(directory, save_embedding_layers=False)  # other values may query the model hub
-
-    def _refuse_unusual_head(self) -> None:
-        """Compare the tiled log-probs with the model's own on two tokens: soft-capped or scaled logits, a head bias and the like
-        would silently make every probability ratio wrong."""
-        ids = torch.tensor([1, 2, 3], device=self.device)
-        with torch.no_grad(), self.autocast():
-            hidden = self.hidden_states(ids, torch.arange(3, device=self.device))
-            theirs = self.model(input_ids=ids[None], use_cache=False).logits[0, :2].float().log_softmax(dim=-1)
-            ours, _ = tiled_log_probs(hidden[:2], self.model.get_output_embeddings().weight, ids[1:])
-        if not self._is_close(ours, theirs.gather(1, ids[1:, None]).squeeze(1)):
-            raise UserError(
-                f"policy.model_name_or_path: {self.family} does more to its logits than one "
-                "matrix product, which is not supported; Llama, Qwen, Mistral and Phi models are"
-            )
-
-    def _is_close(self, ours: Tensor, theirs: Tensor) -> bool:
-        tolerance = 1e-4 if self.compute_dtype == torch.float32 else 0.1
-        return torch.allclose(ours.float(), theirs.float(), atol=tolerance, rtol=0.02)
 
 
 def _end_token_ids(model: Any, tokenizer: Any) -> Tensor:

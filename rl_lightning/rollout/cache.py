@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_lightning.rollout.network import Attend, Decoder, causal_attention
+from rl_lightning.policy.attention import AttentionKind, causal_attention, masked_attention
+from rl_lightning.rollout.network import Attend, Decoder
 
 PREFILL_TOKENS = 4096
 """Prompt tokens in one forward pass of the prefill, padding included; it bounds the activations."""
@@ -31,7 +32,7 @@ class PromptCache:
         layers, heads, width = decoder.kv_shape
         self._capacity = min(capacity, len(ids))
         shape = (2, layers, self._capacity, heads, ids.shape[1], width)
-        self.keys, self.values = torch.zeros(shape, dtype=decoder.head.dtype, device=ids.device)  # see SlotCache
+        self.keys, self.values = torch.zeros(shape, dtype=decoder.head.weight.dtype, device=ids.device)  # see SlotCache
         self.first = self.end = 0
         self.prefill_next()
 
@@ -49,9 +50,9 @@ class PromptCache:
         """Causal attention that also stores keys and values, from row `first` on."""
         rows, width = slice(first, first + len(ids)), ids.shape[1]
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
             self.keys[layer, rows, :, :width], self.values[layer, rows, :, :width] = key, value
-            return causal_attention(layer, query, key, value, scale)
+            return causal_attention(query, key, value, kind)
 
         return attend
 
@@ -69,8 +70,8 @@ class SlotCache:
         layers, heads, width = decoder.kv_shape
         shape = (2, layers, slots, heads, length, width)
         # Zeros, because a position that was never written is read with attention weight zero, and zero times NaN would be NaN.
-        self.keys, self.values = torch.zeros(shape, dtype=decoder.head.dtype, device=decoder.head.device)
-        self._heads = torch.arange(slots * heads, device=decoder.head.device).view(slots, heads) * length
+        self.keys, self.values = torch.zeros(shape, dtype=decoder.head.weight.dtype, device=decoder.head.weight.device)
+        self._heads = torch.arange(slots * heads, device=decoder.head.weight.device).view(slots, heads) * length
 
     def fill(self, slots: Tensor, prompts: PromptCache, prompt_index: Tensor) -> None:
         """Copy the keys and values of (K,) prompts, given by their index, into (K,) slots."""
@@ -96,28 +97,36 @@ class SlotCache:
         """
         rows, heads = len(positions), self._heads.shape[1]
         index = (self._heads[:rows] + positions[:, None]).flatten()
-        ahead = torch.arange(span, device=positions.device) > positions[:, None]
-        mask = torch.zeros(ahead.shape, dtype=self.keys.dtype, device=ahead.device).masked_fill_(ahead, -torch.inf)
-        mask = mask[:, None, None]
-        if not mask.is_cuda:
-            mask = mask.expand(-1, heads, -1, -1).flatten(0, 1)
+        masks: dict[int | None, Tensor] = {}
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        def mask_of(window: int | None) -> Tensor:
+            if window not in masks:
+                distance = positions[:, None] - torch.arange(span, device=positions.device)
+                hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+                mask = torch.zeros(hidden.shape, dtype=self.keys.dtype, device=hidden.device)
+                masks[window] = mask.masked_fill_(hidden, -torch.inf)[:, None, None]
+            return masks[window]
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
             for buffer, new in ((self.keys[layer], key), (self.values[layer], value)):
                 buffer.view(-1, buffer.shape[3]).index_copy_(0, index, new.reshape(len(index), -1))
             keys, values = self.keys[layer, :rows, :, :span], self.values[layer, :rows, :, :span]
+            mask = mask_of(None if kind.window is None or kind.window >= span else kind.window)
+            if not kind.fused:
+                return masked_attention(query, keys, values, mask, kind)
             # The query heads that share a key head become several queries of one head, so the cache need not be repeated.
             grouped = query.reshape(rows, heads, -1, query.shape[3])
-            return _decode_attention(grouped, keys, values, mask, scale).reshape(query.shape)
+            return _decode_attention(grouped, keys, values, mask, kind.scale).reshape(query.shape)
 
         return attend
 
 
 def _decode_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:
-    """Scaled dot-product attention of few queries over many keys; on a CPU the mask's first dimension is rows x heads."""
+    """Scaled dot-product attention of few queries over many keys, with a mask of (rows, 1, 1, keys)."""
     if query.is_cuda:
         return F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, scale=scale)
     # With so few queries, fused attention on a CPU takes up to three times as long as its three separate operations.
+    mask = mask.expand(-1, keys.shape[1], -1, -1).flatten(0, 1)
     scores = torch.baddbmm(mask, query.flatten(0, 1), keys.flatten(0, 1).transpose(1, 2), alpha=scale)
     out = torch.bmm(scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype), values.flatten(0, 1))
     return out.view(query.shape)

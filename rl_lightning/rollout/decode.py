@@ -107,7 +107,7 @@ class _Decoding:
         self.tokens = torch.zeros(self.rows + 1, width, dtype=torch.int64, device=device)
         self.logps = torch.zeros(self.rows + 1, width, dtype=torch.float32, device=device)
         self.ends = torch.zeros(self.rows + 1, dtype=torch.int64, device=device)
-        self.logits = decoder.head.new_empty(slots, len(decoder.head))
+        self.logits = decoder.head.weight.new_empty(slots, len(decoder.head.weight))
         self.transposed = self.logits.new_empty(0 if self.logits.is_cuda else self.logits.numel())
         self.probs = torch.empty_like(self.logits, dtype=torch.float32)
         self.row, self.token, self.position, self.prompt = torch.zeros(4, slots, dtype=torch.int64, device=device)
@@ -188,12 +188,13 @@ class _Decoding:
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """(R', H) to (R', V)."""
-        head, logits = self.decoder.head, self.logits[: len(hidden)]
+        head, weight, logits = self.decoder.head, self.decoder.head.weight, self.logits[: len(hidden)]
+        hidden = head.scaled(hidden)
         if logits.is_cuda:
-            return torch.mm(hidden, head.T, out=logits)
+            return head.finish(torch.mm(hidden, weight.T, out=logits))
         # Few rows and many vocabulary tokens: on a CPU the transposed product is a third faster, transposing it back included.
-        transposed = self.transposed[: logits.numel()].view(len(head), len(hidden))
-        return logits.copy_(torch.mm(head, hidden.T, out=transposed).T)
+        transposed = self.transposed[: logits.numel()].view(len(weight), len(hidden))
+        return head.finish(logits.copy_(torch.mm(weight, hidden.T, out=transposed).T))
 
     def rollout(self, texts: tuple[str, ...], pad_token_id: int) -> Rollout:
         """The finished rollout, as wide as its longest row."""

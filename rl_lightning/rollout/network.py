@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rl_lightning.policy.attention import AttentionKind, causal_attention
+from rl_lightning.policy.head import Head
+
 Linear = Callable[[Tensor], Tensor]
 """A linear layer: (…, in) to (…, out)."""
 
@@ -23,26 +26,26 @@ class Attend(Protocol):
     """Attention of t new tokens in each of R rows over all tokens that they may attend to.
 
     Arguments: the layer's number; queries (R, heads, t, D); keys and values (R, kv heads, t, D) of the new tokens, with positions
-    encoded; and the scale. Returns (R, heads, t, D).
+    encoded; and how the layer attends. Returns (R, heads, t, D).
     """
 
-    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor: ...
+    def __call__(self, layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor: ...
 
 
-def causal_attention(layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+def attend_whole_rows(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
     """`Attend` for whole, right-padded rows: the new tokens attend to each other, causally."""
-    return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale, enable_gqa=True)
+    return causal_attention(query, key, value, kind)
 
 
 class Decoder(Protocol):
     """The model of a rollout.
 
     Attributes:
-        head: (V, H) output embedding; logits are hidden @ head.T.
+        head: the output head, from last hidden states to logits.
         kv_shape: number of layers, number of key/value heads, their width D.
     """
 
-    head: Tensor
+    head: Head
     kv_shape: tuple[int, int, int]
 
     def set_max_length(self, length: int) -> None:
@@ -55,7 +58,12 @@ class Decoder(Protocol):
 
 @dataclass
 class Layer:
-    """One decoder layer; linear layers with the same input are fused into one."""
+    """One decoder layer; linear layers with the same input are fused into one.
+
+    Attributes:
+        kind: how it attends.
+        rotary: whether queries and keys are rotated by their position (not in every layer of SmolLM3).
+    """
 
     attention_norm: Tensor
     qkv: Linear
@@ -63,6 +71,8 @@ class Layer:
     mlp_norm: Tensor
     gate_up: Linear
     down: Linear
+    kind: AttentionKind
+    rotary: bool = True
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
 
@@ -75,17 +85,17 @@ class Network:
         embedding: (V, H) input embedding.
         layers: the decoder layers.
         norm: (H,) weight of the last norm.
-        head: (V, H) output embedding.
+        head: the output head.
         heads: number of query heads.
         kv_shape: number of layers, number of key/value heads, their width D.
         eps: epsilon of the norms.
-        rotary: from (1, t) positions to their cosines and sines, (1, t, D) each.
+        rotary: from (1, t) positions to their cosines and sines, (1, t, D') each, of the first D' of a head's D elements.
     """
 
     embedding: Tensor
     layers: Sequence[Layer]
     norm: Tensor
-    head: Tensor
+    head: Head
     heads: int
     kv_shape: tuple[int, int, int]
     eps: float
@@ -94,35 +104,54 @@ class Network:
 
     def set_max_length(self, length: int) -> None:
         """Compute the rotary position encoding of `length` positions."""
-        cos, sin = (table[0] for table in self.rotary(torch.arange(length, device=self.head.device)[None]))
+        cos, sin = (table[0] for table in self.rotary(torch.arange(length, device=self.embedding.device)[None]))
         half = sin.shape[1] // 2
         self._cos_sin = cos, torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """The last hidden states; see `Decoder`. Positions must be below the length given to `set_max_length`."""
+        x, tables = F.embedding(ids, self.embedding), self.tables(positions)
+        for number in range(len(self.layers)):
+            self.add_layer(number, x, tables, attend)
+        return self.rms_norm(x, self.norm)
+
+    def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """The cosines and signed sines of (R, t) positions, (R, t, 1, D') each."""
         assert self._cos_sin is not None
         cos, sin = (table[positions][:, :, None] for table in self._cos_sin)
-        x = F.embedding(ids, self.embedding)
-        for number, layer in enumerate(self.layers):
-            x += self._attention(number, layer, self._rms_norm(x, layer.attention_norm), cos, sin, attend)
-            x += self._mlp(layer, self._rms_norm(x, layer.mlp_norm))
-        return self._rms_norm(x, self.norm)
+        return cos, sin
 
-    def _attention(self, number: int, layer: Layer, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def add_layer(self, number: int, x: Tensor, tables: tuple[Tensor, Tensor], attend: Attend) -> None:
+        """Apply a layer to (R, t, H) hidden states, in place."""
+        layer = self.layers[number]
+        x += self._attention(number, layer, self.rms_norm(x, layer.attention_norm), tables, attend)
+        x += self._mlp(layer, self.rms_norm(x, layer.mlp_norm))
+
+    def _attention(self, number: int, layer: Layer, x: Tensor, tables: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         _, kv_heads, width = self.kv_shape
         qkv = layer.qkv(x).unflatten(-1, (self.heads + 2 * kv_heads, width))
         query_key, value = qkv.split([self.heads + kv_heads, kv_heads], dim=2)
         if layer.q_norm is not None and layer.k_norm is not None:
             query, key = query_key.split([self.heads, kv_heads], dim=2)
-            query_key = torch.cat([self._rms_norm(query, layer.q_norm), self._rms_norm(key, layer.k_norm)], dim=2)
-        query_key = torch.addcmul(query_key * cos, query_key.roll(width // 2, dims=-1), sin)  # rotary encoding
+            query_key = torch.cat([self.rms_norm(query, layer.q_norm), self.rms_norm(key, layer.k_norm)], dim=2)
+        if layer.rotary:
+            query_key = _rotate(query_key, *tables)
         query, key = query_key.split([self.heads, kv_heads], dim=2)
-        out = attend(number, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), width**-0.5)
+        out = attend(number, query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2), layer.kind)
         return layer.out(out.transpose(1, 2).flatten(2))
 
     def _mlp(self, layer: Layer, x: Tensor) -> Tensor:
         gate, up = layer.gate_up(x).chunk(2, dim=-1)
         return layer.down(F.silu(gate) * up)
 
-    def _rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
+    def rms_norm(self, x: Tensor, weight: Tensor) -> Tensor:
+        """RMSNorm (arXiv 1910.07467) over the last dimension."""
         return F.rms_norm(x, weight.shape, weight, self.eps)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary encoding (arXiv 2104.09864) of the first D' of each head's D elements."""
+    rotated = cos.shape[-1]
+    if rotated < x.shape[-1]:
+        return torch.cat([_rotate(x[..., :rotated], cos, sin), x[..., rotated:]], dim=-1)
+    return torch.addcmul(x * cos, x.roll(rotated // 2, dims=-1), sin)

@@ -176,14 +176,14 @@ def _decode(job: dict[str, Any], policy: Policy, decoder: PolicyDecoder, graphs:
 def cache_bytes(decoder: Decoder) -> int:
     """Keys and values of one token in all layers."""
     layers, heads, width = decoder.kv_shape
-    return 2 * layers * heads * width * decoder.head.element_size()
+    return 2 * layers * heads * width * decoder.head.weight.element_size()
 
 
 def weight_bytes(decoder: PolicyDecoder) -> int | None:
     """What a decode step must read of the weights; None if it goes through transformers' own forward."""
     if not isinstance(decoder, RolloutNetwork):
         return None
-    total = decoder.head.nbytes
+    total = decoder.head.weight.nbytes
     for layer in decoder.layers:
         for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
             if isinstance(product, Adapted):

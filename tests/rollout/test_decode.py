@@ -11,6 +11,7 @@ import torch
 
 from rl_lightning.policy import pack
 from rl_lightning.rollout.policy_decoder import ThroughTransformers
+from rl_lightning.rollout.probe import probe
 from rl_lightning.rollout.steps import Eager
 from tests.rollout.conftest import SAMPLING, assert_same, uniforms
 
@@ -95,8 +96,8 @@ def test_group_members_differ(sample, batch):
 @pytest.mark.parametrize("through_transformers", [False, True])
 def test_the_model_is_left_as_it_was(policy, sample, batch, through_transformers):
     before = copy.deepcopy({k: v for k, v in policy.state_dict().items() if "lora" in k})
-    sample(batch, **({"decoder": ThroughTransformers(policy)} if through_transformers else {}))
-    assert policy.model.training
+    sample(batch, **({"decoder": ThroughTransformers(policy, probe(policy, 8))} if through_transformers else {}))
+    assert policy.training
     assert all(torch.equal(v, policy.state_dict()[k]) for k, v in before.items())
 
 

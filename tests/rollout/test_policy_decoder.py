@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.attention import register_attention
 from rl_lightning.policy.loading import EMBEDDED
 from rl_lightning.rollout import Sampling
 from rl_lightning.rollout.decode import sample_groups
-from rl_lightning.rollout.network import causal_attention
-from rl_lightning.rollout.policy_decoder import RolloutNetwork, ThroughTransformers, decoder_of, rollout_network
+from rl_lightning.rollout.network import attend_whole_rows
+from rl_lightning.rollout.policy_decoder import RolloutNetwork, ThroughTransformers, decoder_of
 from rl_lightning.rollout.sampling import draw_uniforms
 from rl_lightning.types import Rollout
 from tests.conftest import generate, shake
@@ -36,7 +35,13 @@ SHAPE = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-OWN = {"qwen3": {"head_dim": 8}, "gemma": {"head_dim": 8}, "gpt_neox": {"num_key_value_heads": 4}}
+OWN = {
+    "qwen3": {"head_dim": 8},
+    "gemma": {"head_dim": 8},
+    "gpt_neox": {"num_key_value_heads": 4},
+    "phi4_mini": {"model_type": "phi3", "partial_rotary_factor": 0.5, "tie_word_embeddings": True},
+    "smollm3": {"no_rope_layers": [1, 0]},
+}
 FAMILIES = {"gpt_neox": "GPTNeoXForCausalLM", "gemma": "GemmaForCausalLM"}
 
 
@@ -46,7 +51,7 @@ def hidden(policy: Policy, decoder: RolloutNetwork) -> tuple[torch.Tensor, torch
     decoder.set_max_length(6)
     with torch.no_grad():
         with decoder.ready():
-            ours = decoder(IDS, torch.arange(6)[None], causal_attention)
+            ours = decoder(IDS, torch.arange(6)[None], attend_whole_rows)
         with policy.autocast():
             theirs = policy.model.get_base_model().get_decoder()(input_ids=IDS).last_hidden_state
     return ours, theirs
@@ -74,42 +79,28 @@ def test_in_16_bits_the_network_is_as_near_as_the_rounding(merged):
     shake(policy)
     ours, theirs = hidden(policy, decoder)
     assert ours.dtype == torch.bfloat16
-    ours, theirs = ((x @ decoder.head.T).float().log_softmax(-1) for x in (ours, theirs))
+    ours, theirs = ((x @ decoder.head.weight.T).float().log_softmax(-1) for x in (ours, theirs))
     assert (ours.exp() * (ours - theirs)).sum(-1).max() < 0.01  # nats
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "phi3"])
+@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "phi3", "phi4_mini", "smollm3"])
 @pytest.mark.parametrize("merged", [True, False])
-def test_every_family_of_the_shape_is_written_out_exactly(family, merged):
-    model = random_model(family)
-    network = rollout_network(model, torch.float32, merged)
-    assert network is not None
-    network.refresh()
-    network.set_max_length(6)
-    with torch.no_grad():
-        ours = network(IDS, torch.arange(6)[None], causal_attention)
-        theirs = model.get_base_model().get_decoder()(input_ids=IDS).last_hidden_state
+def test_every_family_of_the_shape_is_written_out_exactly(family, merged, tmp_path):
+    policy = random_policy(family, tmp_path)
+    network = decoder_of(policy, merged)
+    assert isinstance(network, RolloutNetwork)
+    ours, theirs = hidden(policy, network)
     assert torch.allclose(ours, theirs, atol=2e-5)
 
 
 @pytest.mark.parametrize("family", ["gpt_neox", "gemma"])
 def test_a_model_of_another_shape_samples_through_transformers(family, tmp_path, batch, caplog):
     """GPT-NeoX has other parts; Gemma the same with other norms, which only its numbers show."""
-    directory = tmp_path / family
-    shutil.copytree(EMBEDDED["tiny"], directory)
-    vocabulary = json.loads((directory / "config.json").read_text())["vocab_size"]
-    torch.manual_seed(0)
-    base = AutoModelForCausalLM.from_config(
-        AutoConfig.for_model(family, **SHAPE | {"vocab_size": vocabulary} | OWN[family])
-    )
-    disturb(base)
-    base.save_pretrained(directory)
-    policy = Policy(PolicyConfig(str(directory), "none"), CPU)
+    policy = random_policy(family, tmp_path)
     with caplog.at_level(logging.WARNING):
         decoder = decoder_of(policy, merged=True)
     assert isinstance(decoder, ThroughTransformers)
     assert f"{FAMILIES[family]} is sampled by transformers' own forward" in caplog.text
-    shake(policy, scale=0.05)
     ours, theirs = hidden(policy, decoder)
     assert torch.allclose(ours, theirs, atol=1e-5)
     assert generate(policy, batch, Sampling(2, 5)).completion_ids.shape == (12, 5)
@@ -149,24 +140,30 @@ def test_the_network_shares_what_no_adapter_changes_and_stays_out_of_the_state()
     policy = Policy(PolicyConfig("tiny"), CPU)
     before = set(policy.state_dict())
     network, base = decoder_of(policy, merged=True), policy.model.get_base_model()
-    assert network.head is base.lm_head.weight
+    assert network.head.weight is base.lm_head.weight
     assert network.embedding is base.model.embed_tokens.weight
     assert network.layers[0].attention_norm is base.model.layers[0].input_layernorm.weight
     assert set(policy.state_dict()) == before
 
 
-def random_model(family: str):
+def random_policy(family: str, tmp_path: Path, **config) -> Policy:
+    """A small random model of the family with the tiny policy's tokenizer, loaded in full precision, its adapters shaken."""
+    directory = tmp_path / family
+    shutil.copytree(EMBEDDED["tiny"], directory)
+    vocabulary = json.loads((directory / "config.json").read_text())["vocab_size"]
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **SHAPE | OWN.get(family, {}))
-    base = AutoModelForCausalLM.from_config(config, attn_implementation=register_attention("sdpa")).eval()
-    model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"))
-    disturb(model)
-    return model
+    own = SHAPE | {"vocab_size": vocabulary} | OWN.get(family, {}) | config
+    base = AutoModelForCausalLM.from_config(AutoConfig.for_model(own.pop("model_type", family), **own))
+    disturb(base)
+    base.save_pretrained(directory)
+    policy = Policy(PolicyConfig(str(directory), "none"), CPU)
+    shake(policy, scale=0.05)
+    return policy
 
 
 def disturb(model) -> None:
     """Give values to what starts at zero or one, and so would show little."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name or "norm" in name or "bias" in name:
+            if "norm" in name or "bias" in name:
                 parameter.add_(0.1 * torch.randn_like(parameter))

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl_lightning.rollout import Sampling, decode
 from rl_lightning.rollout.policy_decoder import ThroughTransformers, decoder_of
+from rl_lightning.rollout.probe import probe
 from rl_lightning.rollout.steps import Graphs
 from rl_lightning.types import PromptBatch
 from tests.rollout.conftest import SAMPLING, assert_same
@@ -108,7 +109,7 @@ def test_a_step_asks_nothing_of_the_host(policy, sample, batch, monkeypatch):
 
     merged = decoder_of(policy, merged=True)
     merged.refresh()
-    for decoder in (merged, ThroughTransformers(policy)):
+    for decoder in (merged, ThroughTransformers(policy, probe(policy, 8))):
         with monkeypatch.context() as patch:
             patch.setattr(
                 "transformers.masking_utils.is_tracing", lambda *_: True

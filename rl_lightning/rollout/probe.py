@@ -1,0 +1,84 @@
+"""What each layer of a policy computes: seen in one forward pass, by a recording attention function and hooks on the layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rl_lightning.policy import Policy
+from rl_lightning.policy.attention import AttentionKind, causal_attention, no_mask
+from rl_lightning.types import UserError
+
+
+@dataclass
+class Probe:
+    """One forward pass of S random tokens.
+
+    Attributes:
+        ids: (1, S) int64.
+        kinds: how each layer attends.
+        kv_shape: number of layers, number of key/value heads, their width D.
+        inputs, outputs: (1, S, H) hidden states before and after each decoder layer.
+        last: (1, S, H) last hidden states.
+    """
+
+    ids: Tensor
+    kinds: list[AttentionKind]
+    kv_shape: tuple[int, int, int]
+    inputs: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    last: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@torch.no_grad()
+def probe(policy: Policy, tokens: int) -> Probe:
+    """Run the policy once on random tokens.
+
+    Args:
+        policy: the policy; its mode does not change.
+        tokens: S.
+
+    Raises:
+        UserError: not every layer attends through transformers' attention interface, or their caches differ in shape.
+    """
+    decoder = policy.model.get_base_model().get_decoder()
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(policy.head.words, (1, tokens), generator=generator).to(policy.device)
+    kinds: dict[int, AttentionKind] = {}
+    shapes: set[tuple[int, ...]] = set()
+    seen = Probe(ids, [], (0, 0, 0))
+
+    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
+        kinds[layer] = kind
+        shapes.update((key.shape, value.shape))
+        return causal_attention(query, key, value, kind)
+
+    def keep(module: object, args: tuple[Tensor, ...], out: Tensor | tuple[Tensor, ...]) -> None:
+        seen.inputs.append(args[0].clone())
+        seen.outputs.append((out if isinstance(out, Tensor) else out[0]).clone())
+
+    hooks = [layer.register_forward_hook(keep) for layer in getattr(decoder, "layers", [])]
+    try:
+        with policy.autocast():
+            positions, mask = torch.arange(tokens, device=policy.device), no_mask(policy.device)
+            seen.last = policy.hidden_states(ids[0], positions, attention_mask=mask, attend=attend)[None]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    layers = policy.model.config.get_text_config().num_hidden_layers
+    if sorted(kinds) != list(range(layers)):
+        raise UserError(
+            f"policy.model_name_or_path: {policy.family} is not supported: {layers - len(kinds)} of its {layers} layers keep a "
+            "state or attend in their own way, which packed updates and rollouts would lose; use a model whose layers all attend "
+            "through transformers' attention interface, as Llama, Qwen, Mistral, Gemma and most others do"
+        )
+    if len({(shape[1], shape[3]) for shape in shapes}) > 1:
+        raise UserError(
+            f"policy.model_name_or_path: {policy.family} is not supported: its layers' keys and values differ in number or width "
+            "of heads"
+        )
+    _, heads, _, width = next(iter(shapes))
+    seen.kinds, seen.kv_shape = [kinds[layer] for layer in range(layers)], (layers, heads, width)
+    return seen
