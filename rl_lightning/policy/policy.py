@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_lightning.policy.attention import no_mask
+from rl_lightning.policy.end_tokens import end_token_ids
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
 from rl_lightning.policy.logprobs import tiled_log_probs
 from rl_lightning.policy.microbatch import MicroBatch
@@ -34,7 +35,7 @@ class Policy(nn.Module):
         self.model: Any = load_model(config, device, seed)
         self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.compute_dtype = compute_dtype(config, device)
-        self.eos_token_ids = _end_token_ids(self.model, self.tokenizer).to(device)
+        self.eos_token_ids = end_token_ids(self.model, self.tokenizer).to(device)
         self.pad_token_id = self.tokenizer.pad_token_id or 0
         self._refuse_unusual_head()
         self.model.train()  # loading leaves it in eval mode, which disables gradient checkpointing
@@ -144,11 +145,3 @@ class Policy(nn.Module):
     def _is_close(self, ours: Tensor, theirs: Tensor) -> bool:
         tolerance = 1e-4 if self.compute_dtype == torch.float32 else 0.1
         return torch.allclose(ours.float(), theirs.float(), atol=tolerance, rtol=0.02)
-
-
-def _end_token_ids(model: Any, tokenizer: Any) -> Tensor:
-    """All tokens that end a completion: the model's generation config may name several, and the tokenizer another one."""
-    ids: set[int] = set()
-    for source in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
-        ids.update(source if isinstance(source, list) else [] if source is None else [source])
-    return torch.tensor(sorted(ids), dtype=torch.int64)
