@@ -36,6 +36,7 @@ class Policy(nn.Module):
         self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.compute_dtype = compute_dtype(config, device)
         self.eos_token_ids = end_token_ids(self.model, self.tokenizer).to(device)
+        self.opening = ""  # what the prompt has already opened of the assistant's turn, such as "<think>"
         self.pad_token_id = self.tokenizer.pad_token_id or 0
         self._refuse_unusual_head()
         self.model.train()  # loading leaves it in eval mode, which disables gradient checkpointing
@@ -106,8 +107,11 @@ class Policy(nn.Module):
             )
 
     def decode_text(self, token_ids: Tensor) -> str:
-        """Decode token ids to text, with special tokens, so that a completion that contains one can be recognised."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        """A completion's token ids as the assistant's turn that a reader sees: `opening`, which the prompt has written, then the
+        completion, with special tokens, so that one that contains them can be recognised."""
+        return self.opening + self.tokenizer.decode(
+            token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The trained parameters."""
