@@ -26,8 +26,7 @@ def model(tmp_path_factory) -> str:
 
 
 def test_completions_are_scored_and_logged_with_what_the_prompt_has_opened(model, tmp_path):
-    trained = module()
-    trained.policy_config = PolicyConfig(model, quantization="none")
+    trained = module(policy=PolicyConfig(model, quantization="none"))
     (record,) = fit(tmp_path, trained, data(), max_steps=1)
     rollout = record.rollouts.rollout
     assert all(text.startswith("<think>") and text.count("<think>") == 1 for text in rollout.texts)
