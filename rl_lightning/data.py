@@ -76,24 +76,18 @@ class PromptDataModule(LightningDataModule):
         chat_template_kwargs: dict[str, Any] = {},  # noqa: B006
     ) -> None:
         super().__init__()
+        self.prompts_per_step, self.system_prompt = prompts_per_step, system_prompt
+        self.max_prompt_tokens, self.chat_template_kwargs = max_prompt_tokens, check_kwargs(chat_template_kwargs)
+        self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
+        self.num_workers, self.problem_seconds, self.curriculum = num_workers, problem_seconds, curriculum
         minima = {"prompts_per_step": 1, "max_prompt_tokens": 1, "num_workers": 0, "eval_num_samples": 1}
-        for name, value in zip(
-            minima, (prompts_per_step, max_prompt_tokens, num_workers, eval_num_samples), strict=True
-        ):
-            require(f"data.{name}", value, value >= minima[name], f"at least {minima[name]}")
+        for name, least in minima.items():
+            require(f"data.{name}", getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         require("data.problem_seconds", problem_seconds, problem_seconds > 0, "above 0")
         if curriculum is not None:
             curriculum.check()
         self.mixture = EnvironmentMixture(datasets)
         self.make = ProblemWorkers(self.mixture, num_workers, problem_seconds) if num_workers else self.mixture.problem
-        self.prompts_per_step, self.system_prompt, self.max_prompt_tokens = (
-            prompts_per_step,
-            system_prompt,
-            max_prompt_tokens,
-        )
-        self.chat_template_kwargs = check_kwargs(chat_template_kwargs)
-        self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
-        self.num_workers, self.problem_seconds, self.curriculum = num_workers, problem_seconds, curriculum
         self.eval_problems: tuple[Problem, ...] = ()
         self._held_out: frozenset[bytes] = frozenset()
         self._candidates: dict[str, list[dict[str, Any]]] = {}
@@ -101,8 +95,7 @@ class PromptDataModule(LightningDataModule):
         """Accuracy by task and level, with or without a curriculum."""
         self.scheduler: CurriculumScheduler | None = None
         """Moves each task's level; from `setup` on, None without a curriculum."""
-        self.opening = ""
-        """What the prompts have already opened of the assistant's turn, from `setup` on."""
+        self.opening = ""  # of the assistant's turn, what the prompts have already opened; from `setup` on
         self.collective: Collective = SingleProcess()
         """The ranks that train together, read from the module in `setup`."""
         self.cursor = 0
