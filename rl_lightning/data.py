@@ -18,7 +18,7 @@ from rl_lightning.distributed import Collective, SingleProcess
 from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
-from rl_lightning.environments.prompts import SYSTEM_PROMPT, PromptTemplate
+from rl_lightning.environments.prompts import SYSTEM_PROMPT, PromptTemplate, check_kwargs
 from rl_lightning.environments.stream import (
     EXTRA_SLOTS,
     Prompt,
@@ -47,6 +47,7 @@ class PromptDataModule(LightningDataModule):
         datasets: task name to its weight and configuration, or your own environment; `python -m rl_lightning tasks` lists names.
         prompts_per_step: B, prompts in a training step, each with `num_generations` completions; at least 1.
         system_prompt: the system message before every question; empty for none.
+        chat_template_kwargs: variables of the model's chat template, such as {enable_thinking: false}.
         max_prompt_tokens: length limit of a prompt, tokens; problems with a longer prompt are skipped and counted; at least 1.
         num_workers: processes that generate problems ahead of the trainer; 0: in the trainer's process, without a time limit.
         problem_seconds: time limit of generating a problem in a worker, seconds; slower ones are skipped and counted; above 0.
@@ -72,25 +73,21 @@ class PromptDataModule(LightningDataModule):
         eval_seed: int = 0,
         seed: int = 0,
         curriculum: Curriculum | None = None,
+        chat_template_kwargs: dict[str, Any] = {},  # noqa: B006
     ) -> None:
         super().__init__()
+        self.prompts_per_step, self.system_prompt = prompts_per_step, system_prompt
+        self.max_prompt_tokens, self.chat_template_kwargs = max_prompt_tokens, check_kwargs(chat_template_kwargs)
+        self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
+        self.num_workers, self.problem_seconds, self.curriculum = num_workers, problem_seconds, curriculum
         minima = {"prompts_per_step": 1, "max_prompt_tokens": 1, "num_workers": 0, "eval_num_samples": 1}
-        for name, value in zip(
-            minima, (prompts_per_step, max_prompt_tokens, num_workers, eval_num_samples), strict=True
-        ):
-            require(f"data.{name}", value, value >= minima[name], f"at least {minima[name]}")
+        for name, least in minima.items():
+            require(f"data.{name}", getattr(self, name), getattr(self, name) >= least, f"at least {least}")
         require("data.problem_seconds", problem_seconds, problem_seconds > 0, "above 0")
         if curriculum is not None:
             curriculum.check()
         self.mixture = EnvironmentMixture(datasets)
         self.make = ProblemWorkers(self.mixture, num_workers, problem_seconds) if num_workers else self.mixture.problem
-        self.prompts_per_step, self.system_prompt, self.max_prompt_tokens = (
-            prompts_per_step,
-            system_prompt,
-            max_prompt_tokens,
-        )
-        self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
-        self.num_workers, self.problem_seconds, self.curriculum = num_workers, problem_seconds, curriculum
         self.eval_problems: tuple[Problem, ...] = ()
         self._held_out: frozenset[bytes] = frozenset()
         self._candidates: dict[str, list[dict[str, Any]]] = {}
@@ -98,6 +95,7 @@ class PromptDataModule(LightningDataModule):
         """Accuracy by task and level, with or without a curriculum."""
         self.scheduler: CurriculumScheduler | None = None
         """Moves each task's level; from `setup` on, None without a curriculum."""
+        self.opening = ""  # of the assistant's turn, what the prompts have already opened; from `setup` on
         self.collective: Collective = SingleProcess()
         """The ranks that train together, read from the module in `setup`."""
         self.cursor = 0
@@ -111,7 +109,9 @@ class PromptDataModule(LightningDataModule):
             return
         module: Any = self.trainer.lightning_module if self.trainer else None
         self.collective = module.collective
-        self.template = PromptTemplate(load_tokenizer(module.policy_config.model_name_or_path), self.system_prompt)
+        tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
+        self.template = PromptTemplate(tokenizer, self.system_prompt, self.chat_template_kwargs)
+        self.opening = self.template.opening
         if self.curriculum is not None:
             # A run without a curriculum is evaluated on these problems, and the two runs may be compared.
             self._held_out = held_out_hashes(self._draw_eval_problems())
@@ -229,6 +229,8 @@ class PromptDataModule(LightningDataModule):
             for name, task in self.mixture.tasks.items()
         }
         settings = {"datasets": tasks, **{name: getattr(self, name) for name in names}}
+        if self.chat_template_kwargs:
+            settings["chat_template_kwargs"] = self.chat_template_kwargs
         if self.curriculum is not None:
             settings |= {"curriculum": asdict(self.curriculum), "levels": self.mixture.own_levels}
         return settings

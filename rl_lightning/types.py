@@ -120,7 +120,8 @@ class Rollout:
         sampling_logps: (N, T) float32, the log-prob of each token under the distribution that it was sampled from; 0 where
             masked.
         finished: (N,) bool, whether the completion ended with an EOS token; false where it was truncated at the length limit.
-        texts: N decoded completions, without EOS token or padding.
+        texts: N decoded completions, without EOS token or padding; each begins with what the prompt has already opened of the
+            assistant's turn.
     """
 
     prompt_ids: Tensor

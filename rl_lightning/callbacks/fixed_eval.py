@@ -170,7 +170,10 @@ class FixedEval(Callback):
         for name, levels in data.mixture.levels_of.items():
             configs[name] = {**configs[name], "levels": list(levels)}
         length = pl_module.sampling.max_new_tokens
-        return make_suite(data.eval_problems, length, data.system_prompt, self.sampling, data.eval_seed, configs)
+        kwargs = data.chat_template_kwargs
+        return make_suite(
+            data.eval_problems, length, data.system_prompt, self.sampling, data.eval_seed, configs, kwargs
+        )
 
 
 def latest_evaluation(trainer: Trainer) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Print the memory plan before the first step, and the measured peak after it."""
+"""Print the memory plan and the end tokens before the first step, and the measured peak after it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 
 from rl_lightning.memory import table
 from rl_lightning.memory.arithmetic import CUDA_CONTEXT
+from rl_lightning.policy.end_tokens import end_tokens_line
 from rl_lightning.training import StepCallback
 from rl_lightning.types import StepRecord
 
@@ -18,7 +19,8 @@ if sys.platform != "win32":
 
 
 class MemoryPlan(StepCallback):
-    """Print the memory plan at the start, and after the first step the predicted and the measured peak.
+    """Print at the start the memory plan and the tokens that end a completion; after the first step the predicted and the measured
+    peak.
 
     Logs `memory/peak_gb` every step: on a GPU the most that the allocator has reserved so far, plus CUDA's context; on a CPU the
     peak resident memory of the process. GB are 10^9 bytes.
@@ -27,6 +29,7 @@ class MemoryPlan(StepCallback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._first = True
         _say(trainer, table(pl_module.plan))
+        _say(trainer, end_tokens_line(pl_module.policy.model, pl_module.policy.tokenizer))
 
     def step_metrics(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> dict[str, float]:
         """See the class."""

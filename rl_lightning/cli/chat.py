@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jsonargparse
 import torch
@@ -42,6 +42,7 @@ class Settings:
     datasets: dict[str, TaskSpec] = field(default_factory=dict)
     system_prompt: str = SYSTEM_PROMPT
     eval_seed: int = 0
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,15 +96,17 @@ def main(words: Sequence[str]) -> None:
     policy = Policy(plan.apply(settings.policy), device)
     if checkpoint is not None:
         load_adapter(policy.model, checkpoint)
+    template = PromptTemplate(policy.tokenizer, settings.system_prompt, settings.chat_template_kwargs)
+    policy.opening = template.opening
     engine.start(policy, plan)
     engine.sync_weights()
     try:
         if problem is not None:
-            rollout = answer(policy, engine, settings, problem)
+            rollout = answer(policy, engine, settings, template, problem)
             print(f"{problem.question.strip()}\n\n{shown(rollout)}\n{verdict(settings, problem, rollout)}")
             return
         for question in questions():
-            print(shown(answer(policy, engine, settings, Problem(question))), flush=True)
+            print(shown(answer(policy, engine, settings, template, Problem(question))), flush=True)
     except KeyboardInterrupt:
         print()
 
@@ -128,7 +131,9 @@ def read_settings(path: Path) -> Settings:
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"chat: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
     wanted = {name: model[name] for name in ("policy", "sampling") if name in model}
-    wanted |= {name: data[name] for name in ("datasets", "system_prompt", "eval_seed") if name in data}
+    wanted |= {
+        name: data[name] for name in ("datasets", "system_prompt", "eval_seed", "chat_template_kwargs") if name in data
+    }
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--settings", type=Settings)
     try:
@@ -167,9 +172,11 @@ def questions() -> Iterator[str]:
         yield text
 
 
-def answer(policy: Policy, engine: LocalEngine, settings: Settings, problem: Problem) -> Rollout:
+def answer(
+    policy: Policy, engine: LocalEngine, settings: Settings, template: PromptTemplate, problem: Problem
+) -> Rollout:
     """Generate the greedy completion, as the evaluation does."""
-    ids = torch.tensor([PromptTemplate(policy.tokenizer, settings.system_prompt).token_ids(problem.question)])
+    ids = torch.tensor([template.token_ids(problem.question)])
     policy.refuse_longer(ids.shape[1] + settings.sampling.max_new_tokens)
     prompt = PromptBatch((problem,), ids, torch.tensor([ids.shape[1]]), cursor=0).to(policy.device)
     return engine.generate(prompt, settings.sampling, draws=None)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Suite:
         datasets: task to its environment's configuration.
         problems: dicts of task, index, question, expected (the answer as text, or None) and level (difficulty parameter to value;
             with a curriculum the problem's level is one of them).
+        chat_template_kwargs: variables of the chat template.
     """
 
     max_new_tokens: int
@@ -40,12 +41,15 @@ class Suite:
     eval_seed: int
     datasets: dict[str, dict[str, Any]]
     problems: tuple[dict[str, Any], ...]
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
         """16 hex digits that identify everything an evaluation's result depends on besides the model."""
         parts = [self.max_new_tokens, self.system_prompt, self.decoding]
         parts += [[p["task"], p["question"], p["expected"]] for p in self.problems]
+        if self.chat_template_kwargs:
+            parts.append(self.chat_template_kwargs)
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -56,6 +60,7 @@ def make_suite(
     draws: EvalSampling | None,
     eval_seed: int,
     datasets: Mapping[str, Mapping[str, Any]],
+    chat_template_kwargs: Mapping[str, Any] | None = None,
 ) -> Suite:
     """Make the suite of a data module's evaluation problems.
 
@@ -66,6 +71,7 @@ def make_suite(
         draws: how completions are sampled; None for greedy decoding.
         eval_seed: selects the problems of the tasks.
         datasets: task to its environment's configuration.
+        chat_template_kwargs: variables of the chat template; None for none.
     """
     items = tuple(
         {
@@ -78,7 +84,8 @@ def make_suite(
         for problem in sorted(problems, key=lambda p: (p.task, p.index))
     )
     plain = json.loads(json.dumps({task: dict(config) for task, config in datasets.items()}, default=str))
-    return Suite(max_new_tokens, system_prompt, asdict(draws) if draws else {}, eval_seed, plain, items)
+    decoding = asdict(draws) if draws else {}
+    return Suite(max_new_tokens, system_prompt, decoding, eval_seed, plain, items, dict(chat_template_kwargs or {}))
 
 
 def store_suite(suite: Suite, directory: Path) -> None:
@@ -109,7 +116,7 @@ def differences(before: Suite, now: Suite) -> list[str]:
         return []
     found = [
         f"{name} was {_said(old)} and is {_said(new)}"
-        for name in ("max_new_tokens", "decoding", "eval_seed")
+        for name in ("max_new_tokens", "decoding", "eval_seed", "chat_template_kwargs")
         if (old := getattr(before, name)) != (new := getattr(now, name))
     ]
     if before.system_prompt != now.system_prompt:

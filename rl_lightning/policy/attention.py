@@ -147,11 +147,11 @@ def register_attention(kernel: str) -> str:
             return attend(module.layer_idx, query, key, value, kind).transpose(1, 2), None
         if rows is not None:
             outputs = []
-            for block in zip(*(rows.unpack(each) for each in (query, key, value)), strict=True):
-                if kernel != "eager" and kind.is_plain(block[0].shape[2]):
-                    outputs.append(plain(module, *block, None, **settings)[0])
+            for q, k, v in zip(*(rows.unpack(each) for each in (query, key, value)), strict=True):
+                if kernel != "eager" and kind.is_plain(q.shape[2]):
+                    outputs.append(plain(module, q, k, v, None, **settings)[0])
                 else:
-                    outputs.append(_attend_block(*block, kind, kernel).transpose(1, 2))
+                    outputs.append(_attend_block(q, k, v, kind, kernel).transpose(1, 2))
             return rows.repack(outputs), None
         if not kind.fused:
             added = causal_mask(query.shape[2], kind.window, query) if mask is None else _added(mask, query.dtype)

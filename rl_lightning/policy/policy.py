@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rl_lightning.policy.attention import no_mask
+from rl_lightning.policy.end_tokens import end_token_ids
 from rl_lightning.policy.head import Head
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
 from rl_lightning.policy.logprobs import tiled_log_probs
@@ -36,7 +37,8 @@ class Policy(nn.Module):
         self.model: Any = load_model(config, device, seed)
         self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.compute_dtype = compute_dtype(config, device)
-        self.eos_token_ids = _end_token_ids(self.model, self.tokenizer).to(device)
+        self.eos_token_ids = end_token_ids(self.model, self.tokenizer).to(device)
+        self.opening = ""  # what the prompt has already opened of the assistant's turn, such as "<think>"
         self.pad_token_id = self.tokenizer.pad_token_id or 0
         words = max(self.tokenizer.get_vocab().values()) + 1
         self.head = Head.of(self.model, words)
@@ -126,8 +128,11 @@ class Policy(nn.Module):
             )
 
     def decode_text(self, token_ids: Tensor) -> str:
-        """Decode token ids to text, with special tokens, so that a completion that contains one can be recognised."""
-        return self.tokenizer.decode(token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        """A completion's token ids as the assistant's turn that a reader sees: `opening`, which the prompt has written, then the
+        completion, with special tokens, so that one that contains them can be recognised."""
+        return self.opening + self.tokenizer.decode(
+            token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The trained parameters."""
@@ -147,11 +152,3 @@ class Policy(nn.Module):
     def save_adapter(self, directory: Path) -> None:
         """Save a PEFT adapter directory, which `PeftModel.from_pretrained(base, directory)` loads."""
         self.model.save_pretrained(directory, save_embedding_layers=False)  # other values may query the model hub
-
-
-def _end_token_ids(model: Any, tokenizer: Any) -> Tensor:
-    """All tokens that end a completion: the model's generation config may name several, and the tokenizer another one."""
-    ids: set[int] = set()
-    for source in (model.generation_config.eos_token_id, model.config.eos_token_id, tokenizer.eos_token_id):
-        ids.update(source if isinstance(source, list) else [] if source is None else [source])
-    return torch.tensor(sorted(ids), dtype=torch.int64)

@@ -123,6 +123,7 @@ class AdapterModule(LightningModule):
             if self.adapter is not None:
                 load_adapter(self.policy.model, self.adapter)
             self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)
+        self.policy.opening = self.prompt_source.opening
         self.engine.start(self.policy, self.plan, self.limits)  # in each stage, because `teardown` closes it
 
     def _plan(self, device: Device) -> Plan:

@@ -17,11 +17,14 @@ class PromptSource(Protocol):
         mixture: verifies answers to its problems.
         prompts_per_step: B, prompts per step.
         max_prompt_tokens: P, the length limit of a prompt.
+        opening: what every prompt has already opened of the assistant's turn, such as "<think>"; every completion's text
+            begins with it. Read when the policy is loaded.
     """
 
     mixture: Verifiers
     prompts_per_step: int
     max_prompt_tokens: int
+    opening: str
 
     def extra_prompts(self, count: int) -> PromptBatch:
         """`count` prompts outside the stream, for a step in which too few groups have reward variance."""
