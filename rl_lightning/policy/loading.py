@@ -1,4 +1,4 @@
-"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on every linear layer."""
+"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on its decoder's linear layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from rl_lightning.policy.attention import register_attention
-from rl_lightning.policy.lora import adapt_in_place
+from rl_lightning.policy.lora import adapt_in_place, fused_experts, lora_targets
 from rl_lightning.types import UserError, require
 
 log = logging.getLogger(__name__)
@@ -131,7 +131,9 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     _disable_cpu_repacking(base)
     if config.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable({"use_reentrant": False})
-    lora = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    _mention_experts(base)
+    targets = lora_targets(base)
+    lora = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = get_peft_model(base, lora)  # adapters are always float32, or small updates would be lost in rounding
@@ -150,6 +152,19 @@ def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
             f"policy.model_name_or_path: {name!r} does not fit into the GPU's free memory; use a smaller model, or see "
             "with nvidia-smi what else uses the GPU"
         ) from error
+
+
+def _mention_experts(base: Any) -> None:
+    """One line about a mixture of experts, whose memory is not what `nf4` promises."""
+    experts = fused_experts(base)
+    if experts:
+        gigabytes = sum(weight.nbytes for weight in experts) / 1e9
+        log.warning(
+            "%s: its experts have no adapter, and stay in %d bits (%.2g GB), because bitsandbytes does not quantise fused weights",
+            type(base).__name__,
+            8 * experts[0].element_size(),
+            gigabytes,
+        )
 
 
 def _attention_kernel(name: str) -> str:
