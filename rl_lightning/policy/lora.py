@@ -85,7 +85,7 @@ def lora_targets(base: Any) -> list[str] | str:
 
 
 def fused_experts(base: Any) -> list[nn.Parameter]:
-    """Weights of experts that are held as one parameter of three dimensions: bitsandbytes leaves them dense, and LoRA as they are."""
+    """Weights of experts that are held as one parameter of three dimensions: neither bitsandbytes nor LoRA touches them."""
     _, layers = decoder_layers(base)
     return [
         weight
