@@ -14,10 +14,9 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    FineGrainedFP8Config,
-    Mxfp4Config,
     PretrainedConfig,
 )
+from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
 from rl_lightning.policy.attention import register_attention
 from rl_lightning.policy.lora import adapt_in_place, fused_experts, lora_targets
