@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ import yaml
 
 from rl_lightning.cli.lightning_cli import RLCommandLine
 from rl_lightning.environments.mixture import EnvironmentMixture
+from rl_lightning.memory import gpu_of_size, make_plan
+from rl_lightning.memory.shapes import known_models
+from rl_lightning.policy import PolicyConfig
+from rl_lightning.rollout import LocalEngine, Sampling
 from tests.conftest import ROOT
 
 MODELS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -29,7 +34,9 @@ def names(path: Path) -> set[str]:
 
 
 def test_the_configs_that_the_design_names_are_there():
-    assert {p.stem for p in MODELS} == {"quickstart", "qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b"}
+    qwen = {"qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen3-1.7b", "qwen3-4b"}
+    others = {"llama-3.2-1b", "llama-3.2-3b", "gemma-3-1b", "smollm2-1.7b", "phi-4-mini", "olmo-2-1b"}
+    assert {p.stem for p in MODELS} == {"quickstart"} | qwen | others
     assert {p.stem for p in TASK_SETS} == {"arithmetic", "logic", "algorithmic", "games"}
 
 
@@ -38,6 +45,24 @@ def test_a_config_parses_and_its_tasks_exist(monkeypatch, model):
     config = parse(monkeypatch, model)
     assert set(config.data.datasets) == names(model)
     EnvironmentMixture(config.data.datasets)
+
+
+@pytest.mark.parametrize("path", [p for p in MODELS if p.stem != "quickstart"], ids=lambda p: p.stem)
+def test_a_model_fits_where_its_config_says(path):
+    """It names the GPU in its own second line, needs no network for the plan, and stays within the model's attention window."""
+    (gigabytes,) = re.findall(
+        rf"plan --config configs/{re.escape(path.name)} --vram (\d+)$", path.read_text(), flags=re.M
+    )
+    config = yaml.safe_load(path.read_text())
+    model, data = config["model"], config["data"]
+    step = Sampling(**model["sampling"]).step_shape(data["prompts_per_step"], data["max_prompt_tokens"])
+    policy = PolicyConfig(**model["policy"], dtype="bfloat16")  # GPUs that these are for have it
+    plan = make_plan(policy, step, "auto", "auto", gpu_of_size(float(gigabytes)), LocalEngine())
+    assert plan.fits
+    assert plan.settings.max_rollout_rows >= 8
+    assert policy.model_name_or_path in known_models()
+    if "gemma-3" in path.stem:
+        assert step.prompt_tokens + step.new_tokens <= 512  # the window of its sliding layers
 
 
 @pytest.mark.parametrize("tasks", TASK_SETS, ids=lambda p: p.stem)

@@ -24,10 +24,9 @@ SLACK = 0.1
 
 
 def base(shape: ModelShape, bytes_per_element: int, quantized: bool) -> float:
-    """The frozen base: linear layers in 4 bits, embeddings, norms and head in the compute dtype."""
-    return (
-        shape.linear_weights * (NF4_BYTES if quantized else bytes_per_element) + shape.other_weights * bytes_per_element
-    )
+    """The frozen base: linear layers in 4 bits, embeddings, norms, head and fused experts in the compute dtype."""
+    linear = shape.linear_weights + shape.frozen_linear_weights
+    return linear * (NF4_BYTES if quantized else bytes_per_element) + shape.other_weights * bytes_per_element
 
 
 def largest_dense(shape: ModelShape, bytes_per_element: int) -> float:

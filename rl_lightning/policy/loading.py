@@ -1,4 +1,4 @@
-"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on every linear layer."""
+"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on its decoder's linear layers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+)
+from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
 from rl_lightning.policy.attention import register_attention
-from rl_lightning.policy.lora import adapt_in_place
+from rl_lightning.policy.lora import adapt_in_place, fused_experts, lora_targets
 from rl_lightning.types import UserError, require
 
 log = logging.getLogger(__name__)
@@ -21,6 +28,9 @@ EMBEDDED = {"tiny": Path(__file__).parents[1] / "assets" / "tiny"}
 """Models that ship with the package, by their name in configs."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_DEQUANTISED: dict[str, Any] = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}
+"""Quantisations of stored weights that transformers can undo while it loads them, with its settings for them."""
 
 
 @dataclass
@@ -31,7 +41,8 @@ class PolicyConfig:
     """A model hub name, a directory, or `tiny`, the small model that ships with rl_lightning."""
 
     quantization: Literal["nf4", "none"] = "nf4"
-    """nf4: the frozen base is held in 4 bits with double quantisation (QLoRA, arXiv 2305.14314); none: in `dtype`."""
+    """nf4: the frozen base is held in 4 bits with double quantisation (QLoRA, arXiv 2305.14314); none: in `dtype`. Weights that are
+    stored in 4 bits by bitsandbytes need nf4, those stored in FP8 or MXFP4 need none."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """The dtype that the base computes in; auto: bfloat16 on a GPU that supports it, else float16 with loss scaling; float32 on a
@@ -111,19 +122,16 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
         seed: seed of the adapters' A matrices; the process's RNG states do not change.
 
     Raises:
-        UserError: the model cannot be found or loaded.
+        UserError: the model cannot be found or loaded, or is stored in a quantisation that cannot be trained.
     """
     dtype = compute_dtype(config, device)
-    quantization = None
-    if config.quantization == "nf4":
-        quantization = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-        )
+    base_config = _from_pretrained(AutoConfig, config.model_name_or_path)
     base = _from_pretrained(
         AutoModelForCausalLM,
         config.model_name_or_path,
+        config=base_config,
         dtype=dtype,
-        quantization_config=quantization,
+        quantization_config=_quantization(config, base_config, dtype),
         attn_implementation=register_attention(_attention_kernel(config.attn_implementation)),
         device_map={"": device},
     )
@@ -131,12 +139,48 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     _disable_cpu_repacking(base)
     if config.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable({"use_reentrant": False})
-    lora = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+    _mention_experts(base)
+    targets = lora_targets(base)
+    lora = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         model = get_peft_model(base, lora)  # adapters are always float32, or small updates would be lost in rounding
     adapt_in_place(model)
     return model
+
+
+def _quantization(config: PolicyConfig, base: PretrainedConfig, dtype: torch.dtype) -> Any:
+    """How transformers is to quantise the base, or, where its weights are stored quantised, to read them.
+
+    Weights in nf4 or fp4 stay as they are and compute in `dtype`, whatever the checkpoint says. FP8 and MXFP4 have no backward
+    pass here, so they are dequantised.
+
+    Raises:
+        UserError: weights stored like this cannot be used with `policy.quantization`.
+    """
+    stored = getattr(base, "quantization_config", None) or getattr(base.get_text_config(), "quantization_config", None)
+    if stored is None:
+        if config.quantization == "none":
+            return None
+        return BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+        )
+    method = str(stored.get("quant_method", "an unknown way"))
+    here = f"policy.quantization: {config.model_name_or_path!r} is stored quantised by {method}"
+    if stored.get("load_in_4bit"):
+        if config.quantization != "nf4":
+            raise UserError(f"{here} in 4 bits; set it to nf4, or use the original model")
+        stored["bnb_4bit_compute_dtype"] = str(dtype).removeprefix("torch.")
+        return None
+    if stored.get("load_in_8bit"):
+        here += " in 8 bits"
+    if method not in _DEQUANTISED:
+        raise UserError(f"{here}, which cannot be trained here; use the original model with quantization nf4 or none")
+    if config.quantization != "none":
+        raise UserError(
+            f"{here}; set it to none, which dequantises it to policy.dtype, or use a model that is not quantised"
+        )
+    return _DEQUANTISED[method](dequantize=True)
 
 
 def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
@@ -150,6 +194,19 @@ def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
             f"policy.model_name_or_path: {name!r} does not fit into the GPU's free memory; use a smaller model, or see "
             "with nvidia-smi what else uses the GPU"
         ) from error
+
+
+def _mention_experts(base: Any) -> None:
+    """One line about a mixture of experts, whose memory is not what `nf4` promises."""
+    experts = fused_experts(base)
+    if experts:
+        gigabytes = sum(weight.nbytes for weight in experts) / 1e9
+        log.warning(
+            "%s: its experts have no adapter, and stay in %d bits (%.2g GB), because bitsandbytes does not quantise fused weights",
+            type(base).__name__,
+            8 * experts[0].element_size(),
+            gigabytes,
+        )
 
 
 def _attention_kernel(name: str) -> str:

@@ -7,6 +7,7 @@ are all kept in memory, and inputs are cast to the adapters' float32 and back. P
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,12 @@ import bitsandbytes as bnb
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from torch import Tensor
+from torch import Tensor, nn
+
+from rl_lightning.types import UserError
+
+_ROUTERS = {"gate", "router", "shared_expert_gate"}
+"""Names of the linear layers that choose experts. They stay as they are: LoRA on a router moves which experts a token gets."""
 
 
 def adapt_in_place(policy: PeftModel) -> None:
@@ -22,6 +28,77 @@ def adapt_in_place(policy: PeftModel) -> None:
     for layer in policy.modules():
         if is_adapted(layer):
             layer.forward = partial(adapted, layer)
+
+
+def decoder_layers(base: Any) -> tuple[str, nn.ModuleList]:
+    """The layers of a model's text decoder, and their name within the model.
+
+    Args:
+        base: a causal language model, also on the meta device.
+
+    Raises:
+        UserError: the decoder keeps no list of layers.
+    """
+    decoder = base.get_decoder()
+    for module in decoder.children():
+        if isinstance(module, nn.ModuleList) and len(module) == decoder.config.num_hidden_layers:
+            return next(name for name, each in base.named_modules() if each is module), module
+    raise UserError(f"policy.model_name_or_path: {type(base).__name__} has no decoder layers that are known here")
+
+
+def adapted_linears(base: Any) -> dict[str, nn.Linear]:
+    """The layers that get an adapter, by name: all linear layers, 4-bit or dense, in the text decoder's layers, but no routers.
+
+    Experts whose weights are one parameter of three dimensions are no linear layers. Vision towers are not in the decoder.
+
+    Args:
+        base: a causal language model without adapters, also on the meta device.
+
+    Raises:
+        UserError: the model has none.
+    """
+    prefix, layers = decoder_layers(base)
+    linears = {
+        f"{prefix}.{name}": module
+        for name, module in layers.named_modules()
+        if isinstance(module, nn.Linear) and not _is_router(layers, name)
+    }
+    if not linears:
+        raise UserError(f"policy.model_name_or_path: {type(base).__name__} has no linear layers that LoRA could adapt")
+    return linears
+
+
+def lora_targets(base: Any) -> list[str] | str:
+    """PEFT's `target_modules` for exactly the layers of `adapted_linears`.
+
+    Returns:
+        The last parts of their names, where no other module but the output head ends in one of these; else a regular expression.
+    """
+    linears = adapted_linears(base)
+    endings = {name.rpartition(".")[2] for name in linears}
+    others = (name for name, _ in base.named_modules() if name not in linears)
+    if endings.isdisjoint(name.rpartition(".")[2] for name in others):
+        return sorted(endings)
+    prefix, _ = decoder_layers(base)
+    inner = sorted({name.removeprefix(f"{prefix}.").partition(".")[2] for name in linears})
+    return rf"{re.escape(prefix)}\.\d+\.({'|'.join(map(re.escape, inner))})"
+
+
+def fused_experts(base: Any) -> list[nn.Parameter]:
+    """Weights of experts that are held as one parameter of three dimensions: neither bitsandbytes nor LoRA touches them."""
+    _, layers = decoder_layers(base)
+    return [
+        weight
+        for module in layers.modules()
+        if not isinstance(module, nn.Conv1d)
+        for weight in module.parameters(recurse=False)
+        if weight.ndim == 3
+    ]
+
+
+def _is_router(layers: nn.ModuleList, name: str) -> bool:
+    parent, _, own = name.rpartition(".")
+    return own in _ROUTERS and hasattr(layers.get_submodule(parent), "experts")
 
 
 def is_adapted(layer: Any) -> bool:

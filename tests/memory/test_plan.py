@@ -11,8 +11,18 @@ from itertools import pairwise
 import pytest
 import torch
 import yaml
+from bitsandbytes.nn import Linear4bit
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    Gemma3Config,
+    MixtralConfig,
+    Qwen2Config,
+    Qwen2MoeConfig,
+    Qwen3Config,
+    Qwen3MoeConfig,
+)
 
 from rl_lightning.memory import (
     Device,
@@ -23,6 +33,7 @@ from rl_lightning.memory import (
     PlannedSettings,
     RolloutMemory,
     StepShape,
+    arithmetic,
     device_memory,
     gpu_of_size,
     make_plan,
@@ -32,7 +43,8 @@ from rl_lightning.memory.phases import predict
 from rl_lightning.memory.plan import ENOUGH_TOKENS, MAX_TOKENS
 from rl_lightning.memory.shapes import known_models, model_shape, shape_of
 from rl_lightning.policy import Policy, PolicyConfig, pack
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.loading import EMBEDDED, load_model
+from rl_lightning.policy.lora import is_adapted
 from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.rollout.decode import sample_groups
 from rl_lightning.rollout.policy_decoder import decoder_of
@@ -164,12 +176,88 @@ def test_an_evaluation_needs_no_more_than_a_rollout(prompts, samples, tmp_path):
     assert peak_bytes(evaluate) <= 1.1 * comes_and_goes(plan.phases["rollout"])
 
 
-@pytest.mark.parametrize(
-    ("size", "parameters"), [("0.5B", 494032768), ("1.5B", 1543714304), ("3B", 3085938688), ("7B", 7615616512)]
+PARAMETERS = {
+    "Qwen/Qwen2.5-0.5B-Instruct": 494_032_768,
+    "Qwen/Qwen2.5-1.5B-Instruct": 1_543_714_304,
+    "Qwen/Qwen2.5-3B-Instruct": 3_085_938_688,
+    "Qwen/Qwen2.5-7B-Instruct": 7_615_616_512,
+    "Qwen/Qwen2.5-14B-Instruct": 14_770_033_664,
+    "Qwen/Qwen3-0.6B": 596_049_920,
+    "Qwen/Qwen3-1.7B": 1_720_574_976,
+    "Qwen/Qwen3-4B": 4_022_468_096,
+    "Qwen/Qwen3-8B": 8_190_735_360,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": 1_777_088_000,
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": 7_615_616_512,
+    "meta-llama/Llama-3.2-1B-Instruct": 1_235_814_400,
+    "meta-llama/Llama-3.2-3B-Instruct": 3_212_749_824,
+    "meta-llama/Llama-3.1-8B-Instruct": 8_030_261_248,
+    "mistralai/Mistral-7B-Instruct-v0.3": 7_248_023_552,
+    "mistralai/Ministral-8B-Instruct-2410": 8_019_808_256,
+    "microsoft/Phi-3.5-mini-instruct": 3_821_079_552,
+    "microsoft/Phi-4-mini-instruct": 3_836_021_760,
+    "HuggingFaceTB/SmolLM2-135M-Instruct": 134_515_008,
+    "HuggingFaceTB/SmolLM2-360M-Instruct": 361_821_120,
+    "HuggingFaceTB/SmolLM2-1.7B-Instruct": 1_711_376_384,
+    "HuggingFaceTB/SmolLM3-3B": 3_075_098_624,
+    "google/gemma-3-270m-it": 268_098_176,
+    "google/gemma-3-1b-it": 999_885_952,
+    "google/gemma-3-4b-it": 4_300_079_472,
+    "openai/gpt-oss-20b": 20_914_757_184,
+    "allenai/OLMo-2-0425-1B-Instruct": 1_484_916_736,
+    "allenai/OLMo-2-1124-7B-Instruct": 7_298_617_344,
+    "ibm-granite/granite-3.3-2b-instruct": 2_533_539_840,
+    "tiiuae/Falcon3-1B-Instruct": 1_669_408_768,
+    "tiiuae/Falcon3-3B-Instruct": 3_227_655_168,
+}
+"""As the model hub shows them."""
+
+
+def test_shipped_shapes_have_as_many_parameters_as_the_models():
+    assert {name: model_shape(name).parameters for name in known_models()} == PARAMETERS
+
+
+MIXTURE = Qwen3MoeConfig(
+    hidden_size=256,
+    num_experts=4,
+    num_experts_per_tok=2,
+    moe_intermediate_size=128,
+    vocab_size=640,
+    head_dim=64,
+    **SIZES,
 )
-def test_shipped_shapes_have_as_many_parameters_as_the_models(size, parameters):
-    shape = model_shape(QWEN.format(size))
-    assert shape.linear_weights + shape.other_weights == parameters
+VISION = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4}
+MULTIMODAL = Gemma3Config(
+    text_config=SIZES | {"hidden_size": 256, "intermediate_size": 512, "vocab_size": 640, "head_dim": 64},
+    vision_config=VISION | {"image_size": 28, "vision_use_head": False},
+    mm_tokens_per_image=4,
+)
+
+
+@pytest.mark.parametrize("config", [MIXTURE, MULTIMODAL, DEEP], ids=lambda config: config.model_type)
+@pytest.mark.parametrize("quantization", ["none", "nf4"])
+def test_the_base_and_its_adapters_need_what_was_predicted(config, quantization, tmp_path):
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    model = load_model(PolicyConfig(str(tmp_path), quantization=quantization, dtype="bfloat16"), CPU, seed=0)
+    shape, adapters = shape_of(config), [p for p in model.parameters() if p.requires_grad]
+    held = {id(p): p.nbytes for p in model.parameters() if not p.requires_grad}
+    scales = 0
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            state = module.weight.quant_state
+            scales += state.absmax.nbytes + state.state2.absmax.nbytes
+    predicted = arithmetic.base(shape, 2, quantized=quantization == "nf4")
+    assert predicted == pytest.approx(sum(held.values()) + scales, rel=0.01)
+    assert arithmetic.adapter(shape, 16) == sum(p.nbytes for p in adapters)
+    sizes = [m.in_features * m.out_features for m in model.modules() if is_adapted(m)]
+    assert (shape.largest_linear, shape.linear_weights) == (max(sizes), sum(sizes))
+
+
+def test_a_mixtures_tokens_go_through_few_experts():
+    shared = {"num_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+    assert shape_of(MIXTURE).mlp_width == 2 * 128
+    assert shape_of(Qwen2MoeConfig(**SIZES, **shared, shared_expert_intermediate_size=48)).mlp_width == 2 * 32 + 48
+    assert shape_of(MixtralConfig(**SIZES, intermediate_size=96, num_local_experts=4)).mlp_width == 2 * 96
+    assert model_shape("openai/gpt-oss-20b").mlp_width == 4 * 2880
 
 
 def test_the_readmes_table_is_what_the_plan_says():
@@ -283,6 +371,13 @@ def test_on_a_cpu_the_quickstart_is_not_held_back():
 
 def test_a_model_without_a_shape_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "nothing"}')
+    with pytest.raises(UserError, match="its config cannot be read") as caught:
+        model_shape(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unreadable_config_is_one_line(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": "wide"}')
     with pytest.raises(UserError, match="its config cannot be read") as caught:
         model_shape(str(tmp_path))
     assert "\n" not in str(caught.value)
