@@ -65,6 +65,9 @@ class PolicyConfig:
     lora_alpha: int = 32
     """The adapters' output is scaled by lora_alpha / lora_r; at least 1."""
 
+    self_test: bool = True
+    """Compare a short rollout and update with transformers' own forward at load, in float32, and refuse a model that differs."""
+
     def __post_init__(self) -> None:
         resolve_name(self.model_name_or_path)
         for name in ("lora_r", "lora_alpha"):

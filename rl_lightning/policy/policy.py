@@ -38,6 +38,7 @@ class Policy(nn.Module):
         self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.compute_dtype = compute_dtype(config, device)
         self.eos_token_ids = end_token_ids(self.model, self.tokenizer).to(device)
+        self.beyond_window = False  # whether sequences may be longer than a sliding window; the self-test finds out
         self.opening = ""  # what the prompt has already opened of the assistant's turn, such as "<think>"
         self.pad_token_id = self.tokenizer.pad_token_id or 0
         words = max(self.tokenizer.get_vocab().values()) + 1
@@ -114,9 +115,11 @@ class Policy(nn.Module):
             UserError: the model's context length or its sliding attention window is shorter.
         """
         config = self.model.config
-        slides = any("sliding" in kind for kind in getattr(config, "layer_types", None) or ["sliding"])
+        config = config.get_text_config()
+        kinds = getattr(config, "layer_types", None) or ["sliding"]
+        slides = not self.beyond_window and any("sliding" in kind for kind in kinds)
         window = (slides and getattr(config, "sliding_window", None)) or config.max_position_embeddings
-        context = min(config.max_position_embeddings, window)
+        context = min(config.max_position_embeddings, window, getattr(config, "attention_chunk_size", None) or window)
         rope = getattr(config, "rope_parameters", None) or {}
         # With these, a sequence beyond the original context changes the rotary encoding of all its positions.
         if rope.get("rope_type") in ("longrope", "dynamic"):

@@ -14,6 +14,7 @@ from rl_lightning.memory import Device, MemoryLimits, Plan, device_memory, make_
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy.adapters import load_adapter
 from rl_lightning.rollout import RolloutEngine, Sampling
+from rl_lightning.rollout.self_test import self_test
 from rl_lightning.training.learning_rate import Schedule, learning_rate_share
 from rl_lightning.training.metrics import StepMeter
 from rl_lightning.training.non_finite import MAX_IN_A_ROW, save_failed_batch
@@ -119,6 +120,8 @@ class AdapterModule(LightningModule):
             self.plan = self._plan(device_memory(device))
             self.limits = MemoryLimits.of(self.plan.settings.token_budget, self.plan.settings.max_rollout_rows)
             self.policy = Policy(self.plan.apply(self.policy_config), device, self.seed)
+            if self.policy_config.self_test:
+                self_test(self.policy, self.plan.settings.merged)
             self.policy.refuse_longer(self.plan.step.prompt_tokens + self.plan.step.new_tokens)
             if self.adapter is not None:
                 load_adapter(self.policy.model, self.adapter)
