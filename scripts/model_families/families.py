@@ -212,7 +212,7 @@ UNLISTED = {
         "phimoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None, "lm_head_bias": True},
         "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
         "bloom": {"n_layer": LAYERS, "n_head": 4},
-        "falcon": {"new_decoder_architecture": False, "multi_query": True, "alibi": False},
+        "falcon": {"head_dim": None, "new_decoder_architecture": False, "multi_query": True, "alibi": False},
         "mamba": {"state_size": 8, "expand": 2},
         "lfm2": {"layer_types": ["conv", "full_attention"] * 2, "block_multiple_of": 16},
         "qwen3_next": MOE

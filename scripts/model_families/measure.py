@@ -9,11 +9,11 @@ from typing import Any
 
 import bitsandbytes as bnb
 import torch
-from model_families.families import SPARE, WORDS, Family, write_model
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig
 
+from model_families.families import SPARE, WORDS, Family, write_model
 from rl_lightning.policy import Policy, PolicyConfig, pack
 from rl_lightning.policy.lora import dense_weight
 from rl_lightning.rollout import LocalEngine, Sampling

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import transformers
+
 from model_families.measure import Measured, Row
 
 DECODERS = {"RolloutNetwork": "own network", "ThroughTransformers": "transformers"}
