@@ -74,7 +74,6 @@ class Family:
     Attributes:
         model_type: transformers' name.
         settings: what differs from `SHAPE` in the config; None removes a setting.
-        listed: whether the documentation names it as supported.
         embedding: standard deviation of the embedding. A tied one that the model scales up must be smaller, or each token would
             predict itself.
         text_only: false where the settings of the language model are a part of the config.
@@ -82,7 +81,6 @@ class Family:
 
     model_type: str
     settings: dict[str, Any] = field(default_factory=dict)
-    listed: bool = True
     embedding: float = 0.3
     text_only: bool = True
 
@@ -196,62 +194,63 @@ LISTED = {
     "Cohere 2": Family("cohere2", {"logit_scale": 0.8, "sliding_window": WINDOW, "layer_types": ALTERNATING}),
 }
 
+_OTHERS: dict[str, dict[str, Any]] = {
+    "qwen2, attention_dropout 0.1": {"attention_dropout": 0.1},
+    "qwen2_moe": MOE | {"shared_expert_intermediate_size": 32},
+    "gemma": {},
+    "starcoder2": {"sliding_window": WINDOW},
+    "internlm3": {},
+    "olmo": {"clip_qkv": 1.0},
+    "gpt2": {"num_key_value_heads": None, "n_embd": 64, "n_layer": LAYERS, "n_head": 4, "n_positions": 128},
+    "gpt_neox": rope(partial_rotary_factor=0.5) | {"num_key_value_heads": None},
+    "stablelm": rope(partial_rotary_factor=0.5) | {"use_qkv_bias": True},
+    "phi": rope(partial_rotary_factor=0.5),
+    "phimoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None, "lm_head_bias": True},
+    "opt": {"num_key_value_heads": None, "ffn_dim": 96, "word_embed_proj_dim": 64},
+    "bloom": {"num_key_value_heads": None, "n_layer": LAYERS, "n_head": 4},
+    "falcon": {"head_dim": None, "new_decoder_architecture": False, "multi_query": True, "alibi": False},
+    "mamba": {"state_size": 8, "expand": 2},
+    "lfm2": {"layer_types": ["conv", "full_attention"] * 2, "block_multiple_of": 16},
+    "qwen3_next": MOE
+    | {
+        "layer_types": ["linear_attention", "full_attention"] * 2,
+        "shared_expert_intermediate_size": 32,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+    },
+    "deepseek_v3": DEEPSEEK
+    | {
+        "num_key_value_heads": 4,
+        "head_dim": None,
+        "q_lora_rank": 32,
+        "kv_lora_rank": 32,
+        "qk_rope_head_dim": 8,
+        "qk_nope_head_dim": 16,
+        "v_head_dim": 16,
+    },
+    "glm": rope(partial_rotary_factor=0.5),
+    "glm4_moe": DEEPSEEK | rope(partial_rotary_factor=0.5) | {"use_qk_norm": True},
+    "seed_oss": {},
+    "exaone4": {"sliding_window": WINDOW, "layer_types": ALTERNATING},
+    "helium": {},
+    "arcee": {},
+    "apertus": {},
+    "nemotron": rope(partial_rotary_factor=0.5),
+    "llama4_text": {
+        "intermediate_size_mlp": 96,
+        "num_local_experts": 4,
+        "attention_chunk_size": 16,
+        "no_rope_layers": [1, 1, 0, 1],
+    },
+    "persimmon": rope(partial_rotary_factor=0.5) | {"num_key_value_heads": None},
+    "hunyuan_v1_dense": {},
+    "ernie4_5": {},
+}
 UNLISTED = {
-    name: Family(name.partition(",")[0], settings, listed=False, embedding=0.04 if name == "gemma" else 0.3)
-    for name, settings in {
-        "qwen2, attention_dropout 0.1": {"attention_dropout": 0.1},
-        "qwen2_moe": MOE | {"shared_expert_intermediate_size": 32},
-        "gemma": {},
-        "starcoder2": {"sliding_window": WINDOW},
-        "internlm3": {},
-        "olmo": {"clip_qkv": 1.0},
-        "gpt2": {"n_embd": 64, "n_layer": LAYERS, "n_head": 4, "n_positions": 128},
-        "gpt_neox": rope(partial_rotary_factor=0.5),
-        "stablelm": rope(partial_rotary_factor=0.5) | {"use_qkv_bias": True},
-        "phi": rope(partial_rotary_factor=0.5),
-        "phimoe": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None, "lm_head_bias": True},
-        "opt": {"ffn_dim": 96, "word_embed_proj_dim": 64},
-        "bloom": {"n_layer": LAYERS, "n_head": 4},
-        "falcon": {"head_dim": None, "new_decoder_architecture": False, "multi_query": True, "alibi": False},
-        "mamba": {"state_size": 8, "expand": 2},
-        "lfm2": {"layer_types": ["conv", "full_attention"] * 2, "block_multiple_of": 16},
-        "qwen3_next": MOE
-        | {
-            "layer_types": ["linear_attention", "full_attention"] * 2,
-            "shared_expert_intermediate_size": 32,
-            "linear_num_key_heads": 2,
-            "linear_num_value_heads": 4,
-            "linear_key_head_dim": 16,
-            "linear_value_head_dim": 16,
-        },
-        "deepseek_v3": DEEPSEEK
-        | {
-            "num_key_value_heads": 4,
-            "head_dim": None,
-            "q_lora_rank": 32,
-            "kv_lora_rank": 32,
-            "qk_rope_head_dim": 8,
-            "qk_nope_head_dim": 16,
-            "v_head_dim": 16,
-        },
-        "glm": rope(partial_rotary_factor=0.5),
-        "glm4_moe": DEEPSEEK | rope(partial_rotary_factor=0.5) | {"use_qk_norm": True},
-        "seed_oss": {},
-        "exaone4": {"sliding_window": WINDOW, "layer_types": ALTERNATING},
-        "helium": {},
-        "arcee": {},
-        "apertus": {},
-        "nemotron": rope(partial_rotary_factor=0.5),
-        "llama4_text": {
-            "intermediate_size_mlp": 96,
-            "num_local_experts": 4,
-            "attention_chunk_size": 16,
-            "no_rope_layers": [1, 1, 0, 1],
-        },
-        "persimmon": rope(partial_rotary_factor=0.5),
-        "hunyuan_v1_dense": {},
-        "ernie4_5": {},
-    }.items()
+    name: Family(name.partition(",")[0], settings, embedding=0.04 if name == "gemma" else 0.3)
+    for name, settings in _OTHERS.items()
 }
 
 FAMILIES = LISTED | UNLISTED

@@ -36,7 +36,7 @@ class In16Bits:
 
     Attributes:
         update: of the policy's log-probs.
-        theirs: of transformers' own log-probs of the same tokens.
+        theirs: of transformers' own log-probs, of the same tokens.
         sampler: of the rollout's log-probs.
         decoder: what the rollout ran on.
     """
@@ -118,7 +118,7 @@ def row(name: str, family: Family, quantization: str, bf16: bool = True, spare: 
         try:
             measured = measure(directory, quantization, bf16)
         except UserError as error:
-            return Row(name, quantization, f"refused: {error}")
+            return Row(name, quantization, f"refused: {str(error).replace(str(directory), '…')}")
         except Exception as error:  # whatever it is, the other families are measured too
             lines = str(error).strip().splitlines() or [""]
             return Row(name, quantization, f"CRASH: {type(error).__name__}: {lines[0]}")
@@ -166,8 +166,8 @@ def in_16_bits(directory: Path, quantization: str, rollout: Rollout) -> In16Bits
         plain.float()
         exact = plain_log_probs(plain, rollout)
         sampler = own_rollout.sampling_logps[own_rollout.mask] - plain_log_probs(plain, own_rollout)
-    means = [float(each.abs().mean()) for each in (ours - exact, theirs - exact, sampler)]
-    return In16Bits(*means, decoder=type(engine.decoder).__name__)
+    means = (float(each.abs().mean()) for each in (ours - exact, theirs - exact, sampler))
+    return In16Bits(*means, type(engine.decoder).__name__)
 
 
 def start(directory: Path, quantization: Any, dtype: Any) -> tuple[Policy, LocalEngine]:
