@@ -165,9 +165,9 @@ def in_16_bits(directory: Path, quantization: str, rollout: Rollout) -> In16Bits
         ours, theirs = update_log_probs(policy, rollout), plain_log_probs(plain, rollout)
         plain.float()
         exact = plain_log_probs(plain, rollout)
-        sampler = own_rollout.sampling_logps[own_rollout.mask] - plain_log_probs(plain, own_rollout)
-    means = (float(each.abs().mean()) for each in (ours - exact, theirs - exact, sampler))
-    return In16Bits(*means, type(engine.decoder).__name__)
+        differences = own_rollout.sampling_logps[own_rollout.mask] - plain_log_probs(plain, own_rollout)
+    update, plain_update, sampler = (float(each.abs().mean()) for each in (ours - exact, theirs - exact, differences))
+    return In16Bits(update, plain_update, sampler, type(engine.decoder).__name__)
 
 
 def start(directory: Path, quantization: Any, dtype: Any) -> tuple[Policy, LocalEngine]:
@@ -248,7 +248,8 @@ def plain_log_probs(plain: Any, rollout: Rollout) -> Tensor:
         group = each // rollout.group_size
         prompt = rollout.prompt_ids[group, : rollout.prompt_lengths[group]]
         logits = plain(input_ids=torch.cat([prompt, ids[:length]])[None], use_cache=False).logits[0]
-        log_probs = logits[len(prompt) - 1 : -1, :WORDS].float().log_softmax(-1)
+        wordless = torch.arange(logits.shape[1]) >= WORDS
+        log_probs = logits[len(prompt) - 1 : -1].float().masked_fill(wordless, -torch.inf).log_softmax(-1)
         found.append(log_probs.gather(1, ids[:length, None]).squeeze(1))
     return torch.cat(found)
 
@@ -268,7 +269,8 @@ def gradient_difference(policy: Policy, plain: Any, ours: Tensor, theirs: Tensor
     if mine.keys() != other.keys():
         return torch.inf
     floor = 1e-3 * max(float(grad.norm()) for grad in other.values())
-    return max(float((mine[k] - other[k]).norm()) / max(float(other[k].norm()), floor) for k in other)
+    relative = [(mine[k] - other[k]).norm() / other[k].norm().clamp(min=floor) for k in other]
+    return largest(torch.stack(relative))
 
 
 def greedy_agreement(policy: Policy, engine: LocalEngine, plain: Any, batch: PromptBatch) -> int:
