@@ -17,6 +17,7 @@ _MAY_DIFFER = frozenset(
         "policy.dtype",
         "policy.gradient_checkpointing",
         "policy.rollout_weights",
+        "policy.self_test",
         "sampling.max_rollout_rows",
     }
 )

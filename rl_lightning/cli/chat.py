@@ -23,6 +23,7 @@ from rl_lightning.memory import StepShape, device_memory, make_plan
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy.adapters import load_adapter
 from rl_lightning.rollout import LocalEngine, Sampling
+from rl_lightning.rollout.self_test import self_test
 from rl_lightning.scoring import Scorer
 from rl_lightning.types import Problem, PromptBatch, Rollout, Score, UserError
 
@@ -98,6 +99,8 @@ def main(words: Sequence[str]) -> None:
         load_adapter(policy.model, checkpoint)
     template = PromptTemplate(policy.tokenizer, settings.system_prompt, settings.chat_template_kwargs)
     policy.opening = template.opening
+    if settings.policy.self_test:
+        self_test(policy, plan.settings.merged)
     engine.start(policy, plan)
     engine.sync_weights()
     try:

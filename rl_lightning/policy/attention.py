@@ -137,7 +137,8 @@ def register_attention(kernel: str) -> str:
     Returns:
         its name, for `attn_implementation`.
     """
-    name = f"rl_lightning_{kernel}"
+    # transformers refuses a name that contains "sdpa" for families whose attention its own sdpa function cannot compute.
+    name = f"rl_lightning_{'fused' if kernel == 'sdpa' else kernel}"
     plain: Any = ALL_ATTENTION_FUNCTIONS.get_interface(kernel, eager_attention_forward)
 
     def attention(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **settings: Any) -> Any:

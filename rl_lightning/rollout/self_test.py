@@ -137,8 +137,8 @@ def measure(policy: Policy, merged: bool) -> Errors:
     norm = torch.stack([each.norm() for each in theirs]).norm()
     difference = torch.stack([(a - b).norm() for a, b in zip(ours, theirs, strict=True)]).norm()
     return Errors(
-        sampler=float((rollout.sampling_logps - sampled).abs().max()) / spread,
-        update=float((logps - sampled[micro.row_of, micro.column_of]).abs().max()) / spread,
+        sampler=float((rollout.sampling_logps - sampled.detach()).abs().max()) / spread,
+        update=float((logps - sampled[micro.row_of, micro.column_of]).detach().abs().max()) / spread,
         head=_head_error(policy, rollout) / spread,
         gradient=float(difference / norm),
     )

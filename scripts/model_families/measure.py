@@ -18,6 +18,7 @@ from rl_lightning.policy import Policy, PolicyConfig, pack
 from rl_lightning.policy.lora import dense_weight
 from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.rollout.sampling import draw_uniforms
+from rl_lightning.rollout.self_test import self_test
 from rl_lightning.types import PromptBatch, Rollout, UserError
 
 CPU = torch.device("cpu")
@@ -177,6 +178,7 @@ def start(directory: Path, quantization: Any, dtype: Any) -> tuple[Policy, Local
         UserError: the model is refused, or is not for sequences of this length.
     """
     policy = Policy(PolicyConfig(str(directory), quantization=quantization, dtype=dtype), CPU)
+    self_test(policy, merged=True)
     policy.refuse_longer(max(PROMPT_LENGTHS) + SAMPLING.max_new_tokens)
     engine = LocalEngine()
     engine.start(policy)

@@ -149,7 +149,7 @@ def test_reference_is_the_base(policy, micro):
 def test_flash_attention_is_taken_as_sdpa_and_that_is_said(caplog):
     with caplog.at_level(logging.WARNING):
         policy = Policy(PolicyConfig("tiny", quantization="none", attn_implementation="flash_attention_2"), CPU)
-    assert policy.model.config._attn_implementation == "rl_lightning_sdpa"
+    assert policy.model.config._attn_implementation == "rl_lightning_fused"
     assert "are attended over by sdpa" in caplog.text
 
 
