@@ -21,7 +21,7 @@ def end_tokens(model: Any, tokenizer: Any) -> dict[int, list[str]]:
     """
     named = {
         "generation_config": model.generation_config.eos_token_id,
-        "config": model.config.eos_token_id,
+        "config": getattr(model.config.get_text_config(), "eos_token_id", None),
         "tokenizer": tokenizer.eos_token_id,
         "chat template": _end_of_turn(tokenizer),
     }

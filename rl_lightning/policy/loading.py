@@ -20,7 +20,7 @@ from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Co
 
 from rl_lightning.policy.attention import register_attention
 from rl_lightning.policy.lora import adapt_in_place, fused_experts, lora_targets
-from rl_lightning.types import UserError, require
+from rl_lightning.types import UserError, first_line, require
 
 log = logging.getLogger(__name__)
 
@@ -147,7 +147,14 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     lora = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        model = get_peft_model(base, lora)  # adapters are always float32, or small updates would be lost in rounding
+        try:
+            model = get_peft_model(
+                base, lora
+            )  # adapters are always float32, or small updates would be lost in rounding
+        except ValueError as error:
+            raise UserError(
+                f"policy.model_name_or_path: {type(base).__name__} cannot be adapted: {first_line(error)}"
+            ) from error
     adapt_in_place(model)
     return model
 
@@ -189,14 +196,16 @@ def _quantization(config: PolicyConfig, base: PretrainedConfig, dtype: torch.dty
 def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
     try:
         return factory.from_pretrained(resolve_name(name), **kwargs)
-    except (OSError, ValueError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"policy.model_name_or_path: cannot load {name!r}: {reason}") from error
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"policy.model_name_or_path: {name!r} does not fit into the GPU's free memory; use a smaller model, or see "
             "with nvidia-smi what else uses the GPU"
         ) from error
+    # A family whose code is not for this attention, or whose files are not what they should be, may raise any of these.
+    except (OSError, ValueError, LookupError, AttributeError, TypeError, ImportError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        reason = first_line(error) if isinstance(error, OSError | ValueError) else reason
+        raise UserError(f"policy.model_name_or_path: cannot load {name!r}: {reason}") from error
 
 
 def _mention_experts(base: Any) -> None:
@@ -205,7 +214,8 @@ def _mention_experts(base: Any) -> None:
     if experts:
         gigabytes = sum(weight.nbytes for weight in experts) / 1e9
         log.warning(
-            "%s: its experts have no adapter, and stay in %d bits (%.2g GB), because bitsandbytes does not quantise fused weights",
+            "%s: only its attention is adapted; its experts have no adapter, and stay in %d bits (%.2g GB), because bitsandbytes "
+            "does not quantise fused weights",
             type(base).__name__,
             8 * experts[0].element_size(),
             gigabytes,

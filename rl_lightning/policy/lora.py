@@ -49,7 +49,8 @@ def decoder_layers(base: Any) -> tuple[str, nn.ModuleList]:
 def adapted_linears(base: Any) -> dict[str, nn.Linear]:
     """The layers that get an adapter, by name: all linear layers, 4-bit or dense, in the text decoder's layers, but no routers.
 
-    Experts whose weights are one parameter of three dimensions are no linear layers. Vision towers are not in the decoder.
+    Experts whose weights are one parameter of three dimensions are no linear layers; in such a model only attention is adapted.
+    Vision towers are not in the decoder.
 
     Args:
         base: a causal language model without adapters, also on the meta device.
@@ -58,10 +59,15 @@ def adapted_linears(base: Any) -> dict[str, nn.Linear]:
         UserError: the model has none.
     """
     prefix, layers = decoder_layers(base)
+    attention_only = bool(
+        fused_experts(base)
+    )  # PEFT takes the names of other MLPs, such as down_proj, for experts' parameters
     linears = {
         f"{prefix}.{name}": module
         for name, module in layers.named_modules()
-        if isinstance(module, nn.Linear) and not _is_router(layers, name)
+        if isinstance(module, nn.Linear)
+        and not _is_router(layers, name)
+        and (not attention_only or "attn" in name or "attention" in name)
     }
     if not linears:
         raise UserError(f"policy.model_name_or_path: {type(base).__name__} has no linear layers that LoRA could adapt")

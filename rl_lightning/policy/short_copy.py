@@ -1,4 +1,4 @@
-"""A copy of a policy in float32 with few layers and a small vocabulary: its own modules and weights, to test what is done with it."""
+"""A copy of a policy in float32 with few layers and a small vocabulary, of its own modules and weights; the self-test uses it up."""
 
 from __future__ import annotations
 
@@ -134,6 +134,7 @@ def _renumber(short: Policy, numbers: list[int], layers: int) -> None:
             setattr(config, name, [value[number] for number in numbers])
     config.num_hidden_layers = len(numbers)
     for number, layer in enumerate(decoder_layers(base)[1]):
+        module: Any
         for module in layer.modules():
             if hasattr(module, "layer_idx"):
                 module.layer_idx = number

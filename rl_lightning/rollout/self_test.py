@@ -95,7 +95,8 @@ def _measure(policy: Policy, merged: bool, window: int | None) -> Errors:
     except Exception as error:  # whatever a model's code may raise when it is run in a way that it was not written for
         raise UserError(
             f"policy.model_name_or_path: {policy.family} is not supported: in a test at load it ends with "
-            f"{type(error).__name__}: {first_line(error)}; use another model (docs/models.md); policy.self_test: false skips the test"
+            f"{type(error).__name__}: {first_line(error)}; use another model (docs/models.md); policy.self_test: false skips the "
+            "test"
         ) from error
     finally:
         logger.setLevel(level)
