@@ -38,7 +38,8 @@ class Policy(nn.Module):
         self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.compute_dtype = compute_dtype(config, device)
         self.eos_token_ids = end_token_ids(self.model, self.tokenizer).to(device)
-        self.beyond_window = False  # whether sequences may be longer than a sliding window; the self-test finds out
+        # The self-test finds out: whether sequences may be longer than a sliding window, and rollouts run on their own network.
+        self.beyond_window, self.own_network = False, True
         self.opening = ""  # what the prompt has already opened of the assistant's turn, such as "<think>"
         self.pad_token_id = self.tokenizer.pad_token_id or 0
         words = max(self.tokenizer.get_vocab().values()) + 1

@@ -1,4 +1,4 @@
-"""A copy of a policy in float32 with few layers and a small vocabulary, of its own modules and weights; the self-test uses it up."""
+"""A copy of a policy in float32 with few layers and a small vocabulary, of its own modules and weights; for the self-test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VOCABULARY = 1024
 _MIN_LAYERS = 2
 
 
-def short_copy(policy: Policy, device: torch.device, window: int | None) -> Policy:
+def short_copy(policy: Policy, device: torch.device, window: int) -> Policy:
     """Copy the policy's modules, in float32, with one decoder layer of each kind, and at least two.
 
     Layers are of one kind if all numbers, strings and switches on their modules are the same. 4-bit weights are dequantised. The
@@ -27,7 +27,7 @@ def short_copy(policy: Policy, device: torch.device, window: int | None) -> Poli
     Args:
         policy: it does not change.
         device: device of the copy.
-        window: replaces the length of sliding windows, so that short sequences go beyond it; None: unchanged.
+        window: replaces the length of sliding windows, so that short sequences go beyond it, or none does.
 
     Returns:
         the copy; its token ids are 0 to `head.words` - 1.
@@ -38,8 +38,7 @@ def short_copy(policy: Policy, device: torch.device, window: int | None) -> Poli
     memo = _replacements(policy, [layers[number] for number in numbers], device)
     short = copy.deepcopy(policy, memo)
     _renumber(short, numbers, len(layers))
-    if window is not None:
-        _set_windows(short, window)
+    _set_windows(short, window)
     embeddings = short.model.get_input_embeddings()
     embeddings.num_embeddings, embeddings.padding_idx = len(embeddings.weight), None
     short.compute_dtype = torch.float32

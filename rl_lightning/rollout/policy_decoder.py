@@ -46,6 +46,11 @@ def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransfor
         UserError: not every layer of the model attends, or not all by the same number and width of heads.
     """
     seen = probe(policy, PROBE_TOKENS)
+    if not policy.own_network:
+        log.warning(
+            f"{policy.family} is sampled by transformers' own forward, which is slower (as its self-test found)"
+        )
+        return ThroughTransformers(policy, seen)
     try:
         network = rollout_network(policy, merged, seen)
         network.refresh()
