@@ -31,9 +31,6 @@ TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_16_BITS = 0.05
 """The same in 16 bits: rounding is at most 0.016 in the families that were tried, and another architecture at least 0.16."""
 
-PROBE_TOKENS = 48
-"""Random tokens on which the network is compared with the policy, layer by layer."""
-
 
 def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransformers:
     """The policy as a `RolloutNetwork`, if each of its layers gives what the policy's does; else through transformers.
@@ -45,7 +42,7 @@ def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransfor
     Raises:
         UserError: not every layer of the model attends, or not all by the same number and width of heads.
     """
-    seen = probe(policy, PROBE_TOKENS)
+    seen = probe(policy)
     if not policy.own_network:
         log.warning(
             f"{policy.family} is sampled by transformers' own forward, which is slower (as its self-test found)"
@@ -68,9 +65,8 @@ def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransfor
 @torch.no_grad()
 def _first_difference(network: RolloutNetwork, seen: Probe, tolerance: float) -> str | None:
     """The first part of the network that does not give what the policy's gives for the same input, None where all do."""
-    positions = torch.arange(seen.ids.shape[1], device=seen.ids.device)[None]
-    network.set_max_length(seen.ids.shape[1])
-    tables = network.tables(positions)
+    network.set_max_length(int(seen.positions[-1]) + 1)
+    tables = network.tables(seen.positions[None])
     expected = [*seen.inputs, seen.outputs[-1]]
 
     def differs(ours: Tensor, theirs: Tensor, scale: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,11 @@ from rl_lightning.policy import Policy
 from rl_lightning.policy.attention import AttentionKind, causal_attention, no_mask
 from rl_lightning.types import UserError
 
+PROBE_TOKENS = 48
+
+_MAX_POSITIONS = 2**15
+"""A bound on the table of rotary encodings."""
+
 
 @dataclass
 class Probe:
@@ -18,6 +24,7 @@ class Probe:
 
     Attributes:
         ids: (1, S) int64.
+        positions: (S,) int64, spread over the model's context, because some models treat far positions in another way.
         kinds: how each layer attends.
         kv_shape: number of layers, number of key/value heads, their width D.
         inputs, outputs: (1, S, H) hidden states before and after each decoder layer.
@@ -25,6 +32,7 @@ class Probe:
     """
 
     ids: Tensor
+    positions: Tensor
     kinds: list[AttentionKind]
     kv_shape: tuple[int, int, int]
     inputs: list[Tensor] = field(default_factory=list)
@@ -33,7 +41,7 @@ class Probe:
 
 
 @torch.no_grad()
-def probe(policy: Policy, tokens: int) -> Probe:
+def probe(policy: Policy, tokens: int = PROBE_TOKENS) -> Probe:
     """Run the policy once on random tokens.
 
     Args:
@@ -48,7 +56,8 @@ def probe(policy: Policy, tokens: int) -> Probe:
     ids = torch.randint(policy.head.words, (1, tokens), generator=generator).to(policy.device)
     kinds: dict[int, AttentionKind] = {}
     shapes: set[tuple[int, ...]] = set()
-    seen = Probe(ids, [], (0, 0, 0))
+    positions = torch.linspace(0, _context(policy.model.config) - 1, tokens).long().to(policy.device)
+    seen = Probe(ids, positions, [], (0, 0, 0))
 
     def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
         kinds[layer] = kind
@@ -62,7 +71,7 @@ def probe(policy: Policy, tokens: int) -> Probe:
     hooks = [layer.register_forward_hook(keep) for layer in getattr(decoder, "layers", [])]
     try:
         with policy.autocast():
-            positions, mask = torch.arange(tokens, device=policy.device), no_mask(policy.device)
+            mask = no_mask(policy.device)
             seen.last = policy.hidden_states(ids[0], positions, attention_mask=mask, attend=attend)[None]
     finally:
         for hook in hooks:
@@ -82,3 +91,13 @@ def probe(policy: Policy, tokens: int) -> Probe:
     _, heads, _, width = next(iter(shapes))
     seen.kinds, seen.kv_shape = [kinds[layer] for layer in range(layers)], (layers, heads, width)
     return seen
+
+
+def _context(model_config: Any) -> int:
+    """Positions that a sequence may have: the model's, but for rotary encodings that change as a whole beyond the original ones."""
+    config = model_config.get_text_config()
+    context = getattr(config, "max_position_embeddings", None) or PROBE_TOKENS
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") in ("longrope", "dynamic"):
+        context = min(context, rope.get("original_max_position_embeddings") or context)
+    return min(context, _MAX_POSITIONS)

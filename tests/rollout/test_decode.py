@@ -96,7 +96,7 @@ def test_group_members_differ(sample, batch):
 @pytest.mark.parametrize("through_transformers", [False, True])
 def test_the_model_is_left_as_it_was(policy, sample, batch, through_transformers):
     before = copy.deepcopy({k: v for k, v in policy.state_dict().items() if "lora" in k})
-    sample(batch, **({"decoder": ThroughTransformers(policy, probe(policy, 8))} if through_transformers else {}))
+    sample(batch, **({"decoder": ThroughTransformers(policy, probe(policy))} if through_transformers else {}))
     assert policy.training
     assert all(torch.equal(v, policy.state_dict()[k]) for k, v in before.items())
 

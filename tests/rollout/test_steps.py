@@ -109,7 +109,7 @@ def test_a_step_asks_nothing_of_the_host(policy, sample, batch, monkeypatch):
 
     merged = decoder_of(policy, merged=True)
     merged.refresh()
-    for decoder in (merged, ThroughTransformers(policy, probe(policy, 8))):
+    for decoder in (merged, ThroughTransformers(policy, probe(policy))):
         with monkeypatch.context() as patch:
             patch.setattr(
                 "transformers.masking_utils.is_tracing", lambda *_: True
