@@ -19,7 +19,7 @@ from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, dama
 from rl_lightning.cli.main import main
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.loggers.metrics_csv import MetricsCSV
-from rl_lightning.policy import Policy
+from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.types import LossOutput, UserError
 from tests.environments.test_stream import Words
 from tests.runs import SUMS, adapters, run, same
@@ -190,9 +190,8 @@ def test_no_memory_at_all_is_one_line(tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Policy, "log_probs", lambda self, *args: none() if self.training else None)
-    monkeypatch.setattr(Policy, "_refuse_unusual_head", lambda self: None)
     with pytest.raises(UserError, match=r"out of memory even with model.token_budget=1"):
-        run(tmp_path, 2, evaluate=False)
+        run(tmp_path, 2, evaluate=False, policy=PolicyConfig(self_test=False))
 
 
 def test_metrics_survive_a_kill_in_the_middle_of_a_row(tmp_path):

@@ -39,6 +39,8 @@ _EXPECTED = {
     # Lightning uses a deprecated function of torch, and PEFT one of transformers.
     "lightning.pytorch.utilities._pytree": r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     "transformers.modeling_utils": "`is_gradient_checkpointing` is deprecated",
+    # The policy stays in eval mode, because it must have no dropout.
+    "lightning.pytorch.loops.fit_loop": r"Found \d+ module\(s\) in eval mode",
 }
 """Warnings that no user can act on: the module they are attributed to, and a pattern for the message."""
 

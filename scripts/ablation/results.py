@@ -16,6 +16,9 @@ from rl_lightning.types import UserError
 _SHARED = ("suite", "seconds", "every", "threads")
 """Settings that must be the same for all runs of a table."""
 
+_ADDED = {"data.chat_template_kwargs": {}, "model.policy.self_test": True}
+"""Settings that older results lack, with the value by which a run does what it did before there was the setting."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -91,7 +94,7 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             inner = f"{name}.{key}" if name else key
-            yield from _differences(before.get(key, "not set"), now.get(key, "not set"), inner)
+            yield from _differences(before.get(key, _ADDED.get(inner, "not set")), now.get(key, "not set"), inner)
     elif before != now:
         yield f"{name} was {before} and is {now}"
 

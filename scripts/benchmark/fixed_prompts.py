@@ -25,6 +25,7 @@ class FixedPrompts(LightningDataModule):
         self.mixture, self.batches = mixture, batches
         self.prompts_per_step = len(batches[0])
         self.max_prompt_tokens = max(int(batch.prompt_lengths.max()) for batch in batches)
+        self.opening = ""
 
     def extra_prompts(self, count: int) -> PromptBatch:
         """There are none: every group has reward variance."""

@@ -78,6 +78,7 @@ def policy_of(config, directory, **settings) -> tuple[Policy, HeldModel]:
         if file.name.startswith(("tokenizer", "chat_template")):
             shutil.copy(file, directory)
     policy = Policy(PolicyConfig(str(directory), **settings), CPU)
+    policy.head = replace(policy.head, words=config.vocab_size)  # as with a tokenizer of that size
     bytes_per_element = 4 if policy.compute_dtype == torch.float32 else 2
     return policy, HeldModel(shape_of(config), bytes_per_element, settings["quantization"] == "nf4", 16)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedConfig
 
 from rl_lightning.policy.end_tokens import end_token_ids, end_tokens, end_tokens_line
 from rl_lightning.policy.loading import EMBEDDED
@@ -31,9 +31,7 @@ def tokenizer():
 
 
 def model_of(ends) -> SimpleNamespace:
-    return SimpleNamespace(
-        generation_config=SimpleNamespace(eos_token_id=ends), config=SimpleNamespace(eos_token_id=None)
-    )
+    return SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=ends), config=PreTrainedConfig())
 
 
 @pytest.mark.parametrize("template", [CHATML, HARMONY, THINKING], ids=["chatml", "harmony", "thinking"])

@@ -47,7 +47,7 @@ ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 MLP = {"gate_proj", "up_proj", "down_proj"}
 CASES = [
     (Qwen3MoeConfig(**SIZES, **EXPERTS, head_dim=16), ATTENTION),
-    (Qwen2MoeConfig(**SIZES, **EXPERTS, shared_expert_intermediate_size=48), ATTENTION | MLP),
+    (Qwen2MoeConfig(**SIZES, **EXPERTS, shared_expert_intermediate_size=48), ATTENTION),
     (MixtralConfig(**SIZES, num_local_experts=4), ATTENTION),
     (OlmoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2), ATTENTION),
     (GraniteMoeConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2), ATTENTION),
