@@ -96,8 +96,13 @@ def _measure(policy: Policy, merged: bool, window: int) -> Errors:
         errors = measure(short, merged)
         policy.own_network = short.own_network  # in float32 a difference shows that rounding hides in 16 bits
         return errors
-    except (UserError, torch.OutOfMemoryError):
+    except UserError:
         raise
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            "out of memory in the test of the model at load; see with nvidia-smi what else uses the GPU; policy.self_test: false "
+            "skips the test"
+        ) from error
     except Exception as error:  # whatever a model's code may raise when it is run in a way that it was not written for
         raise UserError(
             f"policy.model_name_or_path: {policy.family} is not supported: in a test at load it ends with "
