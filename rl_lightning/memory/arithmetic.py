@@ -8,6 +8,7 @@ Parts that are not here take less than a hundredth: norms, masks, token ids, sam
 from __future__ import annotations
 
 from rl_lightning.memory.shapes import ModelShape
+from rl_lightning.policy.attention import SCORES
 from rl_lightning.policy.logprobs import tile_of
 
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -42,7 +43,7 @@ def adapter(shape: ModelShape, rank: int) -> float:
 def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens: int, slots: int) -> float:
     """Bytes that autograd saves of one layer. Weights are frozen, so these are only what LoRA and the non-linear parts need:
 
-    norms: two of them, each its input in float32, its output, and a float32 per token;
+    norms: each its input in float32, its output, and a float32 per token;
     attention: queries, keys, values, output and a float32 per head at every padded slot, and the output again per token;
     MLP: gate, silu(gate), up and their product;
     LoRA: the output of A, `rank` numbers per linear module;
@@ -56,11 +57,26 @@ def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens
         slots: padded slots of its attention rows, padding included.
     """
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    norms = 2 * ((4 + bytes_per_element) * shape.width + 4)
+    norms = shape.norms * ((4 + bytes_per_element) * shape.width + 4)
     mlp, lora = 4 * bytes_per_element * shape.mlp_width, bytes_per_element * rank * shape.linears_per_layer
     qk_norms = 4 * (queries + keys + shape.heads + shape.kv_heads) if shape.norms_qk else 0
     attention = 2 * bytes_per_element * (queries + keys) + 4 * shape.heads
     return tokens * (norms + bytes_per_element * queries + mlp + lora + qk_norms) + slots * attention
+
+
+def scores(shape: ModelShape, slots: int, longest: int, backward: bool) -> float:
+    """Scores of attention that PyTorch has no fused kernel for: what is at once in memory of products, capped and masked ones and
+    weights, and of their gradients. It is measured in float32, and 14 instead of 16 bytes in bfloat16.
+
+    Args:
+        shape: the model's shape.
+        slots: queries, padding included.
+        longest: keys that a query attends to.
+        backward: whether it is the peak of the backward pass.
+    """
+    if shape.fused_attention:
+        return 0.0
+    return (16 if backward else 12) * min(max(SCORES, shape.heads * longest), shape.heads * slots * longest)
 
 
 def kept_for_backward(

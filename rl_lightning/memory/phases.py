@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rl_lightning.memory import arithmetic
 from rl_lightning.memory.breakdown import (
     EngineMemory,
@@ -63,7 +65,7 @@ def dequantised_layer(model: HeldModel) -> float:
 
 
 def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> list[MemoryBreakdown]:
-    """The two candidates for the peak of the update: at the output head, and in the backward pass of a layer."""
+    """The candidates for the peak of the update: at the output head, and in the backward pass of a layer and of its attention."""
     shape, size = model.shape, model.bytes_per_element
     longest = step.prompt_tokens + step.new_tokens
     budget = max(settings.token_budget, longest)
@@ -75,7 +77,12 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
     parts: MemoryBreakdown = {"optimizer": gradient, "workspace": dequantised_layer(model)}
     at_head = kept + arithmetic.head(shape, size, tokens)
     in_backward = kept + arithmetic.backward_of_layer(saved, shape, size, tokens, settings.checkpointing)
+    # By then what the layer had saved after its attention is freed.
+    before = arithmetic.saved_per_layer(replace(shape, norms=1, mlp_width=0), size, model.rank, tokens, slots)
+    freed = 0 if settings.checkpointing else saved
+    in_attention = kept - freed + before + arithmetic.scores(shape, slots, longest, backward=True)
     return [
         {**parts, "activations": at_head, "logits": arithmetic.logits(shape, size, tokens)},
         {**parts, "activations": in_backward},
+        {**parts, "activations": in_attention},
     ]

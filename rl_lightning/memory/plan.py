@@ -27,7 +27,7 @@ from rl_lightning.memory.breakdown import (
 from rl_lightning.memory.device import Device
 from rl_lightning.memory.phases import predict
 from rl_lightning.memory.shapes import model_shape
-from rl_lightning.policy.loading import PolicyConfig, compute_dtype
+from rl_lightning.policy.loading import PolicyConfig, compute_dtype, quantization_config
 from rl_lightning.policy.microbatch import PADDED_SLOTS_PER_TOKEN
 
 MAX_ROWS = 256
@@ -104,7 +104,7 @@ def make_plan(
         the plan; if nothing fits, that of the smallest settings.
 
     Raises:
-        UserError: the model's config cannot be read.
+        UserError: the model's config cannot be read, or its weights are stored quantised and cannot be loaded as configured.
     """
     choices = [config.rollout_weights == "merged"]
     if config.rollout_weights == "auto":
@@ -135,10 +135,10 @@ def _largest_that_fits(
     engine: EngineMemory,
 ) -> Plan:
     """The plan of the largest settings that fit, or else of the smallest."""
-    bytes_per_element = 4 if compute_dtype(config, torch.device(device.kind)) == torch.float32 else 2
-    model = HeldModel(
-        model_shape(config.model_name_or_path), bytes_per_element, config.quantization == "nf4", config.lora_r
-    )
+    dtype = compute_dtype(config, torch.device(device.kind))
+    shape, base = model_shape(config.model_name_or_path)
+    quantization_config(config, base, dtype)  # refuses what cannot be loaded
+    model = HeldModel(shape, dtype.itemsize, config.quantization == "nf4", config.lora_r)
     all_rows = list(_descending(min(MAX_ROWS, step.rows), _ROWS_STEP, 1)) if rows == "auto" else [rows]
     all_tokens = _token_budgets(step, MAX_TOKENS[device.kind]) if token_budget == "auto" else [token_budget]
     setting = config.gradient_checkpointing

@@ -39,7 +39,9 @@ class ModelShape:
         largest_linear: weights of the largest linear module that LoRA adapts.
         lora_weights_per_rank: adapter weights per LoRA rank: the sum of inputs and outputs of the modules that LoRA adapts.
         linears_per_layer: number of linear modules per layer.
+        norms: number of norms of hidden states per layer: two, and four in Gemma.
         norms_qk: whether queries and keys are normalised (Qwen3).
+        fused_attention: whether PyTorch's fused attention can compute its scores: without soft-cap (Gemma 2) and sinks (GPT-OSS).
         fused_qkv: whether queries, keys and values come from one linear module (Phi-3).
     """
 
@@ -56,7 +58,9 @@ class ModelShape:
     largest_linear: int
     lora_weights_per_rank: int
     linears_per_layer: int
+    norms: int
     norms_qk: bool
+    fused_attention: bool
     fused_qkv: bool
 
     @property
@@ -66,8 +70,8 @@ class ModelShape:
 
 
 @functools.cache
-def model_shape(name: str) -> ModelShape:
-    """The shape of a model, without loading it.
+def model_shape(name: str) -> tuple[ModelShape, PretrainedConfig]:
+    """The shape of a model and its config, without loading it.
 
     Args:
         name: `tiny`, a directory with a config.json, or a hub name, whose config ships with the package or can be downloaded.
@@ -77,9 +81,8 @@ def model_shape(name: str) -> ModelShape:
     """
     shipped = known_models().get(name)
     try:
-        if shipped is not None:
-            return shape_of(AutoConfig.for_model(**shipped))
-        return shape_of(AutoConfig.from_pretrained(resolve_name(name)))
+        config = AutoConfig.from_pretrained(resolve_name(name)) if shipped is None else AutoConfig.for_model(**shipped)
+        return shape_of(config), config
     except UserError:
         raise
     except Exception as error:  # what a foreign config makes transformers raise can be anything
@@ -111,6 +114,8 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
     packed = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     weights, all_packed = ([m.weight.numel() for m in each] for each in (linears.values(), packed))
     _, layers = decoder_layers(model)
+    names = [name.rpartition(".")[2] for name, _ in layers.named_modules()]
+    parameters = dict(layers.named_parameters())
     heads = text.num_attention_heads
     return ModelShape(
         layers=len(layers),
@@ -126,7 +131,11 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         largest_linear=max(weights),
         lora_weights_per_rank=sum(m.in_features + m.out_features for m in linears.values()),
         linears_per_layer=len(linears) // len(layers),
-        norms_qk=any(n.endswith("q_norm") for n, _ in layers.named_modules()),
+        norms=sum("norm" in name and name not in ("q_norm", "k_norm") for name in names) // len(layers),
+        norms_qk="q_norm" in names,
+        fused_attention=not (
+            getattr(text, "attn_logit_softcapping", None) or any(name.endswith("sinks") for name in parameters)
+        ),
         fused_qkv=any(n.endswith("qkv_proj") for n in linears),
     )
 

@@ -15,10 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
+
+SCORES = 2**24
+"""Scores in memory at once in attention that PyTorch has no fused kernel for, 67 MB in float32, unless one query has more."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def causal_mask(width: int, window: int | None, like: Tensor) -> Tensor:
 
 
 def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, kind: AttentionKind) -> Tensor:
-    """Attention of any kind by separate operations, with all scores in memory.
+    """Attention of any kind by separate operations, with `SCORES` scores in memory at once; they are computed again in backward.
 
     Args:
         query: (R, heads, t, D).
@@ -115,6 +119,27 @@ def masked_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, ki
     Returns:
         (R, heads, t, D).
     """
+    rows, heads, queries, _ = query.shape
+    at_once = max(1, SCORES // (heads * key.shape[2]))  # queries of all rows together
+    mask = mask.expand(rows, -1 if mask.dim() == 4 else 1, queries, -1)
+    split_rows = zip(*(each.split(max(1, at_once // queries)) for each in (query, key, value, mask)), strict=True)
+    attended = []
+    for q, k, v, m in split_rows:
+        parts = zip(q.split(at_once, dim=2), m.split(at_once, dim=2), strict=True)
+        attended.append(
+            torch.cat([_recomputed(_attend_by_scores, part, k, v, hidden, kind) for part, hidden in parts], 2)
+        )
+    return torch.cat(attended)
+
+
+def _recomputed(function: Any, *args: Any) -> Any:
+    """The function's result; autograd saves its arguments alone."""
+    if not torch.is_grad_enabled():
+        return function(*args)
+    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def _attend_by_scores(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, kind: AttentionKind) -> Tensor:
     groups = query.shape[1] // key.shape[1]
     key, value = (each.repeat_interleave(groups, dim=1) for each in (key, value))
     scores = query @ key.transpose(2, 3) * kind.scale

@@ -134,7 +134,7 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
         config.model_name_or_path,
         config=base_config,
         dtype=dtype,
-        quantization_config=_quantization(config, base_config, dtype),
+        quantization_config=quantization_config(config, base_config, dtype),
         attn_implementation=register_attention(_attention_kernel(config.attn_implementation)),
         device_map={"": device},
     )
@@ -159,7 +159,7 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     return model
 
 
-def _quantization(config: PolicyConfig, base: PretrainedConfig, dtype: torch.dtype) -> Any:
+def quantization_config(config: PolicyConfig, base: PretrainedConfig, dtype: torch.dtype) -> Any:
     """How transformers is to quantise the base, or, where its weights are stored quantised, to read them.
 
     Weights in nf4 or fp4 stay as they are and compute in `dtype`, whatever the checkpoint says. FP8 and MXFP4 have no backward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rl_lightning.memory.arithmetic import largest_dense
+from rl_lightning.memory import arithmetic
 from rl_lightning.memory.breakdown import HeldModel, MemoryBreakdown, PlannedSettings, RolloutMemory, StepShape
 from rl_lightning.memory.shapes import ModelShape
 from rl_lightning.rollout.cache import PREFILL_TOKENS
@@ -23,19 +23,21 @@ def rollout_memory(model: HeldModel, step: StepShape, settings: PlannedSettings)
     prompts = step.prompts * step.prompt_tokens
     # A layer of the merged copy is computed from base, adapter and their sum, the last two in float32, before the cache exists.
     refreshing = (size + 8) * shape.largest_linear if settings.merged else 0.0
-    unpacked = largest_dense(shape, size) if model.quantized and not settings.merged else 0.0
+    unpacked = arithmetic.largest_dense(shape, size) if model.quantized and not settings.merged else 0.0
     return RolloutMemory(
         resident=_resident(model, settings),
         peaks=[
             {"workspace": refreshing},
             {
                 "cache": cache(shape, size, prompts),
-                "activations": prefill(shape, size, _prefilled_together(step)),
+                "activations": prefill(shape, size, _prefilled_together(step))
+                + arithmetic.scores(shape, _prefilled_together(step), step.prompt_tokens, backward=False),
                 "workspace": unpacked,
             },
             {
                 "cache": cache(shape, size, _slot_tokens(step, slots) + prompts),
                 "logits": token_choice(shape, size, slots, step.filtered),
+                "activations": arithmetic.scores(shape, slots, step.prompt_tokens + step.new_tokens, backward=False),
                 "workspace": unpacked,
             },
         ],

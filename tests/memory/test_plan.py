@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    Gemma2Config,
     Gemma3Config,
     MixtralConfig,
     Qwen2Config,
@@ -104,6 +105,9 @@ def full_length(step: StepShape) -> Rollout:
 SIZES = {"num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2, "eos_token_id": 2}
 DEEP = Qwen2Config(hidden_size=128, intermediate_size=512, vocab_size=640, **SIZES)
 NORMED = Qwen3Config(hidden_size=128, intermediate_size=512, vocab_size=640, head_dim=64, **SIZES)
+CAPPED = Gemma2Config(
+    hidden_size=64, intermediate_size=96, vocab_size=640, head_dim=16, attn_logit_softcapping=50.0, **SIZES
+)
 WIDE_HEAD = Qwen2Config(hidden_size=64, intermediate_size=96, vocab_size=20_000, **SIZES)
 
 
@@ -114,6 +118,8 @@ WIDE_HEAD = Qwen2Config(hidden_size=64, intermediate_size=96, vocab_size=20_000,
         (DEEP, "nf4", "bfloat16", True),
         (NORMED, "nf4", "float32", True),
         (WIDE_HEAD, "none", "float32", True),
+        (CAPPED, "none", "float32", True),
+        (CAPPED, "none", "float32", False),
     ],
 )
 def test_the_update_needs_what_was_predicted(config, quantization, dtype, checkpointing, tmp_path):
@@ -131,7 +137,9 @@ def test_the_update_needs_what_was_predicted(config, quantization, dtype, checkp
     assert predicted == pytest.approx(peak_bytes(update), rel=0.1)
 
 
-@pytest.mark.parametrize(("config", "rows", "merged"), [(DEEP, 16, True), (DEEP, 5, False), (WIDE_HEAD, 16, True)])
+@pytest.mark.parametrize(
+    ("config", "rows", "merged"), [(DEEP, 16, True), (DEEP, 5, False), (WIDE_HEAD, 16, True), (CAPPED, 16, True)]
+)
 def test_the_rollout_needs_what_was_predicted(config, rows, merged, tmp_path):
     policy, model = policy_of(config, tmp_path, quantization="none", dtype="float32")
     decoder = decoder_of(policy, merged)
@@ -214,7 +222,7 @@ PARAMETERS = {
 
 
 def test_shipped_shapes_have_as_many_parameters_as_the_models():
-    assert {name: model_shape(name).parameters for name in known_models()} == PARAMETERS
+    assert {name: model_shape(name)[0].parameters for name in known_models()} == PARAMETERS
 
 
 MIXTURE = Qwen3MoeConfig(
@@ -258,7 +266,7 @@ def test_a_mixtures_tokens_go_through_few_experts():
     assert shape_of(MIXTURE).mlp_width == 2 * 128
     assert shape_of(Qwen2MoeConfig(**SIZES, **shared, shared_expert_intermediate_size=48)).mlp_width == 2 * 32 + 48
     assert shape_of(MixtralConfig(**SIZES, intermediate_size=96, num_local_experts=4)).mlp_width == 2 * 96
-    assert model_shape("openai/gpt-oss-20b").mlp_width == 4 * 2880
+    assert model_shape("openai/gpt-oss-20b")[0].mlp_width == 4 * 2880
 
 
 def test_the_readmes_table_is_what_the_plan_says():
@@ -280,7 +288,14 @@ def test_the_readmes_table_is_what_the_plan_says():
 
 def test_every_shipped_shape_can_be_planned():
     for name in known_models():
-        assert auto_plan(PolicyConfig(name), STEP, gpu_of_size(80)).fits
+        stored = model_shape(name)[1].to_dict().get("quantization_config")
+        quantization = "none" if stored else "nf4"
+        assert auto_plan(PolicyConfig(name, quantization=quantization), STEP, gpu_of_size(80)).fits
+
+
+def test_weights_that_cannot_be_loaded_as_configured_are_not_planned():
+    with pytest.raises(UserError, match="'openai/gpt-oss-20b' is stored quantised by mxfp4; set it to none"):
+        auto_plan(PolicyConfig("openai/gpt-oss-20b"), STEP, gpu_of_size(80))
 
 
 @pytest.mark.parametrize(("size", "gigabytes"), [("1.5B", 4), ("3B", 6), ("7B", 12)])
@@ -386,5 +401,5 @@ def test_an_unreadable_config_is_one_line(tmp_path):
 
 def test_the_tiny_policy_is_counted_as_it_is():
     config = AutoConfig.from_pretrained(EMBEDDED["tiny"])
-    assert shape_of(config) == model_shape("tiny")
+    assert shape_of(config) == model_shape("tiny")[0]
     assert shape_of(config).layers == 4
