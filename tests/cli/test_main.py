@@ -139,7 +139,9 @@ def test_a_fit_says_only_what_matters(capfd, caplog, tmp_path):
         assert main([*FIT, *small, f"--trainer.default_root_dir={tmp_path}"]) == 0
     assert [str(each.message) for each in said] == []
     assert [record.getMessage() for record in caplog.records] == ["Seed set to 0"]
-    assert "Loading weights" not in capfd.readouterr().err
+    out, err = capfd.readouterr()
+    assert "<|im_end|> (generation_config, config, tokenizer, chat template)" in out  # what ends a completion
+    assert "Loading weights" not in err
 
 
 @pytest.mark.parametrize(
