@@ -92,12 +92,14 @@ def quickstart(words: list[str]) -> int:
 
 def test(words: list[str]) -> int:
     """Lint, types, tests; all of them run, and the first failure decides the exit status."""
-    offline = {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
+    # Two processes of one thread each: the matrices are small, so threads would wait for each other most of the time.
+    offline = {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    two = ("-n", "2", "--dist", "worksteal")
     statuses = [
         python("-m", "ruff", "check", "."),
         python("-m", "ruff", "format", "--check", "."),
         python("-m", "mypy"),
-        python("-m", "pytest", *words, environment=offline),
+        python("-m", "pytest", *two, *words, environment=offline),
     ]
     return next((status for status in statuses if status), 0)
 
