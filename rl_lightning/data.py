@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader
 
 from rl_lightning.curriculum import Curriculum, CurriculumScheduler, SuccessRecord
 from rl_lightning.distributed import Collective, SingleProcess
+from rl_lightning.environments import answer_formats
 from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
-from rl_lightning.environments.prompts import SYSTEM_PROMPT, PromptTemplate, check_kwargs
+from rl_lightning.environments.prompts import PromptTemplate, check_kwargs
 from rl_lightning.environments.stream import (
     EXTRA_SLOTS,
     Prompt,
@@ -46,7 +47,7 @@ class PromptDataModule(LightningDataModule):
     Args:
         datasets: task name to its weight and configuration, or your own environment; `python -m rl_lightning tasks` lists names.
         prompts_per_step: B, prompts in a training step, each with `num_generations` completions; at least 1.
-        system_prompt: the system message before every question; empty for none.
+        system_prompt: the system message before every question; null: one that asks for the answer's format; empty for none.
         chat_template_kwargs: variables of the model's chat template, such as {enable_thinking: false}.
         max_prompt_tokens: length limit of a prompt, tokens; problems with a longer prompt are skipped and counted; at least 1.
         num_workers: processes that generate problems ahead of the trainer; 0: in the trainer's process, without a time limit.
@@ -55,6 +56,7 @@ class PromptDataModule(LightningDataModule):
         eval_seed: selects the evaluation set.
         seed: selects the training stream.
         curriculum: difficulty levels that follow the policy's accuracy; null: every task keeps its own config.
+        answer_format: of completions: tags, boxed, last_line, last_number, or a regular expression with a group (?P<answer>…).
 
     Raises:
         UserError: a value out of range, or a task or configuration that cannot be used; in `setup`, no problems left to train on,
@@ -65,7 +67,7 @@ class PromptDataModule(LightningDataModule):
         self,
         datasets: dict[str, TaskSpec],
         prompts_per_step: int = 8,
-        system_prompt: str = SYSTEM_PROMPT,
+        system_prompt: str | None = None,
         max_prompt_tokens: int = 512,
         num_workers: int = 1,
         problem_seconds: float = 60.0,
@@ -74,9 +76,11 @@ class PromptDataModule(LightningDataModule):
         seed: int = 0,
         curriculum: Curriculum | None = None,
         chat_template_kwargs: dict[str, Any] = {},  # noqa: B006
+        answer_format: str = "tags",
     ) -> None:
         super().__init__()
-        self.prompts_per_step, self.system_prompt = prompts_per_step, system_prompt
+        self.prompts_per_step, self.answer_format = prompts_per_step, answer_formats.answer_format(answer_format)
+        self.system_prompt = self.answer_format.instructions if system_prompt is None else system_prompt
         self.max_prompt_tokens, self.chat_template_kwargs = max_prompt_tokens, check_kwargs(chat_template_kwargs)
         self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
         self.num_workers, self.problem_seconds, self.curriculum = num_workers, problem_seconds, curriculum
@@ -147,15 +151,8 @@ class PromptDataModule(LightningDataModule):
         self.eval_problems = self.collective.broadcast(self._draw_eval_problems())
         held_out = held_out_hashes(self.eval_problems) | self._held_out
         schedule = None if self.scheduler is None else self.scheduler.schedule
-        self.stream = PromptStream(
-            self.mixture,
-            self.template,
-            self.seed,
-            held_out,
-            self.max_prompt_tokens,
-            problem=self.make,
-            schedule=schedule,
-        )
+        of = self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens
+        self.stream = PromptStream(*of, problem=self.make, schedule=schedule)
         if fitting:
             for task, share in held_out_share(self.mixture, self.seed, held_out, make=self.make).items():
                 if share == 1:
@@ -228,7 +225,8 @@ class PromptDataModule(LightningDataModule):
             name: {"weight": self.mixture.weights[name], "environment": type(task).__qualname__, "config": task.config}
             for name, task in self.mixture.tasks.items()
         }
-        settings = {"datasets": tasks, **{name: getattr(self, name) for name in names}}
+        settings = {name: getattr(self, name) for name in names}
+        settings |= {"datasets": tasks, "answer_format": self.answer_format.name}
         if self.chat_template_kwargs:
             settings["chat_template_kwargs"] = self.chat_template_kwargs
         if self.curriculum is not None:

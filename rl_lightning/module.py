@@ -282,7 +282,8 @@ class GRPOModule(AdapterModule):
     def setup(self, stage: str) -> None:
         """Read the data module from the trainer, and make the scorer of its tasks."""
         super().setup(stage)
-        self.scorer = Scorer(self.prompt_source.mixture, self.score_workers, self.score_seconds)
+        source = self.prompt_source
+        self.scorer = Scorer(source.mixture, self.score_workers, self.score_seconds, source.answer_format)
 
     def teardown(self, stage: str) -> None:
         """Stop the scorer's worker processes."""

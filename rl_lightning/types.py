@@ -150,11 +150,12 @@ class Score:
     Attributes:
         exact: 1.0 where the task's verifier gives the full score, else 0.0.
         partial: the verifier's own score in [0, 1].
-        well_formed: whether the completion is one think section followed by one answer.
+        well_formed: whether the completion has the format that `data.answer_format` asks for, exactly.
         answer: the extracted answer, None where there is none.
         failure: why the score is 0 without a verifier's score, None where the verifier gave one. "no_answer"; "refused_<reason>",
             by `Environment.refuse`; "raised_<Error>", an exception of the verifier; "timeout"; "killed_its_process"; or
             "not_finite".
+        format: how much of that format it has, in [0, 1].
     """
 
     exact: float
@@ -162,6 +163,7 @@ class Score:
     well_formed: bool
     answer: str | None
     failure: str | None = None
+    format: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ class FixedEval(Callback):
         directory = Path(trainer.default_root_dir) / "eval_results"
         rows.sort(key=lambda row: (row["task"], row["index"]))
         if self._constants is None:
-            self._constants = constant_answers(trainer.datamodule.eval_problems, pl_module.scorer)  # type: ignore[attr-defined]
+            self._constants = constant_answers(trainer.datamodule.eval_problems, pl_module.scorer.score_answers)  # type: ignore[attr-defined]
         self._past = self._past or PastEvaluations(directory)
         suite = self._suite(trainer, pl_module)
         result = evaluation_result(step, rows, suite, self._past, self._constants)
@@ -170,9 +170,9 @@ class FixedEval(Callback):
         for name, levels in data.mixture.levels_of.items():
             configs[name] = {**configs[name], "levels": list(levels)}
         length = pl_module.sampling.max_new_tokens
-        kwargs = data.chat_template_kwargs
+        kwargs, name = data.chat_template_kwargs, data.answer_format.name
         return make_suite(
-            data.eval_problems, length, data.system_prompt, self.sampling, data.eval_seed, configs, kwargs
+            data.eval_problems, length, data.system_prompt, self.sampling, data.eval_seed, configs, kwargs, name
         )
 
 

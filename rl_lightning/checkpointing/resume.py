@@ -23,6 +23,9 @@ _MAY_DIFFER = frozenset(
 )
 """Settings of speed and memory, which change results by no more than rounding."""
 
+_ADDED = {"data.answer_format": "'tags'", "reward.format_grading": "'strict'"}
+"""Settings that older checkpoints lack, with the value by which a run does what it did before there was the setting."""
+
 _PLAIN = (str, int, float, dict, type(None))
 """Types whose repr is the same in every process; a function's, for example, contains its address."""
 
@@ -77,6 +80,7 @@ def refuse_other_settings(trained_with: dict[str, str], now: dict[str, str]) -> 
     Raises:
         UserError: it names each setting that differs, with both values.
     """
+    trained_with = {name: value for name, value in _ADDED.items() if name in now} | trained_with
     changed = [
         f"{name} was {trained_with.get(name, 'not set')} and is {now.get(name, 'not set')}"
         for name in sorted(trained_with.keys() | now.keys())

@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from rl_lightning.checkpointing.checkpoints import resolve_checkpoint
-from rl_lightning.environments.answers import extract_answer, is_well_formed
+from rl_lightning.environments.answer_formats import AnswerFormat, answer_format
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
-from rl_lightning.environments.prompts import SYSTEM_PROMPT, PromptTemplate
+from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.environments.stream import eval_problems
 from rl_lightning.memory import StepShape, device_memory, make_plan
 from rl_lightning.policy import Policy, PolicyConfig
@@ -41,7 +41,8 @@ class Settings:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     sampling: Sampling = field(default_factory=Sampling)
     datasets: dict[str, TaskSpec] = field(default_factory=dict)
-    system_prompt: str = SYSTEM_PROMPT
+    system_prompt: str | None = None
+    answer_format: str = "tags"
     eval_seed: int = 0
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
@@ -89,6 +90,7 @@ def main(words: Sequence[str]) -> None:
     if args.max_new_tokens is not None:
         settings.sampling.max_new_tokens = args.max_new_tokens
         settings.sampling.__post_init__()
+    form = answer_format(settings.answer_format)
     problem = None if args.task is None else task_problem(settings, args.task, args.index or 0)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     # Plan for one prompt and one answer: whether there is memory for a merged copy of the weights.
@@ -97,7 +99,8 @@ def main(words: Sequence[str]) -> None:
     policy = Policy(plan.apply(settings.policy), device)
     if checkpoint is not None:
         load_adapter(policy.model, checkpoint)
-    template = PromptTemplate(policy.tokenizer, settings.system_prompt, settings.chat_template_kwargs)
+    system_prompt = form.instructions if settings.system_prompt is None else settings.system_prompt
+    template = PromptTemplate(policy.tokenizer, system_prompt, settings.chat_template_kwargs)
     policy.opening = template.opening
     if settings.policy.self_test:
         self_test(policy, plan.settings.merged)
@@ -106,10 +109,10 @@ def main(words: Sequence[str]) -> None:
     try:
         if problem is not None:
             rollout = answer(policy, engine, settings, template, problem)
-            print(f"{problem.question.strip()}\n\n{shown(rollout)}\n{verdict(settings, problem, rollout)}")
+            print(f"{problem.question.strip()}\n\n{shown(rollout, form)}\n{verdict(settings, problem, rollout, form)}")
             return
         for question in questions():
-            print(shown(answer(policy, engine, settings, template, Problem(question))), flush=True)
+            print(shown(answer(policy, engine, settings, template, Problem(question)), form), flush=True)
     except KeyboardInterrupt:
         print()
 
@@ -134,9 +137,8 @@ def read_settings(path: Path) -> Settings:
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"chat: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
     wanted = {name: model[name] for name in ("policy", "sampling") if name in model}
-    wanted |= {
-        name: data[name] for name in ("datasets", "system_prompt", "eval_seed", "chat_template_kwargs") if name in data
-    }
+    names = ("datasets", "system_prompt", "answer_format", "eval_seed", "chat_template_kwargs")
+    wanted |= {name: data[name] for name in names if name in data}
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--settings", type=Settings)
     try:
@@ -185,20 +187,21 @@ def answer(
     return engine.generate(prompt, settings.sampling, draws=None)
 
 
-def shown(rollout: Rollout) -> str:
+def shown(rollout: Rollout, form: AnswerFormat) -> str:
     """Format a completion: reasoning and answer separately, or the whole text if it is not well-formed."""
     (text,), (tokens,), (finished,) = rollout.texts, rollout.lengths.tolist(), rollout.finished.tolist()
-    think, found = _THINK.search(text), extract_answer(text)
-    parts = [f"think   {think[1].strip()}"] if think and is_well_formed(text) else [f"text    {text.strip()}"]
-    parts.append(f"answer  {found}" if found else "answer  none between <answer> and </answer>")
+    think, found = _THINK.search(text), form.extract(text)
+    apart = think if form.name == "tags" and form.is_well_formed(text) else None
+    parts = [f"think   {apart[1].strip()}" if apart else f"text    {text.strip()}"]
+    parts.append(f"answer  {found}" if found else f"answer  none in the format {form.name}")
     parts.append(f"tokens  {tokens}" + ("" if finished else ", truncated at the length limit"))
     return "\n".join(parts)
 
 
-def verdict(settings: Settings, problem: Problem, rollout: Rollout) -> str:
+def verdict(settings: Settings, problem: Problem, rollout: Rollout, form: AnswerFormat) -> str:
     """Score the answer by the task's verifier, and say what was expected."""
     mixture = EnvironmentMixture({problem.task: settings.datasets.get(problem.task, TaskSpec())})
-    scorer = Scorer(mixture, workers=1, seconds=_SCORE_SECONDS)
+    scorer = Scorer(mixture, workers=1, seconds=_SCORE_SECONDS, answers=form)
     try:
         score: Score = scorer([problem], rollout.texts)[0]
     finally:

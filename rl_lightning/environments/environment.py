@@ -62,7 +62,7 @@ class Environment(ABC):
 
         Args:
             problem: a problem that `problem` returned.
-            answer: the text between the completion's answer tags.
+            answer: the completion's answer as written, or without its dress, such as `5` for `**5**` (docs/scoring.md).
         """
         ...
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rl_lightning.curriculum.schedule import draw_task
 from rl_lightning.environments.environment import Config, Environment
+from rl_lightning.environments.plain_answers import plain_answers
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
 from rl_lightning.types import Problem, UserError
 
@@ -96,12 +98,35 @@ class EnvironmentMixture:
         return replace(self.at(task, level).problem(item_seed), task=task, index=index, level=level)
 
     def refuse(self, problem: Problem, answer: str) -> str | None:
-        """Why the problem's verifier must not see this answer, or None; see `Environment.refuse`."""
-        return self.at(problem.task, problem.level).refuse(problem, answer)
+        """Why the problem's verifier must see neither this answer nor a plain reading of it, or None; see `Environment.refuse`."""
+        environment = self.at(problem.task, problem.level)
+        reason = environment.refuse(problem, answer)
+        if reason is None or any(
+            environment.refuse(problem, plain) is None for plain in plain_answers(problem, answer)
+        ):
+            return None
+        return reason
 
     def verify_all(self, answered: Sequence[tuple[Problem, str]]) -> list[float | str]:
-        """The score of each (problem, answer) pair; where the verifier raises an exception, "raised_" and its name."""
-        return [self._verify(problem, answer) for problem, answer in answered]
+        """The score of each (problem, answer) pair; where the verifier raises an exception, "raised_" and its name.
+
+        An answer counts as written; where that is not fully right, it counts as the best of its plain readings that the task does
+        not refuse (see `plain_answers`), if that is better.
+        """
+        return [self._verify_readings(problem, answer) for problem, answer in answered]
+
+    def _verify_readings(self, problem: Problem, answer: str) -> float | str:
+        plain = plain_answers(problem, answer)
+        if not plain:
+            return self._verify(problem, answer)
+        outcomes: list[float | str] = []
+        for reading in (answer, *plain):
+            if self.at(problem.task, problem.level).refuse(problem, reading) is None:
+                outcomes.append(self._verify(problem, reading))
+                if isinstance(outcomes[-1], float) and outcomes[-1] >= 1:
+                    break
+        scores = [outcome for outcome in outcomes if isinstance(outcome, float) and math.isfinite(outcome)]
+        return max(scores) if scores else outcomes[0]
 
     def _verify(self, problem: Problem, answer: str) -> float | str:
         try:

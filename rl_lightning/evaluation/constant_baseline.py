@@ -20,7 +20,7 @@ def constant_answers(
 
     Args:
         problems: the problems of the suite.
-        scorer: from problems and completions to their scores.
+        scorer: from problems and answers to their scores, such as `Scorer.score_answers`.
 
     Returns:
         task to `constant_answer` and `constant`, its accuracy, for the tasks where that is at least `DOMINANT`.
@@ -32,7 +32,7 @@ def constant_answers(
         answer, count = max(sorted(counts.items()), key=lambda pair: pair[1], default=("", 0))
         if count < 2:
             continue
-        accuracy = fmean(score.exact for score in scorer(of_task, [f"<answer>{answer}</answer>"] * len(of_task)))
+        accuracy = fmean(score.exact for score in scorer(of_task, [answer] * len(of_task)))
         if accuracy >= DOMINANT:
             found[task] = {"constant": accuracy, "constant_answer": answer}
     return found

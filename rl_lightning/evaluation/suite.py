@@ -33,6 +33,7 @@ class Suite:
         problems: dicts of task, index, question, expected (the answer as text, or None) and level (difficulty parameter to value;
             with a curriculum the problem's level is one of them).
         chat_template_kwargs: variables of the chat template.
+        answer_format: how completions give their answers.
     """
 
     max_new_tokens: int
@@ -42,6 +43,7 @@ class Suite:
     datasets: dict[str, dict[str, Any]]
     problems: tuple[dict[str, Any], ...]
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    answer_format: str = "tags"
 
     @property
     def hash(self) -> str:
@@ -50,6 +52,8 @@ class Suite:
         parts += [[p["task"], p["question"], p["expected"]] for p in self.problems]
         if self.chat_template_kwargs:
             parts.append(self.chat_template_kwargs)
+        if self.answer_format != "tags":
+            parts.append(self.answer_format)
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -61,6 +65,7 @@ def make_suite(
     eval_seed: int,
     datasets: Mapping[str, Mapping[str, Any]],
     chat_template_kwargs: Mapping[str, Any] | None = None,
+    answer_format: str = "tags",
 ) -> Suite:
     """Make the suite of a data module's evaluation problems.
 
@@ -72,6 +77,7 @@ def make_suite(
         eval_seed: selects the problems of the tasks.
         datasets: task to its environment's configuration.
         chat_template_kwargs: variables of the chat template; None for none.
+        answer_format: how completions give their answers.
     """
     items = tuple(
         {
@@ -85,7 +91,8 @@ def make_suite(
     )
     plain = json.loads(json.dumps({task: dict(config) for task, config in datasets.items()}, default=str))
     decoding = asdict(draws) if draws else {}
-    return Suite(max_new_tokens, system_prompt, decoding, eval_seed, plain, items, dict(chat_template_kwargs or {}))
+    kwargs = dict(chat_template_kwargs or {})
+    return Suite(max_new_tokens, system_prompt, decoding, eval_seed, plain, items, kwargs, answer_format)
 
 
 def store_suite(suite: Suite, directory: Path) -> None:
@@ -116,7 +123,7 @@ def differences(before: Suite, now: Suite) -> list[str]:
         return []
     found = [
         f"{name} was {_said(old)} and is {_said(new)}"
-        for name in ("max_new_tokens", "decoding", "eval_seed", "chat_template_kwargs")
+        for name in ("max_new_tokens", "decoding", "eval_seed", "chat_template_kwargs", "answer_format")
         if (old := getattr(before, name)) != (new := getattr(now, name))
     ]
     if before.system_prompt != now.system_prompt:

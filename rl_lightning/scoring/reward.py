@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from rl_lightning.types import Problem, Score, UserError
+from rl_lightning.types import Problem, Score, UserError, require
+
+FormatGrading = Literal["strict", "degrees"]
 
 
 class Reward(ABC):
@@ -44,17 +47,33 @@ class WeightedReward(Reward):
     Args:
         exact: weight of a fully right answer, which is 0 or 1.
         partial: weight of the verifier's own score, from 0 to 1.
-        format: weight of a well-formed completion, one think section followed by one answer, which is 0 or 1.
+        format: weight of the completion's format (`data.answer_format`).
+        format_grading: strict: the format counts 1 if it is exactly as asked, else 0; degrees: in between where it is half right,
+            so that a group without a right answer can have advantages.
+
+    Raises:
+        UserError: another grading.
     """
 
-    def __init__(self, exact: float = 1.0, partial: float = 0.0, format: float = 0.1) -> None:
-        self.exact, self.partial, self.format = exact, partial, format
+    def __init__(
+        self,
+        exact: float = 1.0,
+        partial: float = 0.0,
+        format: float = 0.1,
+        format_grading: FormatGrading = "strict",
+    ) -> None:
+        self.exact, self.partial, self.format, self.format_grading = exact, partial, format, format_grading
+        known = format_grading in get_args(FormatGrading)
+        require("model.reward.format_grading", format_grading, known, "strict or degrees")
 
     def __call__(self, problem: Problem, completion: str, score: Score) -> float:
-        return self.exact * score.exact + self.partial * score.partial + self.format * score.well_formed
+        return self.exact * score.exact + self.partial * score.partial + self.format * self._format(score)
 
     def components(self, problem: Problem, completion: str, score: Score) -> Sequence[float]:
-        return score.exact, score.partial, float(score.well_formed)
+        return score.exact, score.partial, self._format(score)
+
+    def _format(self, score: Score) -> float:
+        return score.format if self.format_grading == "degrees" else float(score.well_formed)
 
     @property
     def weights(self) -> Sequence[float]:

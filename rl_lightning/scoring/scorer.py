@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
-from rl_lightning.environments.answers import extract_answer, is_well_formed
+from rl_lightning.environments.answer_formats import AnswerFormat, answer_format
 from rl_lightning.sandbox import WORKER_FAILURES, SandboxPool
 from rl_lightning.types import Problem, Score
 
@@ -22,6 +22,8 @@ Outcome = float | str
 
 _CHUNK = 32
 """Answers in one message to a worker: enough to make messages cheap, few enough to spread over the workers."""
+
+_TAGS = answer_format("tags")
 
 
 class Verifiers(Protocol):
@@ -47,10 +49,13 @@ class Scorer:
             problem's level. Must be picklable.
         workers: number of worker processes.
         seconds: time limit of one answer, in seconds.
+        answers: how completions give their answers.
     """
 
-    def __init__(self, environments: Verifiers, workers: int = 2, seconds: float = 2.0) -> None:
-        self._environments = environments
+    def __init__(
+        self, environments: Verifiers, workers: int = 2, seconds: float = 2.0, answers: AnswerFormat = _TAGS
+    ) -> None:
+        self._environments, self._answers = environments, answers
         self._pool, self._seconds = SandboxPool(environments, workers), seconds
         self._submitted: set[Key] = set()
         self._waiting: list[tuple[Key, Answered]] = []
@@ -58,7 +63,9 @@ class Scorer:
 
     def submit(self, problem: Problem, text: str) -> None:
         """Start to verify a completion that the next call will contain, and return immediately."""
-        answer = extract_answer(text)
+        self._submit(problem, self._answers.extract(text))
+
+    def _submit(self, problem: Problem, answer: str | None) -> None:
         if answer is None or self._refusal(problem, answer) is not None:
             return
         key = problem.task, problem.level, problem.question, answer
@@ -79,6 +86,16 @@ class Scorer:
             self.submit(problem, text)
         outcomes = self._outcomes()
         return [self._score(problem, text, outcomes) for problem, text in zip(problems, texts, strict=True)]
+
+    def score_answers(self, problems: Sequence[Problem], answers: Sequence[str]) -> list[Score]:
+        """The score of each answer without a completion around it, as if that were well formed."""
+        for problem, answer in zip(problems, answers, strict=True):
+            self._submit(problem, answer)
+        outcomes = self._outcomes()
+        return [
+            self._verdict(problem, answer, True, 1.0, outcomes)
+            for problem, answer in zip(problems, answers, strict=True)
+        ]
 
     def _send(self) -> None:
         chunk, self._waiting = self._waiting, []
@@ -115,15 +132,20 @@ class Scorer:
         return None if reason is None else f"refused_{reason}"
 
     def _score(self, problem: Problem, text: str, outcomes: dict[Key, Outcome]) -> Score:
-        well_formed, answer = is_well_formed(text), extract_answer(text) or None
+        form, answer = self._answers, self._answers.extract(text) or None
+        return self._verdict(problem, answer, form.is_well_formed(text), form.degree(text), outcomes)
+
+    def _verdict(
+        self, problem: Problem, answer: str | None, well_formed: bool, form: float, outcomes: dict[Key, Outcome]
+    ) -> Score:
         key = problem.task, problem.level, problem.question, answer or ""
         outcome = self._refusal(problem, answer) or outcomes[key]
+        if isinstance(outcome, float) and not math.isfinite(outcome):
+            outcome = "not_finite"
         if isinstance(outcome, str):
-            return Score(0.0, 0.0, well_formed, answer, outcome)
-        if not math.isfinite(outcome):
-            return Score(0.0, 0.0, well_formed, answer, "not_finite")
+            return Score(0.0, 0.0, well_formed, answer, outcome, form)
         partial = min(max(outcome, 0.0), 1.0)
-        return Score(float(partial == 1.0), partial, well_formed, answer)
+        return Score(float(partial == 1.0), partial, well_formed, answer, format=form)
 
     def close(self) -> None:
         """Stop the worker processes."""

@@ -141,7 +141,7 @@ def truncated(h: History) -> str | None:
 
 
 def format_missing(h: History) -> str | None:
-    """Fire if hardly any completion has think and answer tags, and their share does not rise."""
+    """Fire if hardly any completion has the format that is asked for, and their share does not rise."""
     share, values = h.mean("reward/well_formed"), h.last("reward/well_formed")
     if not (share < 1 - SOLVED and h.mean("reward/exact") < MOST):
         return None
@@ -149,8 +149,8 @@ def format_missing(h: History) -> str | None:
     if fmean(values[half:]) > fmean(values[:half]) + NO_GAIN:
         return None
     return (
-        f"only {share:.0%} of the completions are one <think> section and one <answer>: ask for them in data.system_prompt, "
-        "reward them (model.reward, format), or use an instruction-tuned model"
+        f"only {share:.0%} of the completions have data.answer_format exactly: ask for it in data.system_prompt, reward it by "
+        "degrees (model.reward, format and format_grading), or use a format that the model knows, or an instruction-tuned model"
     )
 
 

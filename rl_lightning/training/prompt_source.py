@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from rl_lightning.environments.answer_formats import AnswerFormat
 from rl_lightning.scoring.scorer import Verifiers
 from rl_lightning.types import Problem, PromptBatch
 
@@ -19,12 +20,14 @@ class PromptSource(Protocol):
         max_prompt_tokens: P, the length limit of a prompt.
         opening: what every prompt has already opened of the assistant's turn, such as "<think>"; every completion's text
             begins with it. Read when the policy is loaded.
+        answer_format: how completions give their answers.
     """
 
     mixture: Verifiers
     prompts_per_step: int
     max_prompt_tokens: int
     opening: str
+    answer_format: AnswerFormat
 
     def extra_prompts(self, count: int) -> PromptBatch:
         """`count` prompts outside the stream, for a step in which too few groups have reward variance."""

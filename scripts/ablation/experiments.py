@@ -140,9 +140,8 @@ def runs(
         data = settings[name]["data"]
         if lost := sorted(suite["datasets"].keys() - data["datasets"].keys()):
             raise UserError(f"{where}: data.datasets lacks {', '.join(lost)}, on which all variants are evaluated")
-        require(
-            where, data["system_prompt"], data["system_prompt"] == target["system_prompt"], "the base's system prompt"
-        )
+        for key in ("system_prompt", "answer_format"):
+            require(f"{where}: data.{key}", data[key], data[key] == target[key], "the base's")
     return [
         Run(experiment.name, name, seed, _with_seed(settings[name], seed) | limits)
         for seed in seeds

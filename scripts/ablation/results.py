@@ -16,7 +16,12 @@ from rl_lightning.types import UserError
 _SHARED = ("suite", "seconds", "every", "threads")
 """Settings that must be the same for all runs of a table."""
 
-_ADDED = {"data.chat_template_kwargs": {}, "model.policy.self_test": True}
+_ADDED = {
+    "data.answer_format": "tags",
+    "data.chat_template_kwargs": {},
+    "model.policy.self_test": True,
+    "model.reward.init_args.format_grading": "strict",
+}
 """Settings that older results lack, with the value by which a run does what it did before there was the setting."""
 
 

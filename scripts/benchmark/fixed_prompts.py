@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from rl_lightning.environments.answer_formats import answer_format
 from rl_lightning.environments.mixture import EnvironmentMixture
 from rl_lightning.types import Problem, PromptBatch
 
@@ -25,7 +26,7 @@ class FixedPrompts(LightningDataModule):
         self.mixture, self.batches = mixture, batches
         self.prompts_per_step = len(batches[0])
         self.max_prompt_tokens = max(int(batch.prompt_lengths.max()) for batch in batches)
-        self.opening = ""
+        self.opening, self.answer_format = "", answer_format("tags")
 
     def extra_prompts(self, count: int) -> PromptBatch:
         """There are none: every group has reward variance."""

@@ -55,7 +55,7 @@ def test_a_question_comes_from_standard_input(trained, capsys, monkeypatch):
     assert main(["chat", "--ckpt_path", str(trained), "--max_new_tokens", "2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("text    ")
-    assert lines[1:] == ["answer  none between <answer> and </answer>", "tokens  2, truncated at the length limit"]
+    assert lines[1:] == ["answer  none in the format tags", "tokens  2, truncated at the length limit"]
 
 
 def test_on_a_terminal_each_line_is_a_question_until_an_empty_one(monkeypatch):
