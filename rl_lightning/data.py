@@ -15,11 +15,12 @@ from torch.utils.data import DataLoader
 
 from rl_lightning.curriculum import Curriculum, CurriculumScheduler, SuccessRecord
 from rl_lightning.distributed import Collective, SingleProcess
-from rl_lightning.environments import answer_formats
+from rl_lightning.environments.chat_text import Turn
+from rl_lightning.environments.examples import shown_hashes, worked_examples
 from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
-from rl_lightning.environments.prompts import PromptTemplate, check_kwargs
+from rl_lightning.environments.prompts import PromptSettings, WorkedExample
 from rl_lightning.environments.stream import (
     EXTRA_SLOTS,
     Prompt,
@@ -57,6 +58,10 @@ class PromptDataModule(LightningDataModule):
         seed: selects the training stream.
         curriculum: difficulty levels that follow the policy's accuracy; null: every task keeps its own config.
         answer_format: of completions: tags, boxed, last_line, last_number, or a regular expression with a group (?P<answer>…).
+        examples: worked examples before every question, drawn from its task; 0 or more.
+        own_examples: by task, worked examples of your own, each with question, answer and thinking; they come first.
+        prefill: how the answer begins, such as "<think>\\n"; it is part of the prompt.
+        prompt_template: text with {question} in it, for base models, in place of the chat template.
 
     Raises:
         UserError: a value out of range, or a task or configuration that cannot be used; in `setup`, no problems left to train on,
@@ -77,11 +82,17 @@ class PromptDataModule(LightningDataModule):
         curriculum: Curriculum | None = None,
         chat_template_kwargs: dict[str, Any] = {},  # noqa: B006
         answer_format: str = "tags",
+        examples: int = 0,
+        own_examples: dict[str, list[WorkedExample]] = {},  # noqa: B006
+        prefill: str = "",
+        prompt_template: str = "",
     ) -> None:
         super().__init__()
-        self.prompts_per_step, self.answer_format = prompts_per_step, answer_formats.answer_format(answer_format)
-        self.system_prompt = self.answer_format.instructions if system_prompt is None else system_prompt
-        self.max_prompt_tokens, self.chat_template_kwargs = max_prompt_tokens, check_kwargs(chat_template_kwargs)
+        self.prompt = PromptSettings(
+            system_prompt, answer_format, examples, own_examples, prefill, prompt_template, chat_template_kwargs
+        )
+        self.answer_format = self.prompt.format
+        self.prompts_per_step, self.max_prompt_tokens = prompts_per_step, max_prompt_tokens
         self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
         self.num_workers, self.problem_seconds, self.curriculum = num_workers, problem_seconds, curriculum
         minima = {"prompts_per_step": 1, "max_prompt_tokens": 1, "num_workers": 0, "eval_num_samples": 1}
@@ -99,6 +110,8 @@ class PromptDataModule(LightningDataModule):
         """Accuracy by task and level, with or without a curriculum."""
         self.scheduler: CurriculumScheduler | None = None
         """Moves each task's level; from `setup` on, None without a curriculum."""
+        self.examples: dict[str, list[Turn]] = {}
+        """Worked examples in the prompts, by task; from `setup` on."""
         self.opening = ""  # of the assistant's turn, what the prompts have already opened; from `setup` on
         self.collective: Collective = SingleProcess()
         """The ranks that train together, read from the module in `setup`."""
@@ -114,11 +127,12 @@ class PromptDataModule(LightningDataModule):
         module: Any = self.trainer.lightning_module if self.trainer else None
         self.collective = module.collective
         tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
-        self.template = PromptTemplate(tokenizer, self.system_prompt, self.chat_template_kwargs)
+        self.template = self.prompt.template(tokenizer)
         self.opening = self.template.opening
         if self.curriculum is not None:
             # A run without a curriculum is evaluated on these problems, and the two runs may be compared.
             self._held_out = held_out_hashes(self._draw_eval_problems())
+            self._show_examples(self._held_out)  # prompts are as long at all levels as with them
             # Which levels are too slow depends on the machine: rank 0 decides.
             self.mixture.set_levels(self.collective.broadcast(self._usable_levels()))
             self.teardown(stage)  # the running workers do not have the levels
@@ -139,8 +153,15 @@ class PromptDataModule(LightningDataModule):
                 log.warning(line)
         return {name: usable(checks) for name, checks in checked.items()}
 
-    def _is_short(self, question: str) -> bool:
-        return len(self.template.token_ids(question)) <= self.max_prompt_tokens
+    def _is_short(self, task: str, question: str) -> bool:
+        return len(self.template.token_ids(question, task)) <= self.max_prompt_tokens
+
+    def _show_examples(self, held_out: frozenset[bytes]) -> dict[str, list[Turn]]:
+        """Put the worked examples into the prompts. They are those of `eval_seed`, so that runs with other seeds have the same."""
+        of = self.mixture, self.prompt, self.eval_seed, held_out, self.make
+        self.examples = self.collective.broadcast(worked_examples(*of))
+        self.template.show(self.examples)
+        return self.examples
 
     def _prepare(self, fitting: bool) -> None:
         """Make the evaluation set and the stream; warn where the evaluation holds out a large share of a task."""
@@ -150,6 +171,7 @@ class PromptDataModule(LightningDataModule):
         # Problems that are too slow are skipped, which depends on the machine: rank 0 decides.
         self.eval_problems = self.collective.broadcast(self._draw_eval_problems())
         held_out = held_out_hashes(self.eval_problems) | self._held_out
+        held_out |= shown_hashes(self._show_examples(held_out))
         schedule = None if self.scheduler is None else self.scheduler.schedule
         of = self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens
         self.stream = PromptStream(*of, problem=self.make, schedule=schedule)
@@ -210,7 +232,7 @@ class PromptDataModule(LightningDataModule):
     def eval_batches(self, rows: int = 1024) -> list[PromptBatch]:
         """The evaluation set in batches of at most `rows` prompts; long prompts are not skipped. Besides the rollout's caches, a
         batch needs memory only for its token ids and draws."""
-        prompts = [Prompt(p, self.template.token_ids(p.question), {}) for p in self.eval_problems]
+        prompts = [Prompt(p, self.template.token_ids(p.question, p.task), {}) for p in self.eval_problems]
         return [collate(prompts[i : i + rows]) for i in range(0, len(prompts), rows)]
 
     def teardown(self, stage: str) -> None:
@@ -220,15 +242,13 @@ class PromptDataModule(LightningDataModule):
 
     def settings(self) -> dict[str, Any]:
         """The settings that decide which prompts the stream yields, by name."""
-        names = ("prompts_per_step", "system_prompt", "max_prompt_tokens", "eval_num_samples", "eval_seed", "seed")
+        names = ("prompts_per_step", "max_prompt_tokens", "eval_num_samples", "eval_seed", "seed")
         tasks = {
             name: {"weight": self.mixture.weights[name], "environment": type(task).__qualname__, "config": task.config}
             for name, task in self.mixture.tasks.items()
         }
         settings = {name: getattr(self, name) for name in names}
-        settings |= {"datasets": tasks, "answer_format": self.answer_format.name}
-        if self.chat_template_kwargs:
-            settings["chat_template_kwargs"] = self.chat_template_kwargs
+        settings |= {"datasets": tasks, **self.prompt.in_force()}
         if self.curriculum is not None:
             settings |= {"curriculum": asdict(self.curriculum), "levels": self.mixture.own_levels}
         return settings

@@ -6,26 +6,22 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
 
-import jsonargparse
 import torch
-import yaml
 
 from rl_lightning.checkpointing.checkpoints import resolve_checkpoint
-from rl_lightning.environments.answer_formats import AnswerFormat, answer_format
-from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.cli.command_parser import CommandParser
+from rl_lightning.cli.single_prompt import Settings, read_settings
+from rl_lightning.environments.answer_formats import AnswerFormat
 from rl_lightning.environments.prompts import PromptTemplate
-from rl_lightning.environments.stream import eval_problems
 from rl_lightning.memory import StepShape, device_memory, make_plan
-from rl_lightning.policy import Policy, PolicyConfig
+from rl_lightning.policy import Policy
 from rl_lightning.policy.adapters import load_adapter
-from rl_lightning.rollout import LocalEngine, Sampling
+from rl_lightning.rollout import LocalEngine
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.scoring import Scorer
-from rl_lightning.types import Problem, PromptBatch, Rollout, Score, UserError
+from rl_lightning.types import Problem, PromptBatch, Rollout, Score
 
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _SCORE_SECONDS = 10.0
@@ -34,34 +30,14 @@ _PROMPT_TOKENS = 1024
 """Length of a question that memory is planned for; longer ones are answered too."""
 
 
-@dataclass
-class Settings:
-    """The settings of a config that matter to a single answer."""
-
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
-    sampling: Sampling = field(default_factory=Sampling)
-    datasets: dict[str, TaskSpec] = field(default_factory=dict)
-    system_prompt: str | None = None
-    answer_format: str = "tags"
-    eval_seed: int = 0
-    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"chat: {message}")
-
-
 def arguments(words: Sequence[str]) -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
         UserError: it is not valid.
     """
-    parser = _Parser(
-        prog="python -m rl_lightning chat",
-        description="Ask the policy questions, from the terminal or standard input; or have it solve a task's problem.",
-        allow_abbrev=False,
+    parser = CommandParser(
+        "chat", "Ask the policy questions, from the terminal or standard input; or have it solve a task's problem."
     )
     parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest checkpoint; default: the base model")
     parser.add_argument("--config", type=Path, help="the settings; default: the run's config.yaml")
@@ -86,12 +62,12 @@ def main(words: Sequence[str]) -> None:
     """
     args = arguments(words)
     checkpoint = None if args.ckpt_path is None else _checkpoint(Path(args.ckpt_path).expanduser())
-    settings = read_settings(args.config or checkpoint.parent / "config.yaml")  # type: ignore[union-attr]
+    settings = read_settings(args.config or checkpoint.parent / "config.yaml", "chat")  # type: ignore[union-attr]
     if args.max_new_tokens is not None:
         settings.sampling.max_new_tokens = args.max_new_tokens
         settings.sampling.__post_init__()
-    form = answer_format(settings.answer_format)
-    problem = None if args.task is None else task_problem(settings, args.task, args.index or 0)
+    form = settings.prompt.format
+    problem = None if args.task is None else settings.problem(args.task, args.index or 0)
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     # Plan for one prompt and one answer: whether there is memory for a merged copy of the weights.
     step, engine = StepShape(1, 1, _PROMPT_TOKENS, settings.sampling.max_new_tokens), LocalEngine()
@@ -99,8 +75,7 @@ def main(words: Sequence[str]) -> None:
     policy = Policy(plan.apply(settings.policy), device)
     if checkpoint is not None:
         load_adapter(policy.model, checkpoint)
-    system_prompt = form.instructions if settings.system_prompt is None else settings.system_prompt
-    template = PromptTemplate(policy.tokenizer, system_prompt, settings.chat_template_kwargs)
+    template = settings.template(args.task)
     policy.opening = template.opening
     if settings.policy.self_test:
         self_test(policy, plan.settings.merged)
@@ -121,43 +96,6 @@ def _checkpoint(path: Path) -> Path:
     """Return the checkpoint directory; for a run its newest intact one."""
     is_run = path.is_dir() and (any(path.glob("checkpoint-*")) or (path / "config.yaml").is_file())
     return resolve_checkpoint("last" if is_run else str(path), path if is_run else path.parent).parent
-
-
-def read_settings(path: Path) -> Settings:
-    """Read the settings of a config file that `chat` needs; those of the trainer and of callbacks are ignored.
-
-    Raises:
-        UserError: the file cannot be read, or a value is not allowed.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        data, model = config.get("data") or {}, config.get("model") or {}
-    except OSError as error:
-        raise UserError(f"chat: {path}: {error.strerror}; name the settings by --config") from error
-    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
-        raise UserError(f"chat: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
-    wanted = {name: model[name] for name in ("policy", "sampling") if name in model}
-    names = ("datasets", "system_prompt", "answer_format", "eval_seed", "chat_template_kwargs")
-    wanted |= {name: data[name] for name in names if name in data}
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--settings", type=Settings)
-    try:
-        return parser.instantiate_classes(parser.parse_object({"settings": wanted})).settings
-    except jsonargparse.ArgumentError as error:
-        raise UserError(f"chat: {path}: {' '.join(str(error).split()).partition(' Given value type:')[0]}") from error
-
-
-def task_problem(settings: Settings, task: str, index: int) -> Problem:
-    """Return the task's evaluation problem with that number, by the config's settings for the task or else the task's defaults.
-
-    Raises:
-        UserError: there is no such task, or it has fewer different problems.
-    """
-    mixture = EnvironmentMixture({task: settings.datasets.get(task, TaskSpec())})
-    problems = eval_problems(mixture, settings.eval_seed, index + 1)
-    if len(problems) <= index:
-        raise UserError(f"chat: --index {index}: {task} has only {len(problems)} different problems; the first is 0")
-    return problems[index]
 
 
 def questions() -> Iterator[str]:
@@ -181,7 +119,7 @@ def answer(
     policy: Policy, engine: LocalEngine, settings: Settings, template: PromptTemplate, problem: Problem
 ) -> Rollout:
     """Generate the greedy completion, as the evaluation does."""
-    ids = torch.tensor([template.token_ids(problem.question)])
+    ids = torch.tensor([template.token_ids(problem.question, problem.task)])
     policy.refuse_longer(ids.shape[1] + settings.sampling.max_new_tokens)
     prompt = PromptBatch((problem,), ids, torch.tensor([ids.shape[1]]), cursor=0).to(policy.device)
     return engine.generate(prompt, settings.sampling, draws=None)
@@ -200,8 +138,7 @@ def shown(rollout: Rollout, form: AnswerFormat) -> str:
 
 def verdict(settings: Settings, problem: Problem, rollout: Rollout, form: AnswerFormat) -> str:
     """Score the answer by the task's verifier, and say what was expected."""
-    mixture = EnvironmentMixture({problem.task: settings.datasets.get(problem.task, TaskSpec())})
-    scorer = Scorer(mixture, workers=1, seconds=_SCORE_SECONDS, answers=form)
+    scorer = Scorer(settings.mixture(problem.task), workers=1, seconds=_SCORE_SECONDS, answers=form)
     try:
         score: Score = scorer([problem], rollout.texts)[0]
     finally:

@@ -26,7 +26,8 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
   plan --config ... [--vram 8]                  whether it fits this GPU, or one of 8 GB, and with which settings
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
-  tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels"""
+  tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels
+  tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it"""
 
 
 _STOPPED = "stopped; resume from the last checkpoint by --ckpt_path last"
@@ -170,17 +171,10 @@ def _plan(args: list[str]) -> int:
 
 
 def _tasks(args: list[str]) -> None:
-    from rl_lightning.environments.reasoning_gym.catalogue import catalogue, describe, describe_levels
+    quiet()
+    from rl_lightning.cli.tasks import main as tasks
 
-    names = [word for word in args[1:] if not word.startswith("--")]
-    if unknown := set(args[1:]) - {*names, "--levels"}:
-        raise UserError(f"tasks: {min(unknown)}: no such option; there is --levels")
-    if len(names) > 1:
-        raise UserError(f"tasks: takes one name, not {len(names)}")
-    if "--levels" in args and not names:
-        raise UserError("tasks: --levels shows the levels of one task; name it, e.g. tasks spell_backward --levels")
-    show = describe_levels if "--levels" in args else describe
-    print(show(names[0]) if names else catalogue(), flush=True)
+    tasks(args[1:])
 
 
 _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {

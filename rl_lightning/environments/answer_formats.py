@@ -13,7 +13,6 @@ from collections import Counter
 
 import regex
 
-from rl_lightning.environments.prompts import SYSTEM_PROMPT
 from rl_lightning.types import UserError, require
 
 PATTERN_SECONDS = 0.5
@@ -76,7 +75,10 @@ class Tags(AnswerFormat):
     """`<think>…</think> <answer>…</answer>`: the answer is in the last pair of answer tags without another one between them."""
 
     name = "tags"
-    instructions = SYSTEM_PROMPT
+    instructions = (
+        "Think step by step inside <think> and </think>, then give only the final answer inside <answer> and </answer>, "
+        "like this: <think>your working</think> <answer>your answer</answer>"
+    )
 
     def extract(self, text: str) -> str | None:
         """The content of the last `<answer>…</answer>`; one pass over the tags, where reasoning-gym's own extraction is quadratic

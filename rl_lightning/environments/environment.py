@@ -71,6 +71,10 @@ class Environment(ABC):
         take time linear in the answer's length, raise no exception and evaluate no text."""
         return None
 
+    def thinking(self, problem: Problem) -> str | None:
+        """The working that leads to the problem's expected answer, for worked examples in prompts; None where none is known."""
+        return None
+
     def levels(self, own: Sequence[Config]) -> list[Config]:
         """The complete settings of each difficulty level, the easiest first; empty for an environment without levels.
 

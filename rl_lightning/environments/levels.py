@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from rl_lightning.environments.environment import Config, Environment, GenerationFailed
@@ -70,7 +71,7 @@ def check_levels(
     levels: Mapping[str, Sequence[Config]],
     seconds: float,
     workers: int = 1,
-    fits: Callable[[str], bool] = lambda question: True,
+    fits: Callable[[str, str], bool] = lambda task, question: True,
 ) -> dict[str, list[LevelCheck]]:
     """Check every level of every task.
 
@@ -79,7 +80,7 @@ def check_levels(
         levels: task name to its levels, as `Environment.levels` returns them.
         seconds: time limit of creating a level and generating its first problems.
         workers: number of processes in which levels are checked; at least 1.
-        fits: whether a question is short enough.
+        fits: whether a question of a task is short enough.
 
     Returns:
         task name to the results of its levels, in order.
@@ -95,7 +96,7 @@ def check_levels(
         }
         return {
             name: [
-                _check_level(number, levels[name][number], future, seconds, fits)
+                _check_level(number, levels[name][number], future, seconds, partial(fits, name))
                 for number, future in enumerate(futures[name])
             ]
             for name in levels

@@ -1,112 +1,148 @@
-"""Render a question as prompt tokens, with the model's own chat template."""
+"""Render a question as prompt tokens: system prompt, worked examples, the question, and how the answer begins."""
 
 from __future__ import annotations
 
-import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from jinja2.exceptions import TemplateError
-
+from rl_lightning.environments.answer_formats import AnswerFormat, answer_format
+from rl_lightning.environments.chat_text import ChatText, Conversation, PlainText, Turn, check_kwargs
 from rl_lightning.types import UserError, require
 
-log = logging.getLogger(__name__)
 
-SYSTEM_PROMPT = (
-    "Think step by step inside <think> and </think>, then give only the final answer inside <answer> and </answer>, "
-    "like this: <think>your working</think> <answer>your answer</answer>"
-)
+@dataclass
+class WorkedExample:
+    """A solved problem of the user's own, for the prompt."""
 
-_QUESTION = "What is 5 + 7?"
-"""A question to try the template with."""
+    question: str
+    """The question."""
+
+    answer: str
+    """Its answer, without tags or box."""
+
+    thinking: str = ""
+    """The working that leads to it."""
+
+
+@dataclass
+class PromptSettings:
+    """How a question becomes a prompt."""
+
+    system_prompt: str | None = None
+    """The system message before every question; null: one that asks for the answer's format; empty for none."""
+
+    answer_format: str = "tags"
+    """Of completions: tags, boxed, last_line, last_number, or a regular expression with a group (?P<answer>…)."""
+
+    examples: int = 0
+    """Worked examples before every question, drawn from its task; 0 or more."""
+
+    own_examples: dict[str, list[WorkedExample]] = field(default_factory=dict)
+    """By task, worked examples of your own; they are the first."""
+
+    prefill: str = ""
+    """How the answer begins; it is part of the prompt."""
+
+    prompt_template: str = ""
+    """Text with {question} in it, for base models, in place of the chat template."""
+
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Variables of the chat template, such as {enable_thinking: false}."""
+
+    def __post_init__(self) -> None:
+        self.format: AnswerFormat = answer_format(self.answer_format)
+        if self.system_prompt is None:
+            self.system_prompt = self.format.instructions
+        self.chat_template_kwargs = check_kwargs(self.chat_template_kwargs)
+        require("data.examples", self.examples, self.examples >= 0, "0 or more")
+        if self.prompt_template and self.chat_template_kwargs:
+            raise UserError("data.chat_template_kwargs: has no effect with data.prompt_template; leave one of them out")
+
+    def template(self, tokenizer: Any) -> PromptTemplate:
+        """The template of a model, without examples yet.
+
+        Raises:
+            UserError: the settings do not fit the model's chat template.
+        """
+        assert self.system_prompt is not None
+        of = self.system_prompt, self.chat_template_kwargs, self.prefill, self.prompt_template
+        return PromptTemplate(tokenizer, *of)
+
+    def in_force(self) -> dict[str, Any]:
+        """The settings that differ from the defaults or always matter, as they are compared when a run is resumed."""
+        changed = asdict(self)
+        always = {"system_prompt": changed.pop("system_prompt")}
+        return always | {name: value for name, value in changed.items() if value and value != "tags"}
 
 
 class PromptTemplate:
-    """Renders questions as chat prompts.
+    """Renders questions as prompts.
 
     Args:
-        tokenizer: a transformers tokenizer with a chat template.
-        system_prompt: the system message; if empty, there is none. Where the template refuses or drops system messages, it is the
-            start of the user's message, and a warning says so.
+        tokenizer: a transformers tokenizer.
+        system_prompt: the system message; if empty, there is none.
         kwargs: variables of the chat template, such as `enable_thinking`.
+        prefill: how the answer begins.
+        plain: text with {question} in it, in place of the chat template; empty: the chat template.
 
     Attributes:
-        opening: what the prompt has already written of the assistant's turn, if that is an open think section, such as
-            "<think>" and a line feed; else empty. A reader of a completion needs it.
+        opening: what the prompt has already written of the assistant's turn: an open think section of the template, such as
+            "<think>" and a line feed, and `prefill`. A reader of a completion needs it.
 
     Raises:
-        UserError: the chat template refuses the messages, or does not read one of the variables.
+        UserError: there is no chat template, it refuses the messages, does not read one of the variables, or opens the think
+            section that `prefill` opens again.
     """
 
     def __init__(
-        self, tokenizer: Any, system_prompt: str = SYSTEM_PROMPT, kwargs: Mapping[str, Any] | None = None
+        self,
+        tokenizer: Any,
+        system_prompt: str = "",
+        kwargs: Mapping[str, Any] | None = None,
+        prefill: str = "",
+        plain: str = "",
     ) -> None:
-        self.tokenizer, self.system_prompt, self.kwargs = (
-            tokenizer,
-            system_prompt,
-            check_kwargs({} if kwargs is None else kwargs),
-        )
-        self._refuse_unread()
-        self._system_role = True
-        if system_prompt and not self._keeps_system():
-            log.warning(
-                "data.system_prompt: the chat template has no system message: it starts the user's message instead"
+        self.tokenizer, self.prefill = tokenizer, prefill
+        self.conversation: Conversation
+        if plain:
+            self.conversation = PlainText(plain, system_prompt)
+        elif tokenizer.chat_template:
+            self.conversation = ChatText(tokenizer, system_prompt, check_kwargs({} if kwargs is None else kwargs))
+        else:
+            raise UserError(
+                f"policy.model_name_or_path: {tokenizer.name_or_path!r} has no chat template; use an instruction-tuned model "
+                '(…-Instruct), or set data.prompt_template, such as "Question: {question}\\nAnswer: "'
             )
-            self._system_role = False
-        after = self._render(_QUESTION).rpartition(_QUESTION)[2]
-        start = after.rfind("<think>")
-        self.opening = after[start:] if start >= 0 and "</think>" not in after[start:] else ""
+        opened = self.conversation.opening
+        if opened and "<think>" in prefill:
+            raise UserError(f"data.prefill: {prefill!r} opens <think>, which the chat template has already opened")
+        self.opening = opened + prefill
+        self._examples: Mapping[str, Sequence[Turn]] = {}
 
-    def token_ids(self, question: str) -> tuple[int, ...]:
-        """The prompt's token ids, up to the start of the assistant's reply.
+    def show(self, examples: Mapping[str, Sequence[Turn]]) -> None:
+        """Put worked examples before every question of a task.
+
+        Args:
+            examples: by task, questions and the assistant's texts that answer them.
+        """
+        if any(examples.values()) and isinstance(self.conversation, ChatText):
+            self.conversation.try_examples()
+        self._examples = examples
+
+    def text(self, question: str, task: str = "") -> str:
+        """The whole prompt as text, up to where the model continues it; see `token_ids`."""
+        return self.conversation.text(self._examples.get(task, ()), question.strip()) + self.prefill
+
+    def token_ids(self, question: str, task: str = "") -> tuple[int, ...]:
+        """The prompt's token ids, up to where the model continues it.
 
         Args:
             question: the text of the user's message.
+            task: its task, for the worked examples; without one there are none.
 
         Raises:
             UserError: the model's chat template refuses the messages.
         """
-        return tuple(self._render(question.strip(), tokenize=True, return_dict=False))
-
-    def _render(self, question: str, tokenize: bool = False, **options: Any) -> Any:
-        try:
-            return self.tokenizer.apply_chat_template(
-                self._messages(question), add_generation_prompt=True, tokenize=tokenize, **options, **self.kwargs
-            )
-        except TemplateError as error:
-            raise UserError(f"data: the model's chat template refuses: {' '.join(str(error).split())}") from error
-
-    def _messages(self, question: str) -> list[dict[str, str]]:
-        if self.system_prompt and not self._system_role:
-            return [{"role": "user", "content": f"{self.system_prompt}\n\n{question}"}]
-        system = [{"role": "system", "content": self.system_prompt}] if self.system_prompt else []
-        return [*system, {"role": "user", "content": question}]
-
-    def _keeps_system(self) -> bool:
-        try:
-            return self.system_prompt.strip() in self._render(_QUESTION)
-        except UserError:  # of the system message, or of all messages: the next rendering shows which
-            return False
-
-    def _refuse_unread(self) -> None:
-        """A misspelt variable would silently have no effect."""
-        template = self.tokenizer.get_chat_template() if self.kwargs else ""
-        for name in self.kwargs:
-            if name in ("messages", "add_generation_prompt") or not re.search(rf"\b{re.escape(name)}\b", template):
-                raise UserError(
-                    f"data.chat_template_kwargs: {name!r} is not a variable that the chat template lets you set"
-                )
-
-
-def check_kwargs(kwargs: Any) -> dict[str, Any]:
-    """The chat template's variables as a dict.
-
-    Raises:
-        UserError: it is not a mapping from names to values.
-    """
-    names = isinstance(kwargs, Mapping) and all(isinstance(name, str) for name in kwargs)
-    require(
-        "data.chat_template_kwargs", kwargs, names, "a mapping from names to values, such as {enable_thinking: false}"
-    )
-    return dict(kwargs)
+        special = self.conversation.adds_special_tokens
+        return tuple(self.tokenizer(self.text(question, task), add_special_tokens=special)["input_ids"])

@@ -5,6 +5,7 @@ Item seeds (32 bits) are divided into ranges, so that no two uses share one:
     [0, 2^30)          training
     [2^30, 2^31)       supervised training of the tiny policy
     [2^31, 2^31+2^30)  evaluation
+    [2^31+2^30, 2^32)  worked examples in prompts
 
 Slot k of a stream uses item seed start + k. If that problem is an evaluation problem, or its prompt is too long, the slot tries
 start + k + STRIDE, then + 2 STRIDE, and so on. So slots never depend on each other, any worker can generate any of them, and no
@@ -29,7 +30,7 @@ from rl_lightning.environments.mixture import EnvironmentMixture
 from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.types import Problem, UserError
 
-Split = Literal["train", "sft", "eval"]
+Split = Literal["train", "sft", "eval", "examples"]
 
 MakeProblem = Callable[[str, int, int, int | None], Problem]
 """From task, item seed, index and level (None for the task's own config) to the problem; raises GenerationFailed."""
@@ -38,6 +39,7 @@ _RANGES: dict[Split, tuple[str, int, int]] = {
     "train": ("train", 0, 2**30),
     "sft": ("schooling", 2**30, 2**30),
     "eval": ("eval", 2**31, 2**30),
+    "examples": ("examples", 2**31 + 2**30, 2**30),
 }
 """For each split: the label that its start is derived from, the first item seed, and the number of item seeds. The shipped tiny
 policy was trained with the label of "sft", so it must not change."""
@@ -109,7 +111,7 @@ class PromptStream(Dataset[Prompt]):
             if question_hash(task, problem.question) in self.held_out:
                 skipped["held_out"] += 1
                 continue
-            token_ids = self.template.token_ids(problem.question)
+            token_ids = self.template.token_ids(problem.question, task)
             if len(token_ids) <= self.max_prompt_tokens:
                 return Prompt(problem, token_ids, dict(skipped))
             skipped["too_long"] += 1

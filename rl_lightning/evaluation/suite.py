@@ -32,8 +32,7 @@ class Suite:
         datasets: task to its environment's configuration.
         problems: dicts of task, index, question, expected (the answer as text, or None) and level (difficulty parameter to value;
             with a curriculum the problem's level is one of them).
-        chat_template_kwargs: variables of the chat template.
-        answer_format: how completions give their answers.
+        prompt: the other settings of the prompts that are not their defaults, and the worked examples by task.
     """
 
     max_new_tokens: int
@@ -42,18 +41,15 @@ class Suite:
     eval_seed: int
     datasets: dict[str, dict[str, Any]]
     problems: tuple[dict[str, Any], ...]
-    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
-    answer_format: str = "tags"
+    prompt: dict[str, Any] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
         """16 hex digits that identify everything an evaluation's result depends on besides the model."""
         parts = [self.max_new_tokens, self.system_prompt, self.decoding]
         parts += [[p["task"], p["question"], p["expected"]] for p in self.problems]
-        if self.chat_template_kwargs:
-            parts.append(self.chat_template_kwargs)
-        if self.answer_format != "tags":
-            parts.append(self.answer_format)
+        if self.prompt:
+            parts.append(self.prompt)
         return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
@@ -64,8 +60,7 @@ def make_suite(
     draws: EvalSampling | None,
     eval_seed: int,
     datasets: Mapping[str, Mapping[str, Any]],
-    chat_template_kwargs: Mapping[str, Any] | None = None,
-    answer_format: str = "tags",
+    prompt: Mapping[str, Any] | None = None,
 ) -> Suite:
     """Make the suite of a data module's evaluation problems.
 
@@ -76,8 +71,7 @@ def make_suite(
         draws: how completions are sampled; None for greedy decoding.
         eval_seed: selects the problems of the tasks.
         datasets: task to its environment's configuration.
-        chat_template_kwargs: variables of the chat template; None for none.
-        answer_format: how completions give their answers.
+        prompt: the other settings of the prompts that are not their defaults; None for none.
     """
     items = tuple(
         {
@@ -89,10 +83,12 @@ def make_suite(
         }
         for problem in sorted(problems, key=lambda p: (p.task, p.index))
     )
-    plain = json.loads(json.dumps({task: dict(config) for task, config in datasets.items()}, default=str))
+    plain, plain_prompt = (
+        json.loads(json.dumps(each, default=str))
+        for each in ({task: dict(config) for task, config in datasets.items()}, dict(prompt or {}))
+    )
     decoding = asdict(draws) if draws else {}
-    kwargs = dict(chat_template_kwargs or {})
-    return Suite(max_new_tokens, system_prompt, decoding, eval_seed, plain, items, kwargs, answer_format)
+    return Suite(max_new_tokens, system_prompt, decoding, eval_seed, plain, items, plain_prompt)
 
 
 def store_suite(suite: Suite, directory: Path) -> None:
@@ -123,9 +119,12 @@ def differences(before: Suite, now: Suite) -> list[str]:
         return []
     found = [
         f"{name} was {_said(old)} and is {_said(new)}"
-        for name in ("max_new_tokens", "decoding", "eval_seed", "chat_template_kwargs", "answer_format")
+        for name in ("max_new_tokens", "decoding", "eval_seed")
         if (old := getattr(before, name)) != (new := getattr(now, name))
     ]
+    for name in sorted(before.prompt.keys() | now.prompt.keys()):
+        if before.prompt.get(name) != now.prompt.get(name):
+            found.append(f"data.{name} differs")
     if before.system_prompt != now.system_prompt:
         found.append("the system prompt differs")
     numbers = [Counter(p["task"] for p in suite.problems) for suite in (before, now)]

@@ -49,6 +49,8 @@ def end_tokens_line(model: Any, tokenizer: Any) -> str:
 def _end_of_turn(tokenizer: Any) -> int | None:
     """The first special or added token after an assistant's LAST turn: harmony's earlier messages end in another one. None
     where the template refuses the messages or writes no such token."""
+    if not tokenizer.chat_template:
+        return None
     messages = [{"role": "user", "content": "What is 5 + 7?"}, {"role": "assistant", "content": _ANSWER}]
     try:
         rendered = tokenizer.apply_chat_template(messages, tokenize=False)

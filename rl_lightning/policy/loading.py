@@ -106,14 +106,9 @@ def load_tokenizer(name: str) -> Any:
     """The model's tokenizer.
 
     Raises:
-        UserError: the tokenizer cannot be found, or has no chat template.
+        UserError: the tokenizer cannot be found.
     """
-    tokenizer = _from_pretrained(AutoTokenizer, name)
-    if not tokenizer.chat_template:
-        raise UserError(
-            f"policy.model_name_or_path: {name!r} has no chat template; use an instruction-tuned model (…-Instruct)"
-        )
-    return tokenizer
+    return _from_pretrained(AutoTokenizer, name)
 
 
 def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftModel:

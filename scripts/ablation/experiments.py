@@ -140,7 +140,7 @@ def runs(
         data = settings[name]["data"]
         if lost := sorted(suite["datasets"].keys() - data["datasets"].keys()):
             raise UserError(f"{where}: data.datasets lacks {', '.join(lost)}, on which all variants are evaluated")
-        for key in ("system_prompt", "answer_format"):
+        for key in ("system_prompt", "answer_format", "examples", "own_examples", "prefill", "prompt_template"):
             require(f"{where}: data.{key}", data[key], data[key] == target[key], "the base's")
     return [
         Run(experiment.name, name, seed, _with_seed(settings[name], seed) | limits)

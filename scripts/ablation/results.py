@@ -19,6 +19,10 @@ _SHARED = ("suite", "seconds", "every", "threads")
 _ADDED = {
     "data.answer_format": "tags",
     "data.chat_template_kwargs": {},
+    "data.examples": 0,
+    "data.own_examples": {},
+    "data.prefill": "",
+    "data.prompt_template": "",
     "model.policy.self_test": True,
     "model.reward.init_args.format_grading": "strict",
 }

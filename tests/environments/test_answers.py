@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from rl_lightning.environments.answers import extract_answer, is_well_formed
+
 from tests.environments.work_done import lines_run
 
 

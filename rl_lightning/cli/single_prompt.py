@@ -1,0 +1,110 @@
+"""The settings of a config that decide how one question is asked, for `chat` and `tasks NAME --prompt`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from rl_lightning.environments.examples import worked_examples
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.environments.prompts import PromptSettings, PromptTemplate
+from rl_lightning.environments.stream import eval_problems, held_out_hashes
+from rl_lightning.policy import PolicyConfig
+from rl_lightning.policy.loading import load_tokenizer
+from rl_lightning.rollout import Sampling
+from rl_lightning.types import Problem, UserError
+
+
+@dataclass
+class Settings:
+    """The settings of a config that matter to a single answer."""
+
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    sampling: Sampling = field(default_factory=Sampling)
+    datasets: dict[str, TaskSpec] = field(default_factory=dict)
+    prompt: PromptSettings = field(default_factory=PromptSettings)
+    eval_seed: int = 0
+    eval_num_samples: int = 50
+
+    def mixture(self, task: str) -> EnvironmentMixture:
+        """The task alone, by the config's settings for it or else the task's defaults.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        return EnvironmentMixture({task: self.datasets.get(task, TaskSpec())})
+
+    def problem(self, task: str, index: int) -> Problem:
+        """The task's evaluation problem with that number.
+
+        Raises:
+            UserError: there is no such task, or it has fewer different problems.
+        """
+        problems = eval_problems(self.mixture(task), self.eval_seed, index + 1)
+        if len(problems) <= index:
+            raise UserError(f"{task} has only {len(problems)} different problems; the first is 0, not {index}")
+        return problems[index]
+
+    def template(self, task: str | None) -> PromptTemplate:
+        """The prompt template, with the worked examples of a task as a run without a curriculum has them.
+
+        Raises:
+            UserError: the settings do not fit the model's chat template, or there are no such examples.
+        """
+        template = self.prompt.template(load_tokenizer(self.policy.model_name_or_path))
+        if task is not None and (self.prompt.examples or self.prompt.own_examples):
+            mixture, own = self.mixture(task), self.prompt.own_examples
+            of_task = PromptSettings(**_arguments(self.prompt) | {"own_examples": {task: own.get(task, [])}})
+            held_out = held_out_hashes(eval_problems(mixture, self.eval_seed, self.eval_num_samples))
+            template.show(worked_examples(mixture, of_task, self.eval_seed, held_out))
+        return template
+
+
+def read_settings(path: Path, command: str) -> Settings:
+    """Read the settings of a config file that decide how a question is asked; those of the trainer and of callbacks are ignored.
+
+    Args:
+        path: the config.
+        command: for the message.
+
+    Raises:
+        UserError: the file cannot be read, or a value is not allowed.
+    """
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        data, model = config.get("data") or {}, config.get("model") or {}
+    except OSError as error:
+        raise UserError(f"{command}: {path}: {error.strerror}; name the settings by --config") from error
+    except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
+        raise UserError(f"{command}: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
+    wanted = {name: model[name] for name in ("policy", "sampling") if name in model}
+    wanted |= {name: data[name] for name in ("datasets", "eval_seed", "eval_num_samples") if name in data}
+    wanted["prompt"] = {each.name: data[each.name] for each in fields(PromptSettings) if each.name in data}
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--settings", type=Settings)
+    try:
+        return parser.instantiate_classes(parser.parse_object({"settings": wanted})).settings
+    except jsonargparse.ArgumentError as error:
+        reason = " ".join(str(error).split()).partition(" Given value type:")[0]
+        raise UserError(f"{command}: {path}: {reason}") from error
+
+
+def prompt_of(task: str, config: Path) -> str:
+    """The prompt of a task's first evaluation problem, as the model reads it, and its length; for `tasks NAME --prompt`.
+
+    Raises:
+        UserError: a mistake in the config, or no such task.
+    """
+    settings = read_settings(config, "tasks")
+    template, problem = settings.template(task), settings.problem(task, 0)
+    ids = template.token_ids(problem.question, task)
+    text = template.tokenizer.decode(ids, skip_special_tokens=False)
+    return f"{text}\n\n{len(ids)} tokens; the model continues after the last character above"
+
+
+def _arguments(settings: PromptSettings) -> dict[str, Any]:
+    return {each.name: getattr(settings, each.name) for each in fields(settings)}
