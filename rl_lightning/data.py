@@ -8,13 +8,12 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningDataModule
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
 from rl_lightning.curriculum import Curriculum, CurriculumScheduler, SuccessRecord
 from rl_lightning.distributed import Collective, SingleProcess
+from rl_lightning.environments.batches import collate
 from rl_lightning.environments.chat_text import Turn
 from rl_lightning.environments.examples import shown_hashes, worked_examples
 from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
@@ -280,26 +279,6 @@ class PromptDataModule(LightningDataModule):
             assert self.trainer is not None
             self._prepare(self.trainer.state.fn == "fit")
         self.scheduler.restore(state_dict["scheduler"])
-
-
-def collate(prompts: Sequence[Prompt]) -> PromptBatch:
-    """Right-pad B consecutive prompts of a stream into a batch.
-
-    Returns:
-        the batch, on the CPU: (B, P) int64 token ids, P the longest prompt; its cursor is the slot after the last prompt.
-    """
-    ids = [torch.tensor(p.token_ids) for p in prompts]
-    skipped: dict[str, int] = {}
-    for prompt in prompts:
-        for reason, count in prompt.skipped.items():
-            skipped[reason] = skipped.get(reason, 0) + count
-    return PromptBatch(
-        tuple(p.problem for p in prompts),
-        pad_sequence(ids, batch_first=True),
-        torch.tensor([len(i) for i in ids]),
-        prompts[-1].problem.index + 1,
-        skipped,
-    )
 
 
 class _Batches:

@@ -2,7 +2,7 @@
 
     python scripts/attack_scorers.py
 
-For each of the 105 tasks, one problem and all of `tests/hostile_answers.py`, through the whole path of a rollout: extraction,
+For each of the 105 tasks, one problem and all of `tests/hostile_answers.py`, plain and in bold, through the whole path of a rollout: extraction,
 checks, the verifier in its sandboxed process. Counts wrong answers that got full marks and files that were touched, and
 measures the longest wait. For ordinary right and wrong answers, compares the time with direct calls in this process. Prints a
 table.
@@ -30,12 +30,17 @@ from tests.hostile_answers import hostile_answers
 
 def attack(scorer: Scorer, problem: Problem, marker: Path) -> tuple[Counter[str], list[str], float, float]:
     """Outcomes by kind, the wrong answers that got full marks, the most partial credit, and the seconds of all answers."""
-    answers = hostile_answers(problem, str(marker))
+    plain = hostile_answers(problem, str(marker))
+    answers = plain + [f"**{answer}**" for answer in plain]
     began = time.perf_counter()
     scores = scorer([problem] * len(answers), [f"<think></think><answer>{answer}</answer>" for answer in answers])
     seconds = time.perf_counter() - began
     right = str(problem.expected).strip().casefold()
-    full = [answer for answer, score in zip(answers, scores, strict=True) if score.exact and answer.casefold() != right]
+    full = [
+        answer
+        for answer, score in zip(answers, scores, strict=True)
+        if score.exact and answer.strip("*").casefold() != right
+    ]
     partial = max((s.partial for s in scores if not s.exact), default=0.0)
     outcomes = Counter((s.failure or "scored").split("_")[0] for s in scores)
     return outcomes, full, partial, seconds

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import yaml
 
-from rl_lightning.data import collate
+from rl_lightning.environments.batches import collate
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.environments.stream import Prompt, eval_problems

@@ -16,7 +16,7 @@ import torch
 import yaml
 from hypothesis import settings
 
-from rl_lightning.data import collate
+from rl_lightning.environments.batches import collate
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.environments.stream import PromptStream

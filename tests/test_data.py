@@ -8,7 +8,9 @@ import pytest
 
 from rl_lightning.data import PromptDataModule
 from rl_lightning.distributed import SingleProcess
+from rl_lightning.environments.answer_formats import answer_format
 from rl_lightning.training import PromptSource
+from rl_lightning.types import UserError
 
 
 def set_up(data: PromptDataModule) -> None:
@@ -20,6 +22,28 @@ def set_up(data: PromptDataModule) -> None:
 
 def test_it_is_a_source_of_prompts(datasets):
     assert isinstance(PromptDataModule(datasets, num_workers=0), PromptSource)
+
+
+@pytest.mark.parametrize(
+    ("own", "name", "asked"),
+    [
+        (None, "tags", answer_format("tags").instructions),
+        (None, "boxed", answer_format("boxed").instructions),
+        (None, r"= (?P<answer>\d+)", ""),
+        ("Be brief.", "boxed", "Be brief."),
+        ("", "boxed", ""),
+    ],
+)
+def test_the_prompt_asks_for_the_format_unless_it_has_its_own(datasets, own, name, asked):
+    """The settings that a resumed run must keep are those in force."""
+    data = PromptDataModule(datasets, num_workers=0, system_prompt=own, answer_format=name)
+    assert data.answer_format.name == data.settings()["answer_format"] == name
+    assert data.prompt.system_prompt == data.settings()["system_prompt"] == asked
+
+
+def test_an_unknown_format_is_refused(datasets):
+    with pytest.raises(UserError, match="data.answer_format: 'boxes' is not allowed"):
+        PromptDataModule(datasets, num_workers=0, answer_format="boxes")
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -170,9 +170,9 @@ class FixedEval(Callback):
         for name, levels in data.mixture.levels_of.items():
             configs[name] = {**configs[name], "levels": list(levels)}
         length = pl_module.sampling.max_new_tokens
-        prompt = data.prompt.in_force() | ({"examples": data.examples} if data.examples else {})
-        system = prompt.pop("system_prompt")
-        return make_suite(data.eval_problems, length, system, self.sampling, data.eval_seed, configs, prompt)
+        prompt = data.prompt.changed() | ({"examples": data.examples} if data.examples else {})
+        system_prompt = data.prompt.system_prompt
+        return make_suite(data.eval_problems, length, system_prompt, self.sampling, data.eval_seed, configs, prompt)
 
 
 def latest_evaluation(trainer: Trainer) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ _MAY_DIFFER = frozenset(
 )
 """Settings of speed and memory, which change results by no more than rounding."""
 
-_ADDED = {"reward.format_grading": "'strict'"}
+_ADDED = {"data.answer_format": "'tags'", "reward.format_grading": "'strict'"}
 """Settings that older checkpoints lack, with the value by which a run does what it did before there was the setting."""
 
 _PLAIN = (str, int, float, dict, type(None))

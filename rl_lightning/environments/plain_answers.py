@@ -62,12 +62,19 @@ def _inside_mark(text: str) -> str | None:
     """What a mark encloses that goes around the whole text; None if there is none."""
     for opening, closing in _MARKS:
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
-            inner = text[len(opening) : -len(closing)]
-            if inner.strip() and (
-                _is_balanced(inner) if closing == "}" else closing not in inner and opening not in inner
-            ):
-                return inner.strip()
+            inner = text[len(opening) : -len(closing)].strip()
+            if inner and _is_one(inner, opening, closing):
+                return inner
     return None
+
+
+def _is_one(inner: str, opening: str, closing: str) -> bool:
+    """Whether the mark around the text is one, and not the start of a first and the end of a last, as in `$5$ and $6$`."""
+    if closing == "}":
+        return _is_balanced(inner)
+    if opening not in inner and closing not in inner:
+        return True
+    return closing in ("*", "**") and not inner.startswith("*") and not inner.endswith("*")  # in formulas it multiplies
 
 
 def _is_balanced(text: str) -> bool:

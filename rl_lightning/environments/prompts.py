@@ -70,10 +70,13 @@ class PromptSettings:
         return PromptTemplate(tokenizer, *of)
 
     def in_force(self) -> dict[str, Any]:
-        """The settings that differ from the defaults or always matter, as they are compared when a run is resumed."""
-        changed = asdict(self)
-        always = {"system_prompt": changed.pop("system_prompt")}
-        return always | {name: value for name, value in changed.items() if value and value != "tags"}
+        """The settings by name; those that are never left out, and the others where they are not the defaults."""
+        return {"system_prompt": self.system_prompt, "answer_format": self.answer_format, **self.changed()}
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not the defaults, besides the system prompt."""
+        defaults = asdict(PromptSettings())
+        return {k: v for k, v in asdict(self).items() if v != defaults[k] and k != "system_prompt"}
 
 
 class PromptTemplate:

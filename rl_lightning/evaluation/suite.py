@@ -124,7 +124,8 @@ def differences(before: Suite, now: Suite) -> list[str]:
     ]
     for name in sorted(before.prompt.keys() | now.prompt.keys()):
         if before.prompt.get(name) != now.prompt.get(name):
-            found.append(f"data.{name} differs")
+            old, new = (str(suite.prompt.get(name, "not set")) for suite in (before, now))
+            found.append(f"data.{name} {f'was {old} and is {new}' if len(old + new) < 60 else 'differs'}")
     if before.system_prompt != now.system_prompt:
         found.append("the system prompt differs")
     numbers = [Counter(p["task"] for p in suite.problems) for suite in (before, now)]

@@ -22,7 +22,7 @@ from run_config import build, greedy_scores, train
 from training_clock import TrainingClock
 
 from rl_lightning.checkpointing.atomic_files import write_json
-from rl_lightning.data import collate
+from rl_lightning.environments.batches import collate
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.stream import Prompt, eval_problems, held_out_hashes, question_hash
 from rl_lightning.training import StepCallback

@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmark.fixed_prompts import FixedPrompts
 
-from rl_lightning.data import collate
+from rl_lightning.environments.batches import collate
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.stream import Prompt
 from rl_lightning.policy.loading import load_tokenizer

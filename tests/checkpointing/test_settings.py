@@ -31,6 +31,15 @@ def test_settings_of_speed_and_memory_may_differ():
     assert "policy.lora_r" in now
 
 
+def test_settings_that_older_checkpoints_lack_have_their_old_behaviour():
+    now = settings(reward=WeightedReward(), data={"answer_format": "tags"})
+    older = {name: value for name, value in now.items() if name not in ("reward.format_grading", "data.answer_format")}
+    refuse_other_settings(older, now)
+    changed = settings(reward=WeightedReward(), data={"answer_format": "boxed"})
+    with pytest.raises(UserError, match=r"data.answer_format was 'tags' and is 'boxed'; set"):
+        refuse_other_settings(older, changed)
+
+
 def test_a_reward_is_known_by_its_class_and_attributes():
     found = settings(reward=WeightedReward(format=0.2))
     assert found["reward.class_path"] == "'WeightedReward'"

@@ -11,6 +11,8 @@ import yaml
 
 from rl_lightning.cli import chat
 from rl_lightning.cli.main import main
+from rl_lightning.environments.mixture import TaskSpec
+from rl_lightning.types import UserError
 from tests.conftest import QUICKSTART
 
 
@@ -93,7 +95,18 @@ def test_mistakes_get_one_line(trained, capfd, tmp_path):
         assert "Traceback" not in error
 
 
+def test_answers_are_read_and_scored_in_the_configs_format(capsys, tmp_path):
+    """The tiny policy writes tags, on one line."""
+    config = yaml.safe_load(QUICKSTART.read_text())
+    config["data"]["answer_format"] = "last_line"
+    (tmp_path / "lines.yaml").write_text(yaml.safe_dump(config))
+    assert main(["chat", "--config", str(tmp_path / "lines.yaml"), "--task", "chain_sum"]) == 0
+    out = capsys.readouterr().out
+    assert "answer  <think>" in out
+    assert "score   wrong" in out
+
+
 def test_a_task_with_too_few_problems_says_how_many():
-    settings = chat.Settings(datasets={"chain_sum": chat.TaskSpec(config={"max_terms": 2, "max_digits": 1})})
-    with pytest.raises(chat.UserError, match="chain_sum has only"):
-        chat.task_problem(settings, "chain_sum", 400)
+    settings = chat.Settings(datasets={"chain_sum": TaskSpec(config={"max_terms": 2, "max_digits": 1})})
+    with pytest.raises(UserError, match="chain_sum has only"):
+        settings.problem("chain_sum", 400)

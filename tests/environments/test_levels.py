@@ -73,7 +73,7 @@ def test_levels_that_cannot_be_used_are_left_out_and_named():
         {**SUM, "max_digits": 4, "max_terms": 30, "min_terms": 30},  # long
         {"min_terms": 1, "max_terms": 1, "min_digits": 40, "max_digits": 40},
     ]
-    checks = tried(Endless("chain_sum", {}), levels, seconds=3, fits=lambda question: len(question) < 150)
+    checks = tried(Endless("chain_sum", {}), levels, seconds=3, fits=lambda task, question: len(question) < 150)
     assert [check.wrong is None for check in checks] == [True, False, True, False, False, False, True]
     line = left_out("chain_sum", checks)
     assert line.startswith("datasets.chain_sum: 3 of 7 levels; left out: 1 (the same as the level before), 3 (refused")

@@ -22,7 +22,7 @@ ONE_DIGIT = {"chain_sum": TaskSpec(config={"min_terms": 2, "max_terms": 2, "min_
 class Words:
     """A template whose tokens are the question's words."""
 
-    def token_ids(self, question: str) -> tuple[int, ...]:
+    def token_ids(self, question: str, task: str = "") -> tuple[int, ...]:
         return tuple(range(len(question.split())))
 
 

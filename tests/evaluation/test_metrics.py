@@ -143,8 +143,8 @@ def test_the_best_constant_answer_is_scored_by_the_tasks_own_scorer():
     problems = [Problem("?", expected=a, task="yes_no", index=i) for i, a in enumerate(["Yes", "Yes", "yes"])]
     problems += [Problem("?", expected=str(i), task="sums", index=i) for i in range(20)]
 
-    def scorer(asked, texts):
-        right = [f"<answer>{p.expected.lower()}</answer>" == t.lower() for p, t in zip(asked, texts, strict=True)]
+    def scorer(asked, answers):
+        right = [p.expected.lower() == a.lower() for p, a in zip(asked, answers, strict=True)]
         return [Score(float(r), float(r), True, "a") for r in right]
 
     assert constant_answers(problems, scorer) == {"yes_no": {"constant": 1.0, "constant_answer": "Yes"}}

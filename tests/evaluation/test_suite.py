@@ -20,8 +20,8 @@ PROBLEMS = (problem(1, terms=3), problem(0), problem(0, "spell_backward"))
 CONFIGS = {"chain_sum": {"max_terms": 9}, "spell_backward": {}}
 
 
-def suite(problems=PROBLEMS, length=64, prompt="", draws=None, seed=0, configs=CONFIGS):
-    return make_suite(problems, length, prompt, draws, seed, configs)
+def suite(problems=PROBLEMS, length=64, prompt="", draws=None, seed=0, configs=CONFIGS, **written):
+    return make_suite(problems, length, prompt, draws, seed, configs, written)
 
 
 def test_problems_are_sorted_with_answers_and_levels():
@@ -38,6 +38,7 @@ def test_problems_are_sorted_with_answers_and_levels():
     [
         (suite(length=72), ["max_new_tokens was 64 and is 72"]),
         (suite(prompt="Think."), ["the system prompt differs"]),
+        (suite(answer_format="boxed"), ["data.answer_format was not set and is boxed"]),
         (suite(draws=EvalSampling(4, 0.8)), ["decoding was greedy and is samples 4, temperature 0.8"]),
         (suite(PROBLEMS[1:]), ["chain_sum had 2 problems and has 1"]),
         (suite(PROBLEMS[:2], configs={"chain_sum": {"max_terms": 9}}), ["spell_backward was left out"]),

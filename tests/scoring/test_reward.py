@@ -23,6 +23,20 @@ def test_rewards_are_weighted_and_a_users_own_is_a_subclass():
     assert found.tolist() == [[pytest.approx(0.9)]]
 
 
+def test_the_format_is_graded_strictly_or_by_degrees():
+    half = Score(0.0, 0.0, False, "1", format=0.5)
+    for grading, expected in (("strict", 0.0), ("degrees", 0.1)):
+        reward = WeightedReward(format=0.2, format_grading=grading)
+        assert reward(PROBLEM, "", half) == pytest.approx(expected)
+        assert (
+            reward_components(reward, True, [PROBLEM], [""], [half]) @ component_weights(reward, True)
+        ).tolist() == [pytest.approx(expected)]
+    with pytest.raises(
+        UserError, match=r"model.reward.format_grading: 'half' is not allowed; it must be strict or degrees"
+    ):
+        WeightedReward(format_grading="half")
+
+
 @pytest.mark.parametrize(("separate", "expected"), [(True, [[1.0, 0.5, 1.0]]), (False, [[2.5]])])
 def test_the_weighted_components_are_the_reward(separate, expected):
     reward = WeightedReward(2.0, 0.5, 0.25)

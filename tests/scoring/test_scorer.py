@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from rl_lightning.environments.answer_formats import answer_format
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.scoring import Scorer
 from rl_lightning.types import Problem
@@ -76,6 +77,39 @@ def test_no_answer_is_zero(scorer, text):
 def test_exact_is_full_marks_and_partial_is_clamped(scorer, value, exact, partial):
     (result,) = scorer([PROBLEM], [of(f"value {value}")])
     assert (result.exact, result.partial, result.failure) == (exact, partial, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "well_formed", "degree"),
+    [("<think>x</think><answer>value 0</answer>", True, 1), ("<answer>value 0</answer>", False, 0.5), ("0", False, 0)],
+)
+def test_the_format_is_scored_whatever_the_answer_is(scorer, text, well_formed, degree):
+    (result,) = scorer([PROBLEM], [text])
+    assert (result.exact, result.well_formed, result.format) == (0, well_formed, degree)
+
+
+def test_answers_are_read_in_the_format_that_is_set():
+    scorer = Scorer(Odd(), workers=1, seconds=0.5, answers=answer_format("boxed"))
+    boxed, tagged = scorer([PROBLEM] * 2, [r"\boxed{value 1}", of("value 1")])
+    scorer.close()
+    assert (boxed.exact, boxed.answer, boxed.well_formed, boxed.format) == (1, "value 1", True, 1)
+    assert (tagged.exact, tagged.answer, tagged.failure, tagged.format) == (0, None, "no_answer", 0)
+
+
+def test_answers_without_a_completion_are_scored(scorer):
+    right, none, refused = scorer.score_answers([PROBLEM] * 3, ["value 1", "", "refuse"])
+    assert (right.exact, none.failure, refused.failure) == (1, "no_answer", "refused_too_long")
+
+
+def test_a_dressed_answer_to_a_task_that_refuses_its_dress_is_right():
+    mixture = EnvironmentMixture({"power_function": TaskSpec()})
+    problem = mixture.problem("power_function", 5, 0)
+    scorer = Scorer(mixture, workers=1)
+    texts = [of(dress.format(problem.expected)) for dress in ("**{}**", "{} or 7", "**9{}**")]
+    dressed, two, wrong = scorer([problem] * 3, texts)
+    scorer.close()
+    assert (dressed.exact, dressed.failure) == (1, None)
+    assert (two.failure, wrong.failure) == ("refused_not_a_number", "refused_wrong_numbers")
 
 
 def test_a_lost_worker_costs_its_own_answer_and_no_other(scorer):

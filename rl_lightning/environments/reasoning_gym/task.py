@@ -23,6 +23,7 @@ from rl_lightning.environments.environment import Config, Environment, Generatio
 from rl_lightning.environments.reasoning_gym.answer_checks import refuse_answer
 from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
+from rl_lightning.environments.reasoning_gym.thinking import working
 from rl_lightning.types import Problem, UserError
 
 ITEM_SEEDS = 2**32
@@ -133,6 +134,10 @@ class ReasoningGymTask(Environment):
     def refuse(self, problem: Problem, answer: str) -> str | None:
         """Why reasoning-gym's verifier must not receive the answer, or None; see `refuse_answer`."""
         return refuse_answer(self.name, answer, problem.payload)
+
+    def thinking(self, problem: Problem) -> str | None:
+        """The working of the problem, for the tasks that have one; see `working`."""
+        return working(self.name, problem.payload["metadata"])
 
     def levels(self, own: Sequence[Config]) -> list[Config]:
         """The user's levels, which override keys of the config. Without any, the levels of reasoning-gym's curriculum, whose keys

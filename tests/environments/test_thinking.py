@@ -1,0 +1,51 @@
+"""The working of problems, for worked examples: every step is right, and it ends in the expected answer."""
+
+from __future__ import annotations
+
+import operator
+import re
+
+import pytest
+
+from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
+
+STEP = re.compile(r"(-?\d+) ([+*-]|mod) (-?\d+) = (-?\d+)")
+COMPUTE = {"+": operator.add, "-": operator.sub, "*": operator.mul, "mod": operator.mod}
+TASKS = [
+    ("basic_arithmetic", {"min_terms": 2, "max_terms": 5, "operators": ["+", "-", "*"], "allow_parentheses": False}),
+    ("chain_sum", {}),
+    ("gcd", {}),
+    ("leg_counting", {}),
+    ("letter_counting", {}),
+    ("number_format", {}),
+    ("products", {}),
+    ("spell_backward", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "config"), TASKS, ids=[name for name, _ in TASKS])
+def test_every_step_is_right_and_the_last_one_gives_the_answer(name, config):
+    task = ReasoningGymTask(name, config)
+    steps = 0
+    for seed in range(100):
+        problem = task.problem(seed)
+        thinking = task.thinking(problem)
+        for left, sign, right, result in STEP.findall(thinking):
+            assert COMPUTE[sign](int(left), int(right)) == int(result), thinking
+            steps += 1
+        assert re.split(r"[ =]", thinking)[-1].replace("-", "") == problem.expected.replace("-", ""), thinking
+    assert (steps > 0) == (name in ("basic_arithmetic", "chain_sum", "gcd", "leg_counting", "products"))
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("basic_arithmetic", {"allow_parentheses": True, "min_terms": 6, "max_terms": 6}),
+        ("gcd", {"min_numbers": 3, "max_numbers": 3}),
+        ("sudoku", {}),
+    ],
+)
+def test_what_has_no_working_says_so(name, config):
+    task = ReasoningGymTask(name, config)
+    without = [task.thinking(task.problem(seed)) is None for seed in range(10)]
+    assert any(without) if name == "basic_arithmetic" else all(without)
