@@ -3,9 +3,9 @@
     python scripts/attack_scorers.py
 
 For each of the 105 tasks, one problem and all of `tests/hostile_answers.py`, plain and in bold, through the whole path of a
-rollout: extraction, checks, the verifier in its sandboxed process. Counts wrong answers that got full marks and files that were touched, and
-measures the longest wait. For ordinary right and wrong answers, compares the time with direct calls in this process. Prints a
-table.
+rollout: extraction, checks, the verifier in its sandboxed process. Counts wrong answers that got full marks and files that were
+touched, and measures the longest wait. For ordinary right and wrong answers, compares the time with direct calls in this process.
+Prints a table.
 """
 
 from __future__ import annotations
