@@ -2,10 +2,10 @@
 
     python scripts/attack_scorers.py
 
-For each of the 105 tasks, one problem and all of `tests/hostile_answers.py`, plain and in bold, through the whole path of a rollout: extraction,
-checks, the verifier in its sandboxed process. Counts wrong answers that got full marks and files that were touched, and
-measures the longest wait. For ordinary right and wrong answers, compares the time with direct calls in this process. Prints a
-table.
+For each of the 105 tasks, one problem and all of `tests/hostile_answers.py`, plain and in bold, through the whole path of a
+rollout: extraction, checks, the verifier in its sandboxed process. Counts wrong answers that got full marks and files that were
+touched, and measures the longest wait. For ordinary right and wrong answers, compares the time with direct calls in this process.
+Prints a table.
 """
 
 from __future__ import annotations
@@ -36,11 +36,10 @@ def attack(scorer: Scorer, problem: Problem, marker: Path) -> tuple[Counter[str]
     scores = scorer([problem] * len(answers), [f"<think></think><answer>{answer}</answer>" for answer in answers])
     seconds = time.perf_counter() - began
     right = str(problem.expected).strip().casefold()
-    full = [
-        answer
-        for answer, score in zip(answers, scores, strict=True)
-        if score.exact and answer.strip("*").casefold() != right
-    ]
+    said = [
+        (score.answer or "").strip("*").casefold() for score in scores
+    ]  # some hostile answers hold tags of their own
+    full = [answer for answer, text, score in zip(answers, said, scores, strict=True) if score.exact and text != right]
     partial = max((s.partial for s in scores if not s.exact), default=0.0)
     outcomes = Counter((s.failure or "scored").split("_")[0] for s in scores)
     return outcomes, full, partial, seconds

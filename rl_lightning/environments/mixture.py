@@ -100,12 +100,8 @@ class EnvironmentMixture:
     def refuse(self, problem: Problem, answer: str) -> str | None:
         """Why the problem's verifier must see neither this answer nor a plain reading of it, or None; see `Environment.refuse`."""
         environment = self.at(problem.task, problem.level)
-        reason = environment.refuse(problem, answer)
-        if reason is None or any(
-            environment.refuse(problem, plain) is None for plain in plain_answers(problem, answer)
-        ):
-            return None
-        return reason
+        reasons = [environment.refuse(problem, text) for text in (answer, *plain_answers(problem, answer))]
+        return None if None in reasons else reasons[-1]
 
     def verify_all(self, answered: Sequence[tuple[Problem, str]]) -> list[float | str]:
         """The score of each (problem, answer) pair; where the verifier raises an exception, "raised_" and its name.

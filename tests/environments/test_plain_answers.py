@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -80,7 +81,18 @@ WRONG = (
         r"1\boxed{5}",
         "x > 5",
     ),
-    *("x = 5 or 6", "2x = 5", "5 = x", "5 dozen", "$5", "5 million red apples", "five", "05 + 1", "5 red apples or 6"),
+    *(
+        "-**5**",
+        "x = 5 or 6",
+        "2x = 5",
+        "5 = x",
+        "5 dozen",
+        "$5",
+        "5 million red apples",
+        "five",
+        "05 + 1",
+        "5 red apples or 6",
+    ),
 )
 
 
@@ -246,8 +258,23 @@ def test_reading_takes_linear_time(mark):
     assert ten_times_as_many <= 11 * some
 
 
-def test_the_page_on_scoring_has_every_dress():
-    page = (ROOT / "docs" / "scoring.md").read_text()
-    assert [
-        answer for answer in (*MARKS[:2], "The answer is 5", "x = 5", "5 or 6", "1,23", "5%") if answer not in page
-    ] == []
+def rows_of_the_page():
+    """What the page says is written, and what it is read as (None: as written)."""
+    section = (ROOT / "docs" / "scoring.md").read_text().partition("## The dress around")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split(" | ") for line in section.splitlines() if line.startswith("| ")][1:]
+    for written, read, *_ in rows:
+        spans = [wide or narrow for wide, narrow in re.findall(r"`` (.+?) ``|`([^`]+)`", written)]
+        values = [None] * len(spans) if read.startswith("as written") else read.strip().split(", ")
+        yield from zip(spans, values if len(values) == len(spans) else values * len(spans), strict=True)
+
+
+def test_the_table_on_the_page_is_what_happens():
+    rows = list(rows_of_the_page())
+    assert len(rows) > 40
+    assert [row for row in rows if copied(row[1] or "5", row[0]) is (row[1] is None)] == []
+
+
+def test_the_page_has_what_is_dressed_and_what_is_wrong():
+    written = {text for text, _ in rows_of_the_page()}
+    assert set(WRONG) & written >= {"5 or 6", "1,23", "5%", "-5", "5/2", "1.234,5", "5 thousand", "not 5", "y = 5"}
+    assert {*FOR_ALL, *FOR_NUMBERS} & written >= {*MARKS[2:4], *MARKS[5:10], *LEAD_INS[:1], "5.", "+5", "x = 5"}

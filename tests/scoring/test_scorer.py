@@ -105,7 +105,7 @@ def test_a_dressed_answer_to_a_task_that_refuses_its_dress_is_right():
     mixture = EnvironmentMixture({"power_function": TaskSpec()})
     problem = mixture.problem("power_function", 5, 0)
     scorer = Scorer(mixture, workers=1)
-    texts = [of(dress.format(problem.expected)) for dress in ("**{}**", "{} or 7", "**9{}**")]
+    texts = [of(dress.format(problem.expected)) for dress in ("**{}**", "{} or 7", "**7**")]
     dressed, two, wrong = scorer([problem] * 3, texts)
     scorer.close()
     assert (dressed.exact, dressed.failure) == (1, None)
