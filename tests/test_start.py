@@ -66,7 +66,7 @@ def test_without_its_model_nothing_is_trained(monkeypatch):
 def test_a_run_that_is_there_is_not_overwritten(monkeypatch, tmp_path):
     script = runpy.run_path(str(ROOT / "scripts" / "start.py"))
     asked: list[tuple[str, ...]] = []
-    script["main"].__globals__ |= {"ROOT": tmp_path, "python": lambda *words: asked.append(words) or 0}
+    script["main"].__globals__.update(ROOT=tmp_path, python=lambda *words: asked.append(words) or 0)
     for name in ("smollm2", "smollm2-2"):
         (tmp_path / "outputs" / name).mkdir(parents=True)
     assert script["smollm2"]([]) == 0

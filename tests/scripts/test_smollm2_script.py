@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import zipfile
 
 import pytest
@@ -26,7 +27,7 @@ def out(tmp_path):
 def shelf(tmp_path, monkeypatch):
     """A directory that pip downloads from, and from nowhere else."""
     (shelf := tmp_path / "shelf").mkdir()
-    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(shelf), "CONFIG_FILE": "/dev/null"}.items():
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": str(shelf), "CONFIG_FILE": os.devnull}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
     return shelf
 
