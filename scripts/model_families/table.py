@@ -25,7 +25,7 @@ adapters have values. Everything is compared with plain transformers (eager atte
 - update, sampler: largest difference of a token's log-prob in float32, of packed rows with shared prompts, and of the rollout;
 - gradients: largest difference of an adapter's gradient, relative to its norm;
 - greedy: prompts whose greedy completion equals `generate`'s, token for token;
-- bf16: mean difference of log-probs in bf16 to those in float32, of update and sampler, and beside it that of transformers.
+- bf16: median difference of log-probs in bf16 to those in float32, of update and sampler, and beside it that of transformers.
 
 "Right" names what rollouts run on: the own network, or transformers' layers, which are slower. A refused model is an error of one
 line at the start of a run.
