@@ -8,9 +8,11 @@ import sys
 import warnings
 
 import pytest
+import yaml
 from transformers.utils.logging import tqdm
 
 from rl_lightning.cli.main import main, quiet
+from rl_lightning.policy.loading import load_tokenizer
 from tests.conftest import QUICKSTART, ROOT
 
 FIT = ["fit", "--config", str(QUICKSTART)]
@@ -204,3 +206,18 @@ def test_the_levels_of_a_task_are_shown_with_what_each_changes(capsys):
     assert text.count("Answer: ") == 11
     assert main(["tasks", "base_conversion", "--levels"]) == 0
     assert "Left out: level 4 of reasoning-gym's curriculum: the same as the level before" in capsys.readouterr().out
+
+
+def test_a_prompt_is_shown_as_the_model_reads_it(capsys, tmp_path):
+    config = yaml.safe_load(QUICKSTART.read_text())
+    config["data"] |= {"examples": 2, "prefill": "<think>", "system_prompt": "Sums."}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert main(["tasks", "chain_sum", "--prompt", "--config", str(path)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("<|im_start|>system\nSums.<|im_end|>\n<|im_start|>user\n")
+    assert out.count("<|im_start|>assistant\n<think>") == 3
+    prompt, _, said = out.rpartition("\n\n")
+    assert prompt.endswith("<|im_start|>assistant\n<think>")
+    tokens = load_tokenizer("tiny")(prompt, add_special_tokens=False)["input_ids"]
+    assert said == f"{len(tokens)} tokens; the model continues after the last character above\n"

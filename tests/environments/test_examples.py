@@ -40,7 +40,7 @@ def test_they_are_solved_in_the_answer_format_and_depend_on_the_seed_alone():
     found = examples({"chain_sum": SUM}, examples=3)
     for question, text in found["chain_sum"]:
         left, sign, right = question.split()[-4:-1]
-        value = eval(f"{left}{sign}{right}")  # noqa: S307
+        value = eval(f"{left}{sign}{right}")
         assert text == f"<think>{left} {sign} {right} = {value}</think> <answer>{value}</answer>"
     assert found == examples({"chain_sum": SUM}, examples=3)
     assert found != examples({"chain_sum": SUM}, examples=3, seed=1)

@@ -30,11 +30,14 @@ def test_every_step_is_right_and_the_last_one_gives_the_answer(name, config):
     for seed in range(100):
         problem = task.problem(seed)
         thinking = task.thinking(problem)
+        if thinking is None:  # a product after a sum
+            assert re.search(r"[+-].*\*", problem.question)
+            continue
         for left, sign, right, result in STEP.findall(thinking):
             assert COMPUTE[sign](int(left), int(right)) == int(result), thinking
             steps += 1
         assert re.split(r"[ =]", thinking)[-1].replace("-", "") == problem.expected.replace("-", ""), thinking
-    assert (steps > 0) == (name in ("basic_arithmetic", "chain_sum", "gcd", "leg_counting", "products"))
+    assert (steps > 50) == (name in ("basic_arithmetic", "chain_sum", "gcd", "leg_counting", "products"))
 
 
 @pytest.mark.parametrize(
