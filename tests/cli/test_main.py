@@ -215,9 +215,9 @@ def test_a_prompt_is_shown_as_the_model_reads_it(capsys, tmp_path):
     path.write_text(yaml.safe_dump(config))
     assert main(["tasks", "chain_sum", "--prompt", "--config", str(path)]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("<|im_start|>system\nSums.<|im_end|>\n<|im_start|>user\n")
-    assert out.count("<|im_start|>assistant\n<think>") == 3
+    assert out.startswith("<|system|>Sums.<|im_end|><|user|>")
+    assert out.count("<|assistant|><think>") == 3
     prompt, _, said = out.rpartition("\n\n")
-    assert prompt.endswith("<|im_start|>assistant\n<think>")
+    assert prompt.endswith("<|assistant|><think>")
     tokens = load_tokenizer("tiny")(prompt, add_special_tokens=False)["input_ids"]
     assert said == f"{len(tokens)} tokens; the model continues after the last character above\n"

@@ -99,7 +99,8 @@ def test_the_beginning_token_is_never_there_twice(writes):
 
 SOLVED = {"sums": [("What is 2 + 1?", "<think>2 + 1 is 3.</think> <answer>3</answer>")]}
 DROPS_THINKING = (
-    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'].split('</think>')[-1] }}<|im_end|>{% endfor %}" + START
+    "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}{{ m['content'].split('</think>')[-1] }}"
+    "{% else %}{{ m['content'] }}{% endif %}<|im_end|>{% endfor %}" + START
 )
 ONE_TURN = "{% if messages | length > 2 %}{{ raise_exception('one question') }}{% endif %}" + TURNS + START
 

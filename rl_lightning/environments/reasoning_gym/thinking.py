@@ -24,8 +24,8 @@ def working(task: str, metadata: Mapping[str, Any]) -> str | None:
 
 
 def _expression(metadata: Mapping[str, Any]) -> str | None:
-    """`34 * 2 + 12 - 5` becomes "34 * 2 = 68, 68 + 12 = 80, 80 - 5 = 75". None with parentheses or a division, and for products after
-    a sum, which reasoning-gym's basic_arithmetic (0.1.25) computes from the left, as if there were parentheses."""
+    """`34 * 2 + 12 - 5` becomes "34 * 2 = 68, 68 + 12 = 80, 80 - 5 = 75". None with parentheses or a division, and for products
+    after a sum, which reasoning-gym's basic_arithmetic (0.1.25) computes from the left, as if there were parentheses."""
     compact = "+" + metadata["expression"].replace(" ", "")
     terms = _TERM.findall(compact)
     if "".join(sign + term for sign, term in terms) != compact or any("*" in term for _, term in terms[1:]):
