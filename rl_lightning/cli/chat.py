@@ -21,7 +21,6 @@ from rl_lightning.environments.prompts import SYSTEM_PROMPT, PromptTemplate
 from rl_lightning.environments.stream import eval_problems
 from rl_lightning.memory import StepShape, device_memory, make_plan
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.adapters import load_adapter
 from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.scoring import Scorer
@@ -62,7 +61,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         description="Ask the policy questions, from the terminal or standard input; or have it solve a task's problem.",
         allow_abbrev=False,
     )
-    parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest checkpoint; default: the base model")
+    parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest one; default: the config's policy")
     parser.add_argument("--config", type=Path, help="the settings; default: the run's config.yaml")
     parser.add_argument("--task", help="ask a problem of this task instead, and score the answer")
     parser.add_argument(
@@ -71,7 +70,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max_new_tokens", type=int, help="length limit in tokens; default: as in the config")
     args = parser.parse_args(words)
     if args.ckpt_path is None and args.config is None:
-        parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask the base model")
+        parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask its policy before training")
     if args.index is not None and (args.task is None or args.index < 0):
         parser.error("--index is the number of a problem, 0 or more, and needs --task")
     return args
@@ -85,7 +84,7 @@ def main(words: Sequence[str]) -> None:
     """
     args = arguments(words)
     checkpoint = None if args.ckpt_path is None else _checkpoint(Path(args.ckpt_path).expanduser())
-    settings = read_settings(args.config or checkpoint.parent / "config.yaml")  # type: ignore[union-attr]
+    settings = read_settings(args.config or checkpoint.parent / "config.yaml", checkpoint)  # type: ignore[union-attr]
     if args.max_new_tokens is not None:
         settings.sampling.max_new_tokens = args.max_new_tokens
         settings.sampling.__post_init__()
@@ -95,8 +94,6 @@ def main(words: Sequence[str]) -> None:
     step, engine = StepShape(1, 1, _PROMPT_TOKENS, settings.sampling.max_new_tokens), LocalEngine()
     plan = make_plan(settings.policy, step, "auto", 1, device_memory(device), engine)
     policy = Policy(plan.apply(settings.policy), device)
-    if checkpoint is not None:
-        load_adapter(policy.model, checkpoint)
     template = PromptTemplate(policy.tokenizer, settings.system_prompt, settings.chat_template_kwargs)
     policy.opening = template.opening
     if settings.policy.self_test:
@@ -120,8 +117,12 @@ def _checkpoint(path: Path) -> Path:
     return resolve_checkpoint("last" if is_run else str(path), path if is_run else path.parent).parent
 
 
-def read_settings(path: Path) -> Settings:
+def read_settings(path: Path, checkpoint: Path | None = None) -> Settings:
     """Read the settings of a config file that `chat` needs; those of the trainer and of callbacks are ignored.
+
+    Args:
+        path: the file.
+        checkpoint: its adapter is the policy's, whatever the config says; None for that of the config.
 
     Raises:
         UserError: the file cannot be read, or a value is not allowed.
@@ -134,6 +135,9 @@ def read_settings(path: Path) -> Settings:
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"chat: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
     wanted = {name: model[name] for name in ("policy", "sampling") if name in model}
+    wanted["policy"] = {**(wanted.get("policy") or {}), "reference": "base"}  # no answer depends on it
+    if checkpoint is not None:
+        wanted["policy"]["adapter"] = str(checkpoint)
     wanted |= {
         name: data[name] for name in ("datasets", "system_prompt", "eval_seed", "chat_template_kwargs") if name in data
     }

@@ -16,7 +16,16 @@ from rl_lightning.types import UserError
 _SHARED = ("suite", "seconds", "every", "threads")
 """Settings that must be the same for all runs of a table."""
 
-_ADDED = {"data.chat_template_kwargs": {}, "model.policy.self_test": True}
+_ADDED: dict[str, Any] = {
+    "data.chat_template_kwargs": {},
+    "model.policy.adapter": None,
+    "model.policy.init_lora_weights": True,
+    "model.policy.lora_dropout": 0.0,
+    "model.policy.lora_target_modules": None,
+    "model.policy.reference": "base",
+    "model.policy.self_test": True,
+    "model.policy.use_rslora": False,
+}
 """Settings that older results lack, with the value by which a run does what it did before there was the setting."""
 
 
