@@ -151,7 +151,7 @@ class FixedEval(Callback):
             model = pl_module.policy_config.model_name_or_path
             result["of"] = {"model": model, "checkpoint": None if checkpoint is None else str(checkpoint)}
         else:
-            if pl_module.policy_config.adapter is not None:
+            if step == 0 and pl_module.policy_config.adapter is not None:
                 result["began_from"] = pl_module.policy_config.adapter
             self._seconds += result["seconds"]
             result["share_of_run"] = self._seconds / (time.monotonic() - self._began)
