@@ -81,7 +81,7 @@ class PolicyConfig:
     """Scale by lora_alpha / sqrt(lora_r) instead (rsLoRA, arXiv 2312.03732)."""
 
     lora_target_modules: list[str] | None = None
-    """The layers that get an adapter, by name, such as q_proj; null: all linear layers of the decoder."""
+    """The layers that get an adapter, by name, such as q_proj; null: those of `adapter`, else all linear layers of the decoder."""
 
     lora_dropout: float = 0.0
     """Only 0: with dropout the update would not have the log-probs that were sampled from."""
@@ -113,7 +113,7 @@ class PolicyConfig:
     def _take_over(self, adapter: Path) -> None:
         """Replace the settings that the adapter determines by its own, with a line where they differ."""
         found = lora_settings(adapter)
-        other = [f"{name} {value}" for name, value in found.items() if value != getattr(self, name)]
+        other = [f"{name} {value}" for name, value in found.items() if getattr(self, name) not in (value, None)]
         if other:
             log.warning("policy.adapter: %s has %s; these replace the settings", adapter, ", ".join(other))
         vars(self).update(found)
