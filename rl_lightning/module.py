@@ -111,6 +111,10 @@ class GRPOModule(AdapterModule):
         require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
         buffer, limit = objective.overlong_buffer, sampling.max_new_tokens
         require("model.objective.overlong_buffer", buffer, buffer < limit, f"below max_new_tokens, which is {limit}")
+        if policy.reference == "adapter" and not objective.beta:
+            raise UserError(
+                "model.policy.reference: adapter matters only with a KL term; set model.objective.beta above 0, or use base"
+            )
         if sampling.max_resample > 1 and objective.baseline == "batch":
             raise UserError(
                 "model.sampling.max_resample: with objective.baseline batch every group has advantages; set it to 1"

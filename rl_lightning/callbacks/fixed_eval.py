@@ -147,10 +147,12 @@ class FixedEval(Callback):
             )
         result["seconds"] = time.monotonic() - began
         if validating:
-            checkpoint = trainer.ckpt_path or pl_module.adapter
+            checkpoint = trainer.ckpt_path or pl_module.policy_config.adapter
             model = pl_module.policy_config.model_name_or_path
             result["of"] = {"model": model, "checkpoint": None if checkpoint is None else str(checkpoint)}
         else:
+            if step == 0 and pl_module.policy_config.adapter is not None:
+                result["began_from"] = pl_module.policy_config.adapter
             self._seconds += result["seconds"]
             result["share_of_run"] = self._seconds / (time.monotonic() - self._began)
         self.latest = result

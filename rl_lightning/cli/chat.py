@@ -17,7 +17,6 @@ from rl_lightning.environments.answer_formats import AnswerFormat
 from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.memory import StepShape, device_memory, make_plan
 from rl_lightning.policy import Policy
-from rl_lightning.policy.adapters import load_adapter
 from rl_lightning.rollout import LocalEngine
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.scoring import Scorer
@@ -39,7 +38,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "chat", "Ask the policy questions, from the terminal or standard input; or have it solve a task's problem."
     )
-    parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest checkpoint; default: the base model")
+    parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest one; default: the config's policy")
     parser.add_argument("--config", type=Path, help="the settings; default: the run's config.yaml")
     parser.add_argument("--task", help="ask a problem of this task instead, and score the answer")
     parser.add_argument(
@@ -48,7 +47,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--max_new_tokens", type=int, help="length limit in tokens; default: as in the config")
     args = parser.parse_args(words)
     if args.ckpt_path is None and args.config is None:
-        parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask the base model")
+        parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask its policy before training")
     if args.index is not None and (args.task is None or args.index < 0):
         parser.error("--index is the number of a problem, 0 or more, and needs --task")
     return args
@@ -62,7 +61,7 @@ def main(words: Sequence[str]) -> None:
     """
     args = arguments(words)
     checkpoint = None if args.ckpt_path is None else _checkpoint(Path(args.ckpt_path).expanduser())
-    settings = read_settings(args.config or checkpoint.parent / "config.yaml", "chat")  # type: ignore[union-attr]
+    settings = read_settings(args.config or checkpoint.parent / "config.yaml", "chat", checkpoint)  # type: ignore[union-attr]
     if args.max_new_tokens is not None:
         settings.sampling.max_new_tokens = args.max_new_tokens
         settings.sampling.__post_init__()
@@ -73,8 +72,6 @@ def main(words: Sequence[str]) -> None:
     step, engine = StepShape(1, 1, _PROMPT_TOKENS, settings.sampling.max_new_tokens), LocalEngine()
     plan = make_plan(settings.policy, step, "auto", 1, device_memory(device), engine)
     policy = Policy(plan.apply(settings.policy), device)
-    if checkpoint is not None:
-        load_adapter(policy.model, checkpoint)
     template = settings.template(args.task)
     policy.opening = template.opening
     if settings.policy.self_test:

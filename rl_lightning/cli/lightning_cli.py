@@ -34,7 +34,7 @@ from rl_lightning.loggers.metrics_csv import MetricsCSV
 from rl_lightning.memory import device_memory, gpu_of_size, make_plan
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
-from rl_lightning.policy.adapters import adapter_shape, is_adapter
+from rl_lightning.policy.adapters import is_adapter
 from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.types import UserError
 
@@ -128,14 +128,18 @@ class RLCommandLine(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
-    _adapter: Path | None = None
-
     def _parse_ckpt_path(self) -> None:
         """Resolve the checkpoint, or refuse it, before anything is loaded.
 
         Lightning's own version would let hyperparameters in the checkpoint override the config.
         """
         config = self.config[self.config.subcommand]
+        self._resolve_ckpt_path(config)
+        policy = config.model.policy
+        if policy.adapter is not None:  # config.yaml is to have the adapter's own settings
+            vars(policy).update(vars(PolicyConfig(**policy)))
+
+    def _resolve_ckpt_path(self, config: Any) -> None:
         root = Path(config.trainer.default_root_dir)
         fitting = self.config.subcommand == "fit"
         if fitting and config.ckpt_path == "last" and is_taken(root) and not checkpoints(root):
@@ -147,11 +151,13 @@ class RLCommandLine(LightningCLI):
             and config.ckpt_path is not None
             and _is_adapter_only(path := Path(config.ckpt_path).expanduser())
         ):
-            self._adapter, config.ckpt_path = path, None  # of any rank and target modules
-            config.model.policy.lora_r, config.model.policy.lora_alpha = adapter_shape(path)
+            config.model.policy.adapter, config.ckpt_path = str(path), None
         if config.ckpt_path is not None:
             file = resolve_checkpoint(config.ckpt_path, root)
             config.ckpt_path = str(file)
+            if not fitting and config.model.policy.adapter is not None:
+                # The adapter that the run began from is not needed, and may be gone; that of the checkpoint has the same shape.
+                config.model.policy.adapter = str(file.parent)
             if file.resolve().parents[1] == root.resolve():
                 return
         if fitting:  # a new run, or one that starts from another run's checkpoint
@@ -176,7 +182,6 @@ class RLCommandLine(LightningCLI):
             if cause is None:
                 raise
             raise UserError(f"a package is missing: {' '.join(str(cause).split())}") from error
-        self.model.adapter = self._adapter
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")

@@ -64,12 +64,13 @@ class Settings:
         return template
 
 
-def read_settings(path: Path, command: str) -> Settings:
+def read_settings(path: Path, command: str, checkpoint: Path | None = None) -> Settings:
     """Read the settings of a config file that decide how a question is asked; those of the trainer and of callbacks are ignored.
 
     Args:
         path: the config.
         command: for the message.
+        checkpoint: its adapter is the policy's, whatever the config says; None for that of the config.
 
     Raises:
         UserError: the file cannot be read, or a value is not allowed.
@@ -82,6 +83,9 @@ def read_settings(path: Path, command: str) -> Settings:
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"{command}: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
     wanted = {name: model[name] for name in ("policy", "sampling") if name in model}
+    wanted["policy"] = {**(wanted.get("policy") or {}), "reference": "base"}  # no answer depends on it
+    if checkpoint is not None:
+        wanted["policy"]["adapter"] = str(checkpoint)
     wanted |= {name: data[name] for name in ("datasets", "eval_seed", "eval_num_samples") if name in data}
     wanted["prompt"] = {each.name: data[each.name] for each in fields(PromptSettings) if each.name in data}
     parser = jsonargparse.ArgumentParser(exit_on_error=False)

@@ -36,7 +36,7 @@ def find_contenders(names: Sequence[str]) -> list[Contender]:
 
     Args:
         names: each a run directory (its newest evaluation is used), a checkpoint (the evaluation at its step), an evaluation file,
-            or `base` (step 0 of the first run).
+            or `base` (step 0 of the first run, which must have begun from the base).
 
     Raises:
         UserError: a name has no evaluation, or two of them are of different suites.
@@ -48,6 +48,8 @@ def find_contenders(names: Sequence[str]) -> list[Contender]:
         path = next(iter(paths.values())).with_name("eval_step_0.json")
         if not path.is_file():
             raise UserError(f"compare: {BASE}: there is no {path}; {_REMEDY}")
+        if (adapter := read_result(path).get("began_from")) is not None:
+            raise UserError(f"compare: {BASE}: the run began from {adapter}, so its step 0 is not the base; {_REMEDY}")
         paths[BASE] = path
     contenders = [Contender(name, paths[name], read_result(paths[name])) for name in names]
     for other in contenders[1:]:

@@ -43,9 +43,10 @@ def evaluate(names: Sequence[str], settings: Sequence[str], out: Path) -> dict[s
 def _model_arguments(name: str) -> list[str]:
     """Return the arguments that make `validate` evaluate what the name refers to."""
     path = Path(name).expanduser()
+    without_adapter = ["--model.policy.adapter=null", "--model.policy.reference=base"]
     if name == BASE:
-        return []
+        return without_adapter
     if path.is_dir() and not (path / "config.json").is_file():  # which only complete models have
         found = intact_checkpoints(path)
         return ["--ckpt_path", str(found[-1] if found else path)]
-    return [f"--model.policy.model_name_or_path={name}"]
+    return [f"--model.policy.model_name_or_path={name}", *without_adapter]

@@ -46,7 +46,7 @@ def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens
     norms: each its input in float32, its output, and a float32 per token;
     attention: queries, keys, values, output and a float32 per head at every padded slot, and the output again per token;
     MLP: gate, silu(gate), up and their product;
-    LoRA: the output of A, `rank` numbers per linear module;
+    LoRA: the output of A, `rank` numbers per adapted linear module;
     Qwen3's norms of queries and keys: both in float32 again, and a float32 per head.
 
     Args:
@@ -58,7 +58,7 @@ def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens
     """
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
     norms = shape.norms * ((4 + bytes_per_element) * shape.width + 4)
-    mlp, lora = 4 * bytes_per_element * shape.mlp_width, bytes_per_element * rank * shape.linears_per_layer
+    mlp, lora = 4 * bytes_per_element * shape.mlp_width, bytes_per_element * rank * shape.adapted_per_layer
     qk_norms = 4 * (queries + keys + shape.heads + shape.kv_heads) if shape.norms_qk else 0
     attention = 2 * bytes_per_element * (queries + keys) + 4 * shape.heads
     return tokens * (norms + bytes_per_element * queries + mlp + lora + qk_norms) + slots * attention

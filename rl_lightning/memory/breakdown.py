@@ -67,12 +67,14 @@ class HeldModel:
         bytes_per_element: bytes of a number in the compute dtype: 2, or 4 for float32.
         quantized: whether the linear layers are in 4 bits.
         rank: LoRA's rank.
+        reference_adapter: whether a frozen copy of the adapter that the run began from is held, as the KL term's reference.
     """
 
     shape: ModelShape
     bytes_per_element: int
     quantized: bool
     rank: int
+    reference_adapter: bool = False
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def _trained(model: HeldModel) -> MemoryBreakdown:
     """Memory held from the first update to the end of the run, with any rollout engine."""
     weights = arithmetic.adapter(model.shape, model.rank)
     base = arithmetic.base(model.shape, model.bytes_per_element, model.quantized)
-    return {"base": base, "adapter": weights, "optimizer": 2 * weights}
+    return {"base": base, "adapter": weights * (1 + model.reference_adapter), "optimizer": 2 * weights}
 
 
 def dequantised_layer(model: HeldModel) -> float:

@@ -136,9 +136,11 @@ def _largest_that_fits(
 ) -> Plan:
     """The plan of the largest settings that fit, or else of the smallest."""
     dtype = compute_dtype(config, torch.device(device.kind))
-    shape, base = model_shape(config.model_name_or_path)
+    targets = None if config.lora_target_modules is None else tuple(config.lora_target_modules)
+    shape, base = model_shape(config.model_name_or_path, targets)
     quantization_config(config, base, dtype)  # refuses what cannot be loaded
-    model = HeldModel(shape, dtype.itemsize, config.quantization == "nf4", config.lora_r)
+    nf4, reference_adapter = config.quantization == "nf4", config.reference == "adapter"
+    model = HeldModel(shape, dtype.itemsize, nf4, config.lora_r, reference_adapter)
     all_rows = list(_descending(min(MAX_ROWS, step.rows), _ROWS_STEP, 1)) if rows == "auto" else [rows]
     all_tokens = _token_budgets(step, MAX_TOKENS[device.kind]) if token_budget == "auto" else [token_budget]
     setting = config.gradient_checkpointing

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import functools
 import json
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,15 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from rl_lightning.policy.loading import EMBEDDED, resolve_name
-from rl_lightning.policy.lora import adapted_linears, decoder_layers, fused_experts
+from rl_lightning.policy.lora import adapted_linears, chosen_linears, decoder_layers, fused_experts
 from rl_lightning.types import UserError
 
 _SHIPPED = Path(__file__).parents[1] / "assets" / "shapes.json"
 """The needed fields of the config.json of common models, so that a plan needs no network."""
+
+
+_SAME_INPUT = ("q_proj k_proj v_proj", "gate_proj up_proj")
+"""Linear modules that rollouts compute by one product."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,17 @@ class ModelShape:
         head_width: width of each head.
         mlp_width: width of the MLP's inner states; in a mixture of experts that of all experts that a token goes through.
         vocabulary: V, number of vocabulary tokens.
-        linear_weights: weights of the layers' linear modules, which 4-bit quantisation packs and LoRA adapts.
-        frozen_linear_weights: weights of linear modules that it packs, and LoRA does not adapt: routers and vision towers.
+        linear_weights: weights of the layers' linear modules, which 4-bit quantisation packs and LoRA can adapt.
+        frozen_linear_weights: weights of linear modules that it packs, and LoRA cannot adapt: routers and vision towers.
         other_weights: all other weights: embeddings, head, norms, biases, fused experts.
-        largest_linear: weights of the largest linear module that LoRA adapts.
+        largest_linear: weights of the largest linear module that LoRA can adapt.
         lora_weights_per_rank: adapter weights per LoRA rank: the sum of inputs and outputs of the modules that LoRA adapts.
-        linears_per_layer: number of linear modules per layer.
+        fused_lora_weights_per_rank: the same as rollouts hold them: modules with the same input share a product, whose B is the
+            block-diagonal matrix of theirs, with rows for those of them that LoRA does not adapt.
+        adapted_per_layer: number of linear modules per layer that LoRA adapts, rounded up.
         norms: number of norms of hidden states per layer: two, and four in Gemma.
         norms_qk: whether queries and keys are normalised (Qwen3).
         fused_attention: whether PyTorch's fused attention can compute its scores: without soft-cap (Gemma 2) and sinks (GPT-OSS).
-        fused_qkv: whether queries, keys and values come from one linear module (Phi-3).
     """
 
     layers: int
@@ -57,11 +63,11 @@ class ModelShape:
     other_weights: int
     largest_linear: int
     lora_weights_per_rank: int
-    linears_per_layer: int
+    fused_lora_weights_per_rank: int
+    adapted_per_layer: int
     norms: int
     norms_qk: bool
     fused_attention: bool
-    fused_qkv: bool
 
     @property
     def parameters(self) -> int:
@@ -70,19 +76,20 @@ class ModelShape:
 
 
 @functools.cache
-def model_shape(name: str) -> tuple[ModelShape, PretrainedConfig]:
+def model_shape(name: str, targets: tuple[str, ...] | None = None) -> tuple[ModelShape, PretrainedConfig]:
     """The shape of a model and its config, without loading it.
 
     Args:
         name: `tiny`, a directory with a config.json, or a hub name, whose config ships with the package or can be downloaded.
+        targets: the modules that LoRA adapts; see `shape_of`.
 
     Raises:
-        UserError: the model's config cannot be read, or is not that of a causal language model.
+        UserError: the model's config cannot be read, or is not that of a causal language model; or it lacks a target.
     """
     shipped = known_models().get(name)
     try:
         config = AutoConfig.from_pretrained(resolve_name(name)) if shipped is None else AutoConfig.for_model(**shipped)
-        return shape_of(config), config
+        return shape_of(config, targets), config
     except UserError:
         raise
     except Exception as error:  # what a foreign config makes transformers raise can be anything
@@ -100,17 +107,22 @@ def known_models() -> dict[str, dict[str, Any]]:
     return json.loads(_SHIPPED.read_text(encoding="utf-8"))
 
 
-def shape_of(config: PretrainedConfig) -> ModelShape:
+def shape_of(config: PretrainedConfig, targets: Sequence[str] | None = None) -> ModelShape:
     """The shape of a model of this config; of a multimodal model, the shape of its text decoder, and all its weights.
 
+    Args:
+        config: the model's config.
+        targets: the modules that LoRA adapts, as in `policy.lora_target_modules`; None for all that it can.
+
     Raises:
-        UserError: the model has no layers that LoRA could adapt.
+        UserError: the model has no layers that LoRA could adapt, or none of a target's name.
     """
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     head = model.get_output_embeddings()
     linears = adapted_linears(model)
+    adapted = chosen_linears(linears, targets)
     packed = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     weights, all_packed = ([m.weight.numel() for m in each] for each in (linears.values(), packed))
     _, layers = decoder_layers(model)
@@ -129,14 +141,28 @@ def shape_of(config: PretrainedConfig) -> ModelShape:
         frozen_linear_weights=sum(all_packed) - sum(weights),
         other_weights=sum(p.numel() for p in model.parameters()) - sum(all_packed),
         largest_linear=max(weights),
-        lora_weights_per_rank=sum(m.in_features + m.out_features for m in linears.values()),
-        linears_per_layer=len(linears) // len(layers),
+        lora_weights_per_rank=sum(m.in_features + m.out_features for m in adapted.values()),
+        fused_lora_weights_per_rank=_fused_lora_weights(linears, adapted),
+        adapted_per_layer=-(-len(adapted) // len(layers)),
         norms=sum("norm" in name and name not in ("q_norm", "k_norm") for name in names) // len(layers),
         norms_qk="q_norm" in names,
         fused_attention=not (
             getattr(text, "attn_logit_softcapping", None) or any(name.endswith("sinks") for name in parameters)
         ),
-        fused_qkv=any(n.endswith("qkv_proj") for n in linears),
+    )
+
+
+def _fused_lora_weights(linears: Mapping[str, nn.Linear], adapted: Collection[str]) -> int:
+    """Adapter weights per rank in the products of rollouts; see `ModelShape`."""
+    products: dict[str, list[str]] = {}
+    for name in linears:
+        parent, _, own = name.rpartition(".")
+        product = next((each for each in _SAME_INPUT if own in each.split()), own)
+        products.setdefault(f"{parent}.{product}", []).append(name)
+    return sum(
+        sum(name in adapted for name in names)
+        * (linears[names[0]].in_features + sum(linears[name].out_features for name in names))
+        for names in products.values()
     )
 
 

@@ -49,7 +49,7 @@ class Objective:
     """The largest importance weight; above 1. Not used with importance_correction none."""
 
     beta: float = 0.0
-    """Weight of the KL divergence from the reference model (the base model); 0 or more. 0 saves the reference forward pass."""
+    """Weight of the KL divergence from the reference model (policy.reference); 0 or more. 0 saves the reference forward pass."""
 
     kl_estimator: KLEstimator = "k3"
     """Estimator of the KL from the sampled tokens: k1 (unbiased), k2 (its gradient is that of the KL), k3 (unbiased, never

@@ -1,4 +1,4 @@
-"""Estimate the KL divergence of the policy from the reference model, which is the base model, token by token.
+"""Estimate the KL divergence of the policy from the reference model, token by token.
 
 The estimators are those of Schulman, "Approximating KL divergence", 2020.
 """

@@ -19,7 +19,7 @@ class LossInputs:
         weights: (M,) token weights, from `token_weights`.
         rows: (M,) int64, the completion that each token belongs to; any numbers.
         sampling_logps: (M,) log-probs by the sampler; needed for the importance correction.
-        ref_logps: (M,) log-probs by the reference model (the base model); needed where beta > 0.
+        ref_logps: (M,) log-probs by the reference model; needed where beta > 0.
         entropy: (M,) entropy in nats of the distribution that predicted each token, with gradient if objective.entropy_bonus is
             above 0.
     """

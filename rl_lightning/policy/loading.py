@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,8 +18,9 @@ from transformers import (
 )
 from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
+from rl_lightning.policy.adapters import load_adapter, lora_settings
 from rl_lightning.policy.attention import register_attention
-from rl_lightning.policy.lora import adapt_in_place, fused_experts, lora_targets
+from rl_lightning.policy.lora import adapt_in_place, add_adapters, fused_experts
 from rl_lightning.types import UserError, first_line, require
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,9 @@ EMBEDDED = {"tiny": Path(__file__).parents[1] / "assets" / "tiny"}
 """Models that ship with the package, by their name in configs."""
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_INITIAL = (True, "gaussian", "orthogonal")
+"""Initial values of adapters that leave the base as it is; see `PolicyConfig.init_lora_weights`."""
 
 _DEQUANTISED: dict[str, Any] = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}
 """Quantisations of stored weights that transformers can undo while it loads them, with its settings for them."""
@@ -59,11 +63,32 @@ class PolicyConfig:
     """The weights that rollouts run on. unmerged: the 4-bit base and its adapters; merged: a second, dense copy of both in
     `dtype`, which is faster per token; auto: merged if it fits in memory."""
 
+    adapter: str | None = None
+    """Directory of the PEFT LoRA adapter that a run begins from; null: a fresh adapter. Its rank, alpha, rsLoRA and target modules
+    replace those that are set below."""
+
+    reference: Literal["base", "adapter"] = "base"
+    """The model that the KL term (objective.beta) measures from: the base, or base and adapter as the run began, of which a frozen
+    copy is kept."""
+
     lora_r: int = 16
     """Rank of the adapters; at least 1."""
 
     lora_alpha: int = 32
     """The adapters' output is scaled by lora_alpha / lora_r; at least 1."""
+
+    use_rslora: bool = False
+    """Scale by lora_alpha / sqrt(lora_r) instead (rsLoRA, arXiv 2312.03732)."""
+
+    lora_target_modules: list[str] | None = None
+    """The layers that get an adapter, by name, such as q_proj; null: those of `adapter`, else all linear layers of the decoder."""
+
+    lora_dropout: float = 0.0
+    """Only 0: with dropout the update would not have the log-probs that were sampled from."""
+
+    init_lora_weights: bool | str = True
+    """Initial values of the adapters, with which the policy is still the base; true: A as in PEFT, B zero; gaussian: A normal with
+    standard deviation 1 / lora_r; orthogonal: A and B random, with a product of zero, for an even lora_r."""
 
     self_test: bool = True
     """Compare a short rollout and update with transformers' own forward at load, in float32, and refuse a model that differs."""
@@ -72,6 +97,26 @@ class PolicyConfig:
         resolve_name(self.model_name_or_path)
         for name in ("lora_r", "lora_alpha"):
             require(f"policy.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        allowed = "0: with dropout the update would not have the log-probs that were sampled from"
+        require("policy.lora_dropout", self.lora_dropout, self.lora_dropout == 0, allowed)
+        named = self.lora_target_modules is None or len(self.lora_target_modules) > 0
+        require("policy.lora_target_modules", self.lora_target_modules, named, "at least one name, or null for all")
+        allowed = "true, gaussian or orthogonal: others change the base, which rollouts and the reference use as it is"
+        require("policy.init_lora_weights", self.init_lora_weights, self.init_lora_weights in _INITIAL, allowed)
+        even = self.init_lora_weights != "orthogonal" or self.lora_r % 2 == 0
+        require("policy.lora_r", self.lora_r, even, "even with init_lora_weights orthogonal")
+        given = self.reference == "base" or self.adapter is not None
+        require("policy.reference", self.reference, given, "base where policy.adapter is null")
+        if self.adapter is not None:
+            self._take_over(Path(self.adapter).expanduser())
+
+    def _take_over(self, adapter: Path) -> None:
+        """Replace the settings that the adapter determines by its own, with a line where they differ."""
+        found = lora_settings(adapter)
+        other = [f"{name} {value}" for name, value in found.items() if getattr(self, name) not in (value, None)]
+        if other:
+            log.warning("policy.adapter: %s has %s; these replace the settings", adapter, ", ".join(other))
+        vars(self).update(found)
 
 
 def resolve_name(name: str) -> str:
@@ -112,15 +157,16 @@ def load_tokenizer(name: str) -> Any:
 
 
 def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftModel:
-    """Load the base, freeze it, and attach fresh adapters (B is zero, so the policy starts as the base).
+    """Load the base, freeze it, and attach adapters: those of `policy.adapter`, or fresh ones, with which the policy is the base.
 
     Args:
         config: the model's settings.
         device: device of the model.
-        seed: seed of the adapters' A matrices; the process's RNG states do not change.
+        seed: seed of the adapters' initial values; the process's RNG states do not change.
 
     Raises:
-        UserError: the model cannot be found or loaded, or is stored in a quantisation that cannot be trained.
+        UserError: the model cannot be found or loaded, or is stored in a quantisation that cannot be trained; or its adapter does
+            not fit it.
     """
     dtype = compute_dtype(config, device)
     base_config = _from_pretrained(AutoConfig, config.model_name_or_path)
@@ -138,18 +184,17 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     if config.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable({"use_reentrant": False})
     _mention_experts(base)
-    targets = lora_targets(base)
-    lora = LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, target_modules=targets, task_type="CAUSAL_LM")
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        try:
-            model = get_peft_model(
-                base, lora
-            )  # adapters are always float32, or small updates would be lost in rounding
-        except ValueError as error:
-            raise UserError(
-                f"policy.model_name_or_path: {type(base).__name__} cannot be adapted: {first_line(error)}"
-            ) from error
+    lora = LoraConfig(
+        r=config.lora_r,
+        lora_alpha=config.lora_alpha,
+        use_rslora=config.use_rslora,
+        target_modules=config.lora_target_modules,
+        init_lora_weights=config.init_lora_weights,  # type: ignore[arg-type]
+        task_type="CAUSAL_LM",
+    )
+    model = add_adapters(base, lora, device, seed)
+    if config.adapter is not None:
+        load_adapter(model, Path(config.adapter).expanduser())
     adapt_in_place(model)
     return model
 

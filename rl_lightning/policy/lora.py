@@ -8,19 +8,50 @@ are all kept in memory, and inputs are cast to the adapters' float32 and back. P
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import bitsandbytes as bnb
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from rl_lightning.types import UserError
+from rl_lightning.types import UserError, first_line
 
 _ROUTERS = {"gate", "router", "shared_expert_gate"}
 """Names of the linear layers that choose experts. They stay as they are: LoRA on a router moves which experts a token gets."""
+
+
+def add_adapters(base: Any, config: LoraConfig, device: torch.device, seed: int) -> PeftModel:
+    """Add fresh adapters to a base, always in float32: small updates would be lost in the rounding of 16 bits.
+
+    Args:
+        base: a causal language model.
+        config: the adapters; its `target_modules` are names as for `chosen_linears`, or None.
+        device: the base's device.
+        seed: seed of the initial values; the process's RNG states do not change.
+
+    Raises:
+        UserError: the base cannot be adapted, or not in these layers.
+    """
+    targets: Any = config.target_modules
+    config.target_modules = lora_targets(base, chosen_linears(adapted_linears(base), targets and sorted(targets)))
+    orthogonal = str(config.init_lora_weights) == "orthogonal"
+    if orthogonal:
+        config.init_lora_weights = True  # PEFT would compute it in the base's dtype
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        try:
+            policy: Any = get_peft_model(base, config)
+        except ValueError as error:
+            raise UserError(
+                f"policy.model_name_or_path: {type(base).__name__} cannot be adapted: {first_line(error)}"
+            ) from error
+        if orthogonal:
+            _orthogonal_init(policy)
+    return policy
 
 
 def adapt_in_place(policy: PeftModel) -> None:
@@ -47,7 +78,7 @@ def decoder_layers(base: Any) -> tuple[str, nn.ModuleList]:
 
 
 def adapted_linears(base: Any) -> dict[str, nn.Linear]:
-    """The layers that get an adapter, by name: all linear layers, 4-bit or dense, in the text decoder's layers, but no routers.
+    """The layers that can get an adapter, by name: all linear layers, 4-bit or dense, in the text decoder's layers, but no routers.
 
     Experts whose weights are one parameter of three dimensions are no linear layers; in such a model only attention is adapted.
     Vision towers are not in the decoder.
@@ -74,20 +105,62 @@ def adapted_linears(base: Any) -> dict[str, nn.Linear]:
     return linears
 
 
-def lora_targets(base: Any) -> list[str] | str:
-    """PEFT's `target_modules` for exactly the layers of `adapted_linears`.
+def chosen_linears(linears: dict[str, nn.Linear], targets: Sequence[str] | None) -> dict[str, nn.Linear]:
+    """The layers that `policy.lora_target_modules` names, each by its whole name or the end of it, as in PEFT; None: all.
+
+    Args:
+        linears: those that can get an adapter, by name; see `adapted_linears`.
+        targets: names, such as q_proj or model.layers.0.self_attn.q_proj.
+
+    Raises:
+        UserError: a name is none of theirs.
+    """
+    if targets is None:
+        return linears
+    found = {target: {name for name in linears if f".{name}".endswith(f".{target}")} for target in targets}
+    if unknown := [target for target in targets if not found[target]]:
+        known = ", ".join(sorted({name.rpartition(".")[2] for name in linears}))
+        raise UserError(
+            f"policy.lora_target_modules: {unknown[0]!r} is none of the linear layers that can be adapted; there are: {known}"
+        )
+    return {name: module for name, module in linears.items() if any(name in names for names in found.values())}
+
+
+def lora_targets(base: Any, linears: Iterable[str] | None = None) -> list[str] | str:
+    """PEFT's `target_modules` for exactly these layers.
+
+    Args:
+        base: a causal language model without adapters.
+        linears: names of layers; None for all that can get an adapter.
 
     Returns:
         The last parts of their names, where no other module but the output head ends in one of these; else a regular expression.
     """
-    linears = adapted_linears(base)
-    endings = {name.rpartition(".")[2] for name in linears}
-    others = (name for name, _ in base.named_modules() if name not in linears)
+    chosen = set(adapted_linears(base) if linears is None else linears)
+    endings = {name.rpartition(".")[2] for name in chosen}
+    others = (name for name, _ in base.named_modules() if name not in chosen)
     if endings.isdisjoint(name.rpartition(".")[2] for name in others):
         return sorted(endings)
     prefix, _ = decoder_layers(base)
-    inner = sorted({name.removeprefix(f"{prefix}.").partition(".")[2] for name in linears})
-    return rf"{re.escape(prefix)}\.\d+\.({'|'.join(map(re.escape, inner))})"
+    inner = sorted({name.removeprefix(f"{prefix}.").partition(".")[2] for name in chosen})
+    in_every_layer = rf"{re.escape(prefix)}\.\d+\.({'|'.join(map(re.escape, inner))})"
+    if chosen == {name for name, _ in base.named_modules() if re.fullmatch(in_every_layer, name)}:
+        return in_every_layer
+    return "|".join(map(re.escape, sorted(chosen)))
+
+
+@torch.no_grad()
+def _orthogonal_init(policy: PeftModel) -> None:
+    """Initialise A and B with random values whose product is zero, as PEFT's `init_lora_weights="orthogonal"` does, but in float32
+    whatever the base is in, in which the product is zero up to rounding. The rank must be even."""
+    layer: Any
+    for layer in policy.modules():
+        if is_adapted(layer):
+            a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            basis, _ = torch.linalg.qr(torch.randn(len(a), len(a)))
+            odd, even = basis[0::2], basis[1::2]
+            a.copy_((torch.randn(a.shape[1], len(odd)) @ odd).T / 10)
+            b.copy_(torch.randn(b.shape[0], len(even)) @ even / 10)
 
 
 def fused_experts(base: Any) -> list[nn.Parameter]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,8 @@ class Policy(nn.Module):
         self.tokenizer = load_tokenizer(config.model_name_or_path)
         self.model: Any = load_model(config, device, seed)
         self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
+        started = self._adapter_parameters if config.reference == "adapter" else []
+        self._reference = [p.detach().clone() for p in started]  # empty: the reference is the base
         self.compute_dtype = compute_dtype(config, device)
         self.eos_token_ids = end_token_ids(self.model, self.tokenizer).to(device)
         # The self-test finds out: whether sequences may be longer than a sliding window, and rollouts run on their own network.
@@ -102,9 +106,24 @@ class Policy(nn.Module):
         return out.last_hidden_state[0]
 
     def reference_log_probs(self, batch: MicroBatch, temperature: float) -> Tensor:
-        """(M,) float32 log-probs by the reference model, which is the base model: the policy with its adapters disabled."""
-        with torch.no_grad(), self.model.disable_adapter():
+        """(M,) float32 log-probs by the reference model: the base, or, with `policy.reference: adapter`, the policy as the run
+        began."""
+        without = self._started_adapter() if self._reference else self.model.disable_adapter()
+        with torch.no_grad(), without:
             return self.log_probs(batch, temperature)[0]
+
+    @contextmanager
+    def _started_adapter(self) -> Iterator[None]:
+        """Put the adapter that the run began from in place of the trained one. Only `data` is exchanged, so that autograd still
+        finds the trained weights of a forward pass before."""
+        trained = [p.data for p in self._adapter_parameters]
+        try:
+            for parameter, started in zip(self._adapter_parameters, self._reference, strict=True):
+                parameter.data = started
+            yield
+        finally:
+            for parameter, weights in zip(self._adapter_parameters, trained, strict=True):
+                parameter.data = weights
 
     def refuse_longer(self, tokens: int) -> None:
         """Raise an error where the model cannot attend over sequences of this length as a whole.
@@ -148,7 +167,7 @@ class Policy(nn.Module):
             parameter.grad = None
 
     def adapter_rms(self) -> float:
-        """Root mean square of LoRA's B matrices, which start at zero: how far the policy has moved from the base model."""
+        """Root mean square of LoRA's B matrices, which are zero in a fresh adapter: how far the policy has moved from the base."""
         matrices = [p.detach() for name, p in self.model.named_parameters() if "lora_B" in name]
         norms = torch.stack(torch._foreach_norm(matrices))
         return float(torch.linalg.vector_norm(norms)) / sum(p.numel() for p in matrices) ** 0.5

@@ -87,6 +87,7 @@ def _replacements(policy: Policy, layers: list[nn.Module], device: torch.device)
     decoder, head = base.get_decoder(), base.get_output_embeddings()
     inside = {id(module) for part in (decoder, head) for module in part.modules()}
     memo: dict[int, Any] = {id(policy.tokenizer): policy.tokenizer, id(policy._adapter_parameters): []}
+    memo[id(policy._reference)] = []
     for module in base.modules():  # such as a vision tower: never run, and so not copied
         if id(module) not in inside and not any(id(part) in inside for part in module.modules()):
             memo[id(module)] = module

@@ -74,13 +74,8 @@ def merged_copy(shape: ModelShape, bytes_per_element: int) -> float:
 
 
 def fused_adapter(shape: ModelShape, rank: int, bytes_per_element: int) -> float:
-    """Bytes of the adapters as rollouts use them: layers with the same input share a product, whose B is the block-diagonal
-    matrix of theirs."""
-    qkv_layers, gate_up_layers = (1, 1) if shape.fused_qkv else (3, 2)
-    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    a = shape.width * (qkv_layers + gate_up_layers) + queries + shape.mlp_width
-    b = (queries + 2 * keys) * qkv_layers + 2 * shape.mlp_width * gate_up_layers + 2 * shape.width
-    return bytes_per_element * rank * shape.layers * (a + b)
+    """Bytes of the adapters as rollouts use them: layers with the same input share a product."""
+    return bytes_per_element * rank * shape.fused_lora_weights_per_rank
 
 
 def cache(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:

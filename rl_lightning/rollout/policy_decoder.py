@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl_lightning.policy import Policy
@@ -83,43 +83,44 @@ def _first_difference(network: RolloutNetwork, seen: Probe, tolerance: float) ->
 
 
 class Merged:
-    """Adapted linear layers with the same input, as one dense product.
+    """Linear layers with the same input, as one dense product.
 
     Args:
-        layers: PEFT's LoRA layers.
+        layers: PEFT's LoRA layers, or plain ones, which have no adapter.
         dtype: dtype of the copy.
     """
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
         self.layers = layers
-        bases = [layer.get_base_layer() for layer in layers]
+        bases = [_base_of(layer) for layer in layers]
         self.sizes = [base.out_features for base in bases]
-        device = layers[0].lora_A["default"].weight.device
+        device = bases[0].weight.device
         self.weight = torch.empty(sum(self.sizes), bases[0].in_features, dtype=dtype, device=device)
         self.bias = None if bases[0].bias is None else torch.cat([base.bias for base in bases])
 
     def refresh(self) -> None:
         """Read the current base and adapters."""
         for part, layer in zip(self.weight.split(self.sizes), self.layers, strict=True):
-            part.copy_(dense_weight(layer.get_base_layer()) + layer.get_delta_weight("default"))
+            dense = dense_weight(_base_of(layer))
+            part.copy_(dense + layer.get_delta_weight("default") if is_adapted(layer) else dense)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
 
 
 class Adapted:
-    """Adapted linear layers with the same input, on the unmerged base: one product for all A matrices, one for all B matrices.
+    """Linear layers with the same input, on the unmerged base: one product for all A matrices, one for all B matrices.
 
     Args:
-        layers: PEFT's LoRA layers.
+        layers: PEFT's LoRA layers, or plain ones, which have no adapter.
         dtype: dtype of the adapters' products; the adapters are trained in float32.
     """
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
-        self.layers, self.bases = layers, [layer.get_base_layer() for layer in layers]
-        self.ranks = [layer.r["default"] for layer in layers]
+        self.layers, self.bases = layers, [_base_of(layer) for layer in layers]
+        self.ranks = [layer.r["default"] if is_adapted(layer) else 0 for layer in layers]
         self.sizes = [base.out_features for base in self.bases]
-        device = layers[0].lora_A["default"].weight.device
+        device = self.bases[0].weight.device
         self.a = torch.empty(sum(self.ranks), self.bases[0].in_features, dtype=dtype, device=device)
         self.b = torch.zeros(sum(self.sizes), sum(self.ranks), dtype=dtype, device=device)
 
@@ -128,13 +129,15 @@ class Adapted:
         row_blocks = self.b.split(self.sizes)
         blocks = [rows.split(self.ranks, dim=1)[i] for i, rows in enumerate(row_blocks)]
         for layer, a, b in zip(self.layers, self.a.split(self.ranks), blocks, strict=True):
-            a.copy_(layer.lora_A["default"].weight)
-            b.copy_(layer.lora_B["default"].weight * layer.scaling["default"])
+            if is_adapted(layer):
+                a.copy_(layer.lora_A["default"].weight)
+                b.copy_(layer.lora_B["default"].weight * layer.scaling["default"])
 
     def __call__(self, x: Tensor) -> Tensor:
         first = self.bases[0](x)  # a new tensor, so the adapters' product can be added in place
         out = first if len(self.bases) == 1 else torch.cat([first, *(base(x) for base in self.bases[1:])], dim=-1)
-        out.flatten(0, -2).addmm_(F.linear(x, self.a).flatten(0, -2), self.b.T)
+        if len(self.a):
+            out.flatten(0, -2).addmm_(F.linear(x, self.a).flatten(0, -2), self.b.T)
         return out
 
 
@@ -196,7 +199,7 @@ def rollout_network(policy: Policy, merged: bool, seen: Probe) -> RolloutNetwork
     The caller must check that it agrees with the policy: a model may have all the parts and compute something else with them.
 
     Args:
-        policy: with adapters on all linear layers.
+        policy: with adapters on any of its linear layers.
         merged: whether to decode from a dense, merged copy.
         seen: what the policy's layers compute.
 
@@ -233,10 +236,15 @@ def rollout_network(policy: Policy, merged: bool, seen: Probe) -> RolloutNetwork
     )
 
 
+def _base_of(layer: Any) -> Any:
+    """The linear layer itself, without its adapter."""
+    return layer.get_base_layer() if is_adapted(layer) else layer
+
+
 def _first_present(module: Any, *choices: tuple[str, ...]) -> list[Any]:
-    """The layers of the first choice of names that are all adapted layers of the module."""
+    """The layers of the first choice of names that are all linear layers of the module, with or without an adapter."""
     for names in choices:
         layers = [getattr(module, name, None) for name in names]
-        if all(is_adapted(layer) for layer in layers):
+        if all(is_adapted(layer) or isinstance(layer, nn.Linear) for layer in layers):
             return layers
     raise AttributeError(f"{type(module).__name__} has none of {choices}")

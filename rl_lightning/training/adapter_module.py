@@ -12,7 +12,7 @@ from rl_lightning.checkpointing.resume import refuse_other_settings, restore_rng
 from rl_lightning.distributed import Collective, SingleProcess, sum_gradients
 from rl_lightning.memory import Device, MemoryLimits, Plan, device_memory, make_plan
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.adapters import load_adapter
+from rl_lightning.policy.adapters import adapter_hash
 from rl_lightning.rollout import RolloutEngine, Sampling
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.training.learning_rate import Schedule, learning_rate_share
@@ -21,6 +21,9 @@ from rl_lightning.training.non_finite import MAX_IN_A_ROW, save_failed_batch
 from rl_lightning.training.prompt_source import PromptSource
 from rl_lightning.training.step_callback import StepCallback
 from rl_lightning.types import RolloutBatch, StepRecord, UserError, require
+
+_ONLY_AT_THE_START = frozenset({"policy.adapter", "policy.reference", "policy.init_lora_weights"})
+"""Settings that do not matter to the evaluation of a checkpoint, which has its own adapter."""
 
 _SETTINGS = ("learning_rate", "lr_schedule", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
 
@@ -49,7 +52,6 @@ class AdapterModule(LightningModule):
         loaded_step: the optimizer step of the loaded checkpoint, 0 without one; Lightning's own step counter stays 0 in
             `validate`.
         interrupted: whether a signal ended the run early.
-        adapter: directory of a PEFT adapter to start from, None for fresh adapters; see `validate --ckpt_path`.
         meter: sums and seconds of the current step.
         metrics: metrics of the last finished step.
     """
@@ -83,7 +85,6 @@ class AdapterModule(LightningModule):
         self.loaded_step = 0
         self.not_finite_in_a_row = 0
         self.interrupted = False
-        self.adapter: Path | None = None
         self.meter = StepMeter()
         self.metrics: dict[str, float] = {}
         self._record: StepRecord | None = None
@@ -123,8 +124,6 @@ class AdapterModule(LightningModule):
             if self.policy_config.self_test:
                 self_test(self.policy, self.plan.settings.merged)
             self.policy.refuse_longer(self.plan.step.prompt_tokens + self.plan.step.new_tokens)
-            if self.adapter is not None:
-                load_adapter(self.policy.model, self.adapter)
             self.scaler = torch.amp.GradScaler(device.type, enabled=self.policy.compute_dtype == torch.float16)
         self.policy.opening = self.prompt_source.opening
         self.engine.start(self.policy, self.plan, self.limits)  # in each stage, because `teardown` closes it
@@ -231,7 +230,10 @@ class AdapterModule(LightningModule):
             UserError: the checkpoint was trained with other settings, or its adapter does not fit this model.
         """
         resuming, now = self.trainer.state.fn == "fit", self.settings()
-        matters = (lambda name: True) if resuming else (lambda name: name.startswith("policy."))
+
+        def matters(name: str) -> bool:
+            return resuming or (name.startswith("policy.") and name not in _ONLY_AT_THE_START)
+
         refuse_other_settings(*({k: v for k, v in s.items() if matters(k)} for s in (checkpoint["trained_with"], now)))
         trained = {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
         found = {name: t.shape for name, t in checkpoint["state_dict"].items()}
@@ -250,9 +252,13 @@ class AdapterModule(LightningModule):
             self._random_states = checkpoint["rng_states"]  # restored in on_train_start, after setup
 
     def settings(self) -> dict[str, str]:
-        """The settings that a resumed run must share with its checkpoint, by dotted name."""
+        """The settings that a resumed run must share with its checkpoint, by dotted name; of the adapter that it began from the
+        hash, because its directory may have moved."""
         own = {name: getattr(self, name) for name in _SETTINGS}
-        engine = type(self.engine).__qualname__
-        return settings(
+        engine, adapter = type(self.engine).__qualname__, self.policy_config.adapter
+        found = settings(
             policy=self.policy_config, sampling=self.sampling, engine=engine, data=self.prompt_source.settings(), **own
         )
+        return found | {
+            "policy.adapter": "None" if adapter is None else f"SHA-256 {adapter_hash(Path(adapter).expanduser())}"
+        }

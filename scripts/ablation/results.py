@@ -16,14 +16,20 @@ from rl_lightning.types import UserError
 _SHARED = ("suite", "seconds", "every", "threads")
 """Settings that must be the same for all runs of a table."""
 
-_ADDED = {
+_ADDED: dict[str, Any] = {
     "data.answer_format": "tags",
     "data.chat_template_kwargs": {},
     "data.examples": 0,
     "data.own_examples": {},
     "data.prefill": "",
     "data.prompt_template": "",
+    "model.policy.adapter": None,
+    "model.policy.init_lora_weights": True,
+    "model.policy.lora_dropout": 0.0,
+    "model.policy.lora_target_modules": None,
+    "model.policy.reference": "base",
     "model.policy.self_test": True,
+    "model.policy.use_rslora": False,
     "model.reward.init_args.format_grading": "strict",
 }
 """Settings that older results lack, with the value by which a run does what it did before there was the setting."""
