@@ -1,8 +1,8 @@
 """Pack rows of unequal length into micro-batches without padding.
 
-The tokens of a micro-batch follow one another, with each prompt once for the completions that share it. Nearly all the work is in
-linear layers, which treat every token alike. Only attention must know which tokens belong together: it gathers whole rows, prompt
-and completion, into padded blocks.
+The tokens of a micro-batch follow one another, with each prompt once for the completions that share it, and what several prompts
+have in common from the start once for all of them. Nearly all the work is in linear layers, which treat every token alike. Only
+attention must know which tokens belong together: it gathers whole rows, prompt and completion, into padded blocks.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rl_lightning.policy.attention import Rows
+from rl_lightning.policy.prefixes import common_prefixes, distinct_tokens, pack_prompts
 from rl_lightning.types import Rollout
 
 PADDED_SLOTS_PER_TOKEN = 2
@@ -26,15 +27,16 @@ padded slots per token of the budget."""
 class MicroBatch:
     """S packed tokens of R rows, which predict M completion tokens.
 
-    The last token of a completion predicts nothing and is left out. A prompt is forwarded once for all rows that share it here.
+    The last token of a completion predicts nothing and is left out. A prompt, and the beginning of several prompts, is forwarded
+    once for all rows that share it here.
 
-    Example: prompts [p q] and [s], G = 2. Rows 0 and 1 answer the first, with completions [a b c] and [d e]; row 2 answers the
+    Example: prompts [p q] and [p s], G = 2. Rows 0 and 1 answer the first, with completions [a b c] and [d e]; row 2 answers the
     second, with [f g]. Then R = 3, S = 7, M = 7:
 
         index       0 1 2 3 4 5 6      packed: both prompts, then the completions without their last tokens
         input_ids   p q s a b d f
-        positions   0 1 0 2 3 2 1
-        rows        [p q a b], [p q d], [s f]
+        positions   0 1 1 2 3 2 2
+        rows        [p q a b], [p q d], [p s f]
         targets     a b c d e f g
         predicting  1 3 4 1 5 2 6      q predicts a and d, the first tokens of rows 0 and 1
         row_of      0 0 0 1 1 2 2
@@ -72,20 +74,21 @@ def pack(rollout: Rollout, rows: Tensor, token_budget: int) -> list[MicroBatch]:
         order, which its `row_of` gives.
     """
     prompts, completions = rollout.prompt_lengths.tolist(), (rollout.lengths - 1).tolist()
-    return [
-        _assemble(rollout, torch.tensor(members, device=rows.device))
-        for members in _split(rows.tolist(), rollout.group_size, prompts, completions, token_budget)
-    ]
+    common = common_prefixes(rollout.prompt_ids, rollout.prompt_lengths)
+    split = _split(rows.tolist(), rollout.group_size, prompts, completions, common.tolist(), token_budget)
+    return [_assemble(rollout, torch.tensor(members, device=rows.device), common) for members in split]
 
 
-def _split(rows: list[int], group: int, prompts: list[int], completions: list[int], budget: int) -> Iterator[list[int]]:
+def _split(
+    rows: list[int], group: int, prompts: list[int], completions: list[int], common: list[list[int]], budget: int
+) -> Iterator[list[int]]:
     """The rows of each micro-batch. Groups are packed longest first, so that rows of similar length share a micro-batch, and are
     kept together where they fit."""
     groups = [list(members) for _, members in groupby(rows, key=lambda row: row // group)]
     groups.sort(key=lambda members: -max(completions[row] for row in members) - prompts[members[0] // group])
 
     def fits(members: list[int]) -> bool:
-        prompt_tokens = sum(prompts[prompt] for prompt in {row // group for row in members})
+        prompt_tokens = distinct_tokens(list({row // group for row in members}), prompts, common)
         completion_tokens = sum(completions[row] for row in members)
         lengths = sorted((prompts[row // group] + completions[row] for row in members), reverse=True)
         slots = sum(lengths[first] * (end - first) for first, end in _length_buckets(lengths))
@@ -102,37 +105,34 @@ def _split(rows: list[int], group: int, prompts: list[int], completions: list[in
         yield current
 
 
-def _assemble(rollout: Rollout, rows: Tensor) -> MicroBatch:
+def _assemble(rollout: Rollout, rows: Tensor, common: Tensor) -> MicroBatch:
     device = rows.device
     row_index = torch.arange(len(rows), device=device)
     prompts, group = torch.unique(rows // rollout.group_size, return_inverse=True)
     prompt_lengths, lengths = rollout.prompt_lengths[prompts], rollout.lengths[rows]
     # Tokens are packed one after another: first the prompts, then the completions (`inner`: without their last tokens).
-    prompt_mask = torch.arange(int(prompt_lengths.max()), device=device) < prompt_lengths[:, None]
+    packed = pack_prompts(rollout.prompt_ids[prompts], prompt_lengths, common[prompts][:, prompts])
     mask = rollout.mask[rows, : int(lengths.max())]
     inner = mask.clone()
     inner[row_index, lengths - 1] = False
-    prompt_ids = rollout.prompt_ids[prompts, : prompt_mask.shape[1]][prompt_mask]
     completion_ids = rollout.completion_ids[rows, : mask.shape[1]]
-    prompt_offset = prompt_lengths.cumsum(0) - prompt_lengths
-    inner_offset = len(prompt_ids) + (lengths - 1).cumsum(0) - (lengths - 1)
+    inner_offset = len(packed.ids) + (lengths - 1).cumsum(0) - (lengths - 1)
     # Position w of a row is token w of its prompt up to the prompt's length, then a token of its completion.
     row_lengths = prompt_lengths[group] + lengths - 1
     position = torch.arange(int(row_lengths.max()), device=device)
     inner_index = position - prompt_lengths[group, None]
-    row_tokens = torch.where(
-        inner_index < 0, prompt_offset[group, None] + position, inner_offset[:, None] + inner_index
-    )
+    in_prompt = packed.tokens[group[:, None], position.clamp(max=packed.tokens.shape[1] - 1)]
+    row_tokens = torch.where(inner_index < 0, in_prompt, inner_offset[:, None] + inner_index)
     row_tokens = torch.where(position < row_lengths[:, None], row_tokens, 0)
     blocks, row_slot = _blocks(row_tokens, row_lengths)
-    prompt, prompt_position = prompt_mask.nonzero(as_tuple=True)
     inner_row, inner_column = inner.nonzero(as_tuple=True)
     inner_position = prompt_lengths[group[inner_row]] + inner_column
     first_row = torch.full_like(prompts, len(rows)).scatter_reduce_(0, group, row_index, "amin")
-    token_row, positions = torch.cat([first_row[prompt], inner_row]), torch.cat([prompt_position, inner_position])
+    token_row = torch.cat([first_row[packed.prompt], inner_row])
+    positions = torch.cat([packed.positions, inner_position])
     row, column = mask.nonzero(as_tuple=True)
     return MicroBatch(
-        input_ids=torch.cat([prompt_ids, completion_ids[inner]]),
+        input_ids=torch.cat([packed.ids, completion_ids[inner]]),
         positions=positions,
         rows=Rows(blocks, row_slot[token_row] + positions),
         predicting=row_tokens[row, prompt_lengths[group[row]] + column - 1],

@@ -1,4 +1,7 @@
-"""The key/value cache of a rollout: of each prompt once, and of the sequences that decode together."""
+"""The key/value cache of a rollout: of each prompt once, and of the sequences that decode together.
+
+Prompts are prefilled packed, without padding, and with what they have in common from the start once.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_lightning.policy.attention import AttentionKind, causal_attention, masked_attention
+from rl_lightning.policy.attention import AttentionKind, Rows, causal_attention, masked_attention
+from rl_lightning.policy.prefixes import PackedPrompts, common_prefixes, pack_prompts
 from rl_lightning.rollout.network import Attend, Decoder
 
 PREFILL_TOKENS = 4096
-"""Prompt tokens in one forward pass of the prefill, padding included; it bounds the activations."""
+"""Prompt tokens in one forward pass of the prefill, padding and shared beginnings included as in the rows of its attention; it
+bounds the activations."""
 
 
 class PromptCache:
@@ -42,17 +47,20 @@ class PromptCache:
         width = int(self._lengths[self.first : self.end].max())
         batch_size = max(1, PREFILL_TOKENS // width)
         for first in range(self.first, self.end, batch_size):
-            ids = self._ids[first : min(first + batch_size, self.end), :width]
-            positions = torch.arange(width, device=ids.device).expand_as(ids)
-            self._decoder(ids, positions, self._storing_attention(first - self.first, ids))
+            some = slice(first, min(first + batch_size, self.end))
+            ids, lengths = self._ids[some, :width], self._lengths[some]
+            packed = pack_prompts(ids, lengths, common_prefixes(ids, lengths))
+            self._decoder(packed.ids[None], packed.positions[None], self._storing_attention(first - self.first, packed))
 
-    def _storing_attention(self, first: int, ids: Tensor) -> Attend:
-        """Causal attention that also stores keys and values, from row `first` on."""
-        rows, width = slice(first, first + len(ids)), ids.shape[1]
+    def _storing_attention(self, first: int, packed: PackedPrompts) -> Attend:
+        """Causal attention of packed prompts, in rows, that also stores keys and values, from row `first` on."""
+        prompts, width = packed.tokens.shape
+        held, rows = slice(first, first + prompts), Rows((packed.tokens,), packed.prompt * width + packed.positions)
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
-            self.keys[layer, rows, :, :width], self.values[layer, rows, :, :width] = key, value
-            return causal_attention(query, key, value, kind)
+            (query,), (key,), (value,) = (rows.unpack(each) for each in (query, key, value))
+            self.keys[layer, held, :, :width], self.values[layer, held, :, :width] = key, value
+            return rows.repack([causal_attention(query, key, value, kind).transpose(1, 2)]).transpose(1, 2)
 
         return attend
 

@@ -92,6 +92,12 @@ def token_choice(shape: ModelShape, bytes_per_element: int, rows: int, filtered:
 
 
 def prefill(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
-    """Bytes of the activations of prompts in one layer, without gradient: gate and up, the tensors that these are concatenated
-    from or multiplied into, and four hidden states."""
-    return bytes_per_element * tokens * (4 * shape.mlp_width + 4 * shape.width)
+    """Bytes of the activations of prompts in one layer, without gradient, at the larger of two peaks.
+
+    MLP: gate and up, the tensors that these are concatenated from or multiplied into, and four hidden states.
+    Attention: two hidden states; queries, keys and values as projected, rotated, and unpacked into rows; the output in rows,
+    joined, and packed again. Prompts are counted as if they had nothing in common.
+    """
+    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    mlp, attention = 4 * shape.mlp_width + 4 * shape.width, 2 * shape.width + 6 * queries + 5 * keys
+    return bytes_per_element * tokens * max(mlp, attention)

@@ -108,6 +108,7 @@ NORMED = Qwen3Config(hidden_size=128, intermediate_size=512, vocab_size=640, hea
 CAPPED = Gemma2Config(
     hidden_size=64, intermediate_size=96, vocab_size=640, head_dim=16, attn_logit_softcapping=50.0, **SIZES
 )
+WIDE_ATTENTION = Qwen3Config(hidden_size=128, intermediate_size=96, vocab_size=640, head_dim=64, **SIZES)
 WIDE_HEAD = Qwen2Config(hidden_size=64, intermediate_size=96, vocab_size=20_000, **SIZES)
 
 
@@ -138,7 +139,8 @@ def test_the_update_needs_what_was_predicted(config, quantization, dtype, checkp
 
 
 @pytest.mark.parametrize(
-    ("config", "rows", "merged"), [(DEEP, 16, True), (DEEP, 5, False), (WIDE_HEAD, 16, True), (CAPPED, 16, True)]
+    ("config", "rows", "merged"),
+    [(DEEP, 16, True), (DEEP, 5, False), (WIDE_HEAD, 16, True), (WIDE_ATTENTION, 1, True), (CAPPED, 16, True)],
 )
 def test_the_rollout_needs_what_was_predicted(config, rows, merged, tmp_path):
     policy, model = policy_of(config, tmp_path, quantization="none", dtype="float32")

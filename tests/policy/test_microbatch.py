@@ -11,11 +11,15 @@ from rl_lightning.policy.microbatch import PADDED_SLOTS_PER_TOKEN
 from rl_lightning.types import Rollout
 
 
-def rollout(prompt_lengths: list[int], lengths: list[int]) -> Rollout:
-    """Prompt tokens are 100 b + position, completion tokens 1000 n + position, so that each says where it belongs."""
+def rollout(prompt_lengths: list[int], lengths: list[int], shared: list[int] | None = None) -> Rollout:
+    """Prompt tokens are 100 b + position, completion tokens 1000 n + position, so that each says where it belongs; the first
+    `shared[b]` tokens of a prompt are those of prompt 0."""
     prompts, width = max(prompt_lengths), max(lengths)
     mask = torch.arange(width) < torch.tensor(lengths)[:, None]
     prompt_ids = torch.arange(len(prompt_lengths))[:, None] * 100 + torch.arange(prompts) + 1
+    if shared is not None:
+        begins_alike = torch.arange(prompts) < torch.tensor(shared)[:, None]
+        prompt_ids = torch.where(begins_alike, prompt_ids[0], prompt_ids)
     completion_ids = torch.arange(len(lengths))[:, None] * 1000 + torch.arange(width) + 1000
     return Rollout(
         prompt_ids,
@@ -39,14 +43,16 @@ def test_every_completion_token_is_trained_once_in_its_place(prompt_lengths, gro
     n = len(prompt_lengths) * group
     lengths = data.draw(st.lists(st.integers(1, 12), min_size=n, max_size=n))
     rows = torch.tensor(data.draw(st.lists(st.integers(0, n - 1), unique=True, max_size=n)), dtype=torch.int64)
-    whole, seen = rollout(prompt_lengths, lengths), []
+    shared = data.draw(st.lists(st.integers(0, 9), min_size=len(prompt_lengths), max_size=len(prompt_lengths)))
+    whole, seen = rollout(prompt_lengths, lengths, shared), []
     for micro in pack(whole, rows, budget):
         here = list(dict.fromkeys(micro.row_of.tolist()))
         assert len(here) == 1 or len(micro.input_ids) <= budget
         assert len(here) == 1 or sum(block.numel() for block in micro.rows.blocks) <= PADDED_SLOTS_PER_TOKEN * budget
-        # Each prompt once, each completion without its last token.
-        shared = sum(prompt_lengths[b] for b in {row // group for row in here})
-        assert len(micro.input_ids) == shared + sum(lengths[row] - 1 for row in here)
+        # Each beginning of a prompt once, each completion without its last token.
+        prompts = [whole.prompt_ids[b, : prompt_lengths[b]].tolist() for b in {row // group for row in here}]
+        beginnings = {tuple(prompt[:end]) for prompt in prompts for end in range(1, len(prompt) + 1)}
+        assert len(micro.input_ids) == len(beginnings) + sum(lengths[row] - 1 for row in here)
         by_length = sorted(here, key=lambda row: -prompt_lengths[row // group] - lengths[row])
         for row, tokens in zip(by_length, [tokens for block in micro.rows.blocks for tokens in block], strict=True):
             prompt = whole.prompt_ids[row // group, : prompt_lengths[row // group]]
