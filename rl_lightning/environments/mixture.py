@@ -100,7 +100,9 @@ class EnvironmentMixture:
     def refuse(self, problem: Problem, answer: str) -> str | None:
         """Why the problem's verifier must see neither this answer nor a plain reading of it, or None; see `Environment.refuse`."""
         environment = self.at(problem.task, problem.level)
-        reasons = [environment.refuse(problem, text) for text in (answer, *plain_answers(problem, answer))]
+        if (reason := environment.refuse(problem, answer)) is None:
+            return None
+        reasons = [environment.refuse(problem, plain) for plain in plain_answers(problem, answer)] or [reason]
         return None if None in reasons else reasons[-1]
 
     def verify_all(self, answered: Sequence[tuple[Problem, str]]) -> list[float | str]:

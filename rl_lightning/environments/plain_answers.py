@@ -60,6 +60,8 @@ def _bare(text: str) -> str:
 
 def _inside_mark(text: str) -> str | None:
     """What a mark encloses that goes around the whole text; None if there is none."""
+    if not text.startswith(("\\", "$", "*", "`")):  # as most answers do not
+        return None
     for opening, closing in _MARKS:
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
             inner = text[len(opening) : -len(closing)].strip()
@@ -74,7 +76,8 @@ def _is_one(inner: str, opening: str, closing: str) -> bool:
         return _is_balanced(inner)
     if opening not in inner and closing not in inner:
         return True
-    return closing in ("*", "**") and not inner.startswith("*") and not inner.endswith("*")  # in formulas it multiplies
+    # In a formula an asterisk multiplies; one with a space on one side opens or closes a mark.
+    return closing in ("*", "**") and not re.search(r"^\*|(?<=[^\s*])\*+(?=\s|$)|(?<=\s)\*+(?=[^\s*])", inner)
 
 
 def _is_balanced(text: str) -> bool:

@@ -130,6 +130,14 @@ def test_what_an_examiner_would_not_take_for_five_is_wrong(answer):
 
 
 @pytest.mark.parametrize(
+    "answer", ["**5** or **6**", "$5$ and $6$", r"\boxed{5} or \boxed{6}", "`5` or `6`", r"\(5\) or \(6\)"]
+)
+def test_two_marks_are_not_one(answer):
+    """Else a verifier that looks for an answer could find either in what is between."""
+    assert plain_answers(Problem(QUESTION, expected="5"), answer) == []
+
+
+@pytest.mark.parametrize(
     ("answer", "expected"),
     [
         ("1,234", "1234"),
