@@ -3,7 +3,7 @@
 May import `curriculum`, `sandbox` and the layers below; it is the only package that imports reasoning_gym, whose 105 tasks are one
 family of environments (`environments.reasoning_gym`), and the only one that reads a problem's `payload`. Main exports:
 `Environment`, the base class of a task; `EnvironmentMixture` with its `TaskSpec`s, several tasks with weights. The stream,
-prompts, answers, levels and workers are imported from their modules.
+prompts, answer formats, levels and workers are imported from their modules.
 """
 
 from rl_lightning.environments.environment import Environment, GenerationFailed
