@@ -9,6 +9,7 @@ import pytest
 from rl_lightning.data import PromptDataModule
 from rl_lightning.distributed import SingleProcess
 from rl_lightning.environments.answer_formats import answer_format
+from rl_lightning.environments.mixture import TaskSpec
 from rl_lightning.training import PromptSource
 from rl_lightning.types import UserError
 
@@ -64,3 +65,35 @@ def test_extra_prompts_are_others_than_the_streams_and_the_same_again(datasets, 
         assert next(batches).cursor == 12  # the stream goes on where it was
     finally:
         data.teardown("fit")
+
+
+def test_worked_examples_are_in_every_prompt_and_neither_trained_on_nor_evaluated():
+    """There are 100 sums of two digits, so that the stream meets the examples' questions."""
+    few = {"chain_sum": TaskSpec(config={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})}
+    data = PromptDataModule(
+        few, 8, system_prompt="", num_workers=0, eval_num_samples=10, examples=20, max_prompt_tokens=2000
+    )
+    set_up(data)
+    shown = {question for question, _ in data.examples["chain_sum"]}
+    batches = iter(data.train_dataloader())
+    trained = {problem.question for _ in range(20) for problem in next(batches).problems}
+    assert len(shown) == 20
+    assert not shown & {problem.question for problem in data.eval_problems}
+    assert not shown & trained
+    text = data.template.tokenizer.decode(data.eval_batches()[0].prompt_ids[0])
+    assert all(question.strip() in text for question in shown)
+    assert data.settings()["examples"] == 20
+    without = PromptDataModule(few, 8, system_prompt="", num_workers=0, eval_num_samples=10)
+    set_up(without)
+    assert without.eval_problems == data.eval_problems
+    batches = iter(without.train_dataloader())
+    assert shown & {problem.question for _ in range(20) for problem in next(batches).problems}  # or this shows nothing
+
+
+def test_runs_with_another_seed_have_the_same_examples():
+    """Their evaluations have the same prompts."""
+    few = {"spell_backward": TaskSpec()}
+    both = [PromptDataModule(few, num_workers=0, eval_num_samples=2, examples=2, seed=seed) for seed in (0, 1)]
+    for data in both:
+        set_up(data)
+    assert both[0].examples == both[1].examples
