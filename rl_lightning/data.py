@@ -159,7 +159,8 @@ class PromptDataModule(LightningDataModule):
         """Put the worked examples into the prompts. They are those of `eval_seed`, so that runs with other seeds have the same."""
         of = self.mixture, self.prompt, self.eval_seed, held_out, self.make
         self.examples = self.collective.broadcast(worked_examples(*of))
-        self.template.show(self.examples)
+        if self.examples:
+            self.template.show(self.examples)
         return self.examples
 
     def _prepare(self, fitting: bool) -> None:

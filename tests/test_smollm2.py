@@ -16,9 +16,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rl_lightning.cli.main import main
-from rl_lightning.data import collate
+from rl_lightning.environments.answer_formats import answer_format
+from rl_lightning.environments.batches import collate
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
-from rl_lightning.environments.prompts import SYSTEM_PROMPT, PromptTemplate
+from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.environments.stream import PromptStream
 from rl_lightning.policy import Policy, PolicyConfig, pack
 from rl_lightning.policy.end_tokens import end_tokens
@@ -31,6 +32,7 @@ from tests.runs import adapters
 MODEL = Path(os.environ.get("RL_LIGHTNING_SMOLLM2") or ROOT / "models" / "SmolLM2-135M-Instruct")
 CONFIG = ROOT / "configs" / "smollm2-135m.yaml"
 END = "<|im_end|>"
+SYSTEM_PROMPT = answer_format("tags").instructions
 
 pytestmark = [
     pytest.mark.smollm2,
@@ -60,7 +62,7 @@ def batch(policy):
     mixture = EnvironmentMixture(
         {"basic_arithmetic": TaskSpec(config={"min_terms": 2, "max_terms": 2, "max_digits": 2})}
     )
-    stream = PromptStream(mixture, PromptTemplate(policy.tokenizer), seed=0)
+    stream = PromptStream(mixture, PromptTemplate(policy.tokenizer, SYSTEM_PROMPT), seed=0)
     return collate([stream[k] for k in range(2)])
 
 
@@ -74,7 +76,7 @@ def unpadded(rollout, row) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_prompt_is_what_the_template_renders(policy):
-    ids = PromptTemplate(policy.tokenizer).token_ids("What is 12 + 7?")
+    ids = PromptTemplate(policy.tokenizer, SYSTEM_PROMPT).token_ids("What is 12 + 7?")
     turns = f"<|im_start|>system\n{SYSTEM_PROMPT}{END}\n<|im_start|>user\nWhat is 12 + 7?{END}\n<|im_start|>assistant\n"
     assert policy.tokenizer.decode(ids) == turns
     assert policy.tokenizer.convert_ids_to_tokens(ids[:2]) == [
