@@ -119,7 +119,7 @@ class PromptStream(Dataset[Prompt]):
             f"datasets.{task}: nothing left to train on: of {ATTEMPTS} problems {skipped['held_out']} are held out for evaluation, "
             f"{skipped['too_long']} are longer than max_prompt_tokens ({self.max_prompt_tokens}), {skipped['raised']} failed in "
             f"the task's generator and {skipped['too_slow']} took too long{failure}; widen the task's config, lower "
-            "eval_num_samples or raise max_prompt_tokens"
+            "eval_num_samples, raise max_prompt_tokens or show fewer data.examples"
         )
 
     def candidate(self, slot: int, attempt: int = 0) -> tuple[str, int, int, int | None]:

@@ -123,13 +123,16 @@ def resolve_name(name: str) -> str:
     """The directory of a model that ships with the package, or else the given name.
 
     Raises:
-        UserError: a path that does not exist.
+        UserError: a path that does not exist or holds no model.
     """
     if name in EMBEDDED:
         return str(EMBEDDED[name])
     looks_like_path = name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name
-    if Path(name).expanduser().is_dir():
-        return str(Path(name).expanduser())
+    directory = Path(name).expanduser()
+    if directory.is_dir():
+        if not (directory / "config.json").is_file():
+            raise UserError(f"policy.model_name_or_path: {name!r} is not a model's directory: it has no config.json")
+        return str(directory)
     if looks_like_path or "/" not in name:
         raise UserError(
             f"policy.model_name_or_path: {name!r} is not a directory; give a model's directory, a hub name such as "

@@ -40,6 +40,7 @@ def refused(capfd, args: list[str]) -> str:
             ["model.objective.surrogate", "no class 'gspo'", "path of your own class"],
         ),
         (["--model.policy.model_name_or_path=./nowhere"], ["./nowhere", "is not a directory", "hub name"]),
+        (["--model.policy.model_name_or_path=./docs"], ["./docs", "is not a model's directory: it has no config.json"]),
         (["--ckpt_path=checkpoint-9"], ["checkpoint-9", "not a checkpoint directory or `last`"]),
         (["--ckpt_path=last"], ["no intact checkpoint in", "leave --ckpt_path out"]),
         (["--model.sampling.num_generations=1"], ["num_generations", "1 is too few", "2 or more"]),

@@ -160,7 +160,7 @@ def test_a_missing_model_is_named(name):
 
 
 def test_a_directory_that_holds_no_model_is_named(tmp_path):
-    with pytest.raises(UserError, match="cannot load") as error:
+    with pytest.raises(UserError, match="is not a model's directory: it has no config.json") as error:
         Policy(PolicyConfig(str(tmp_path)), CPU)
     assert "\n" not in str(error.value)
 
