@@ -23,7 +23,16 @@ _MAY_DIFFER = frozenset(
 )
 """Settings of speed and memory, which change results by no more than rounding."""
 
-_ADDED = {"data.answer_format": "'tags'", "reward.format_grading": "'strict'"}
+_ADDED = {
+    "data.answer_format": "'tags'",
+    "policy.adapter": "None",
+    "policy.init_lora_weights": "True",
+    "policy.lora_dropout": "0.0",
+    "policy.lora_target_modules": "None",
+    "policy.reference": "'base'",
+    "policy.use_rslora": "False",
+    "reward.format_grading": "'strict'",
+}
 """Settings that older checkpoints lack, with the value by which a run does what it did before there was the setting."""
 
 _PLAIN = (str, int, float, dict, type(None))

@@ -35,6 +35,9 @@ def test_settings_that_older_checkpoints_lack_have_their_old_behaviour():
     now = settings(reward=WeightedReward(), data={"answer_format": "tags"})
     older = {name: value for name, value in now.items() if name not in ("reward.format_grading", "data.answer_format")}
     refuse_other_settings(older, now)
+    policy = settings(policy=PolicyConfig())
+    first = {"policy.lora_alpha", "policy.lora_r", "policy.model_name_or_path", "policy.quantization"}
+    refuse_other_settings({name: value for name, value in policy.items() if name in first}, policy)
     changed = settings(reward=WeightedReward(), data={"answer_format": "boxed"})
     with pytest.raises(UserError, match=r"data.answer_format was 'tags' and is 'boxed'; set"):
         refuse_other_settings(older, changed)
