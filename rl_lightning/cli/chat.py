@@ -72,7 +72,7 @@ def main(words: Sequence[str]) -> None:
     step, engine = StepShape(1, 1, _PROMPT_TOKENS, settings.sampling.max_new_tokens), LocalEngine()
     plan = make_plan(settings.policy, step, "auto", 1, device_memory(device), engine)
     policy = Policy(plan.apply(settings.policy), device)
-    template = settings.template(args.task)
+    template = settings.template(policy.tokenizer, args.task)
     policy.opening = template.opening
     if settings.policy.self_test:
         self_test(policy, plan.settings.merged)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,20 @@ class Settings:
             raise UserError(f"{task} has only {len(problems)} different problems; the first is 0, not {index}")
         return problems[index]
 
-    def template(self, task: str | None) -> PromptTemplate:
+    def template(self, tokenizer: Any, task: str | None) -> PromptTemplate:
         """The prompt template, with the worked examples of a task as a run without a curriculum has them.
+
+        Args:
+            tokenizer: the model's.
+            task: None for no examples.
 
         Raises:
             UserError: the settings do not fit the model's chat template, or there are no such examples.
         """
-        template = self.prompt.template(load_tokenizer(self.policy.model_name_or_path))
+        template = self.prompt.template(tokenizer)
         if task is not None and (self.prompt.examples or self.prompt.own_examples):
             mixture, own = self.mixture(task), self.prompt.own_examples
-            of_task = PromptSettings(**_arguments(self.prompt) | {"own_examples": {task: own.get(task, [])}})
+            of_task = replace(self.prompt, own_examples={task: own.get(task, [])})
             held_out = held_out_hashes(eval_problems(mixture, self.eval_seed, self.eval_num_samples))
             template.show(worked_examples(mixture, of_task, self.eval_seed, held_out))
         return template
@@ -104,11 +108,8 @@ def prompt_of(task: str, config: Path) -> str:
         UserError: a mistake in the config, or no such task.
     """
     settings = read_settings(config, "tasks")
-    template, problem = settings.template(task), settings.problem(task, 0)
+    problem = settings.problem(task, 0)
+    template = settings.template(load_tokenizer(settings.policy.model_name_or_path), task)
     ids = template.token_ids(problem.question, task)
     text = template.tokenizer.decode(ids, skip_special_tokens=False)
     return f"{text}\n\n{len(ids)} tokens; the model continues after the last character above"
-
-
-def _arguments(settings: PromptSettings) -> dict[str, Any]:
-    return {each.name: getattr(settings, each.name) for each in fields(settings)}

@@ -149,8 +149,8 @@ def format_missing(h: History) -> str | None:
     if fmean(values[half:]) > fmean(values[:half]) + NO_GAIN:
         return None
     return (
-        f"only {share:.0%} of the completions have data.answer_format exactly: ask for it in data.system_prompt, reward it by "
-        "degrees (model.reward, format and format_grading), or use a format that the model knows, or an instruction-tuned model"
+        f"only {share:.0%} of the completions have data.answer_format exactly: show it in worked examples (data.examples: 2), "
+        "reward it by degrees (model.reward, format and format_grading), or use a format that the model knows"
     )
 
 
