@@ -29,6 +29,7 @@ from rl_lightning.callbacks import (
 from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
 from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
+from rl_lightning.cli.single_prompt import settings_of
 from rl_lightning.data import PromptDataModule
 from rl_lightning.loggers.metrics_csv import MetricsCSV
 from rl_lightning.memory import device_memory, gpu_of_size, make_plan
@@ -195,8 +196,27 @@ class RLCommandLine(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
 
-class PlanCommandLine(RLCommandLine):
-    """Read the same configuration as `fit`, make the memory plan, and neither load nor write anything.
+class _ReadOnlyCommandLine(RLCommandLine):
+    """Read the same configuration as `fit`, and neither load nor write anything."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: no checkpoint is needed."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Do nothing: everything is done when classes would be instantiated."""
+
+
+class PromptCommandLine(_ReadOnlyCommandLine):
+    """Read the settings that decide how a question is asked."""
+
+    def instantiate_classes(self) -> None:
+        """Keep the settings."""
+        config = self.config[self.subcommand].as_dict()
+        self.settings = settings_of(config["model"], config["data"])
+
+
+class PlanCommandLine(_ReadOnlyCommandLine):
+    """Make the memory plan of a configuration.
 
     Args:
         vram: memory in GB (10^9 bytes) of a GPU that need not be in this machine; None for this machine's GPU, or else its CPU.
@@ -205,9 +225,6 @@ class PlanCommandLine(RLCommandLine):
     def __init__(self, vram: float | None) -> None:
         self.vram = vram
         super().__init__()
-
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: a plan needs no checkpoint."""
 
     def instantiate_classes(self) -> None:
         """Make the plan from the settings that memory depends on."""
@@ -223,9 +240,6 @@ class PlanCommandLine(RLCommandLine):
         engine = LocalEngine() if model.engine is None else instantiate_class((), model.engine.as_dict())
         step, rows = sampling.step_shape(data.prompts_per_step, data.max_prompt_tokens), sampling.max_rollout_rows
         self.plan = make_plan(policy, step, model.token_budget, rows, device, engine)
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Do nothing: the plan is made already."""
 
 
 def _is_adapter_only(path: Path) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonargparse
 import yaml
@@ -86,28 +87,40 @@ def read_settings(path: Path, command: str, checkpoint: Path | None = None) -> S
         raise UserError(f"{command}: {path}: {error.strerror}; name the settings by --config") from error
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"{command}: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
-    wanted = {name: model[name] for name in ("policy", "sampling") if name in model}
-    wanted["policy"] = {**(wanted.get("policy") or {}), "reference": "base"}  # no answer depends on it
     if checkpoint is not None:
-        wanted["policy"]["adapter"] = str(checkpoint)
-    wanted |= {name: data[name] for name in ("datasets", "eval_seed", "eval_num_samples") if name in data}
-    wanted["prompt"] = {each.name: data[each.name] for each in fields(PromptSettings) if each.name in data}
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
-    parser.add_argument("--settings", type=Settings)
+        model = {**model, "policy": {**(model.get("policy") or {}), "adapter": str(checkpoint)}}
     try:
-        return parser.instantiate_classes(parser.parse_object({"settings": wanted})).settings
+        return settings_of(model, data)
     except jsonargparse.ArgumentError as error:
         reason = " ".join(str(error).split()).partition(" Given value type:")[0]
         raise UserError(f"{command}: {path}: {reason}") from error
 
 
-def prompt_of(task: str, config: Path) -> str:
+def settings_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
+    """The settings that decide how a question is asked, of a config's sections.
+
+    Args:
+        model: the section model, plain values.
+        data: the section data.
+
+    Raises:
+        ArgumentError: of jsonargparse: a value that is not allowed.
+    """
+    wanted: dict[str, Any] = {name: model[name] for name in ("policy", "sampling") if name in model}
+    wanted["policy"] = {**(wanted.get("policy") or {}), "reference": "base"}  # no answer depends on it
+    wanted |= {name: data[name] for name in ("datasets", "eval_seed", "eval_num_samples") if name in data}
+    wanted["prompt"] = {each.name: data[each.name] for each in fields(PromptSettings) if each.name in data}
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--settings", type=Settings)
+    return cast(Settings, parser.instantiate_classes(parser.parse_object({"settings": wanted})).settings)
+
+
+def prompt_of(task: str, settings: Settings) -> str:
     """The prompt of a task's first evaluation problem, as the model reads it, and its length; for `tasks NAME --prompt`.
 
     Raises:
-        UserError: a mistake in the config, or no such task.
+        UserError: the settings do not fit the model's chat template, or there is no such task.
     """
-    settings = read_settings(config, "tasks")
     problem = settings.problem(task, 0)
     template = settings.template(load_tokenizer(settings.policy.model_name_or_path), task)
     ids = template.token_ids(problem.question, task)

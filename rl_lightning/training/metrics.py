@@ -21,6 +21,7 @@ def rollout_metrics(rollouts: RolloutBatch) -> dict[str, float]:
         "reward/exact": sum(s.exact for s in scores) / n,
         "reward/partial": sum(s.partial for s in scores) / n,
         "reward/well_formed": sum(s.well_formed for s in scores) / n,
+        "reward/format": sum(s.format for s in scores) / n,
         "completion/tokens": float(lengths.mean()),
         "completion/tokens_max": float(lengths.max()),
         "completion/truncated": 1 - float(rollout.finished.float().mean()),

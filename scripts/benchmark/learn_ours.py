@@ -1,4 +1,4 @@
-"""Train rl_lightning on the quickstart until its held-out accuracy reaches the target."""
+"""Train rl_lightning by a config until its held-out accuracy reaches the target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from run_config import build, greedy_scores, resolve_settings
 from run_config import train as train_module
 
-from benchmark.learning import LearningRun, main, quickstart
+from benchmark.learning import LearningRun, main
 from rl_lightning.cli.main import quiet
 
 
@@ -32,15 +32,14 @@ def accuracy(module: Any) -> float:
     return fmean(score.exact for score in greedy_scores(module, batches))
 
 
-def train(run: LearningRun, **changes: Any) -> None:
-    """Train to the target, or to the end of the quickstart.
+def train(run: LearningRun, config: dict[str, Any]) -> None:
+    """Train to the target, or to the config's last step.
 
     Args:
         run: filled in by this function.
-        changes: sections in place of the quickstart's own.
+        config: see `benchmark.learning.race_config`.
     """
     quiet()
-    config = quickstart() | changes
     module, data = build(resolve_settings(config, run.seed))
     train_module(module, data, Evaluator(run), config["trainer"]["max_steps"])
 

@@ -1,6 +1,6 @@
-"""Train on the quickstart until the greedy held-out accuracy reaches a target, with either side's trainer, and time it.
+"""Train by a config until the greedy held-out accuracy reaches a target, with either side's trainer, and time it.
 
-Both sides take from configs/quickstart.yaml the model, 4-bit base, adapters, tasks, prompts in the same order, group size, lengths,
+Both sides take from the config the model, its quantization, adapters, tasks, prompts in the same order, group size, lengths,
 reward, objective and learning rate. Both evaluate the same problems greedily after the same steps. The clock runs while a side
 trains and is paused while it evaluates; neither writes logs, rollouts or checkpoints.
 """
@@ -15,16 +15,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from training_clock import TrainingClock
 
-from benchmark.workloads import QUICKSTART
+from benchmark.side_report import resident
+from benchmark.workloads import model_of, read_config
+
+RACES = ("quickstart", "smollm2-135m")
+"""The configs that both sides can be trained by."""
 
 
 def quickstart() -> dict[str, Any]:
     """configs/quickstart.yaml, with one update per rollout, as in TRL's settings in `benchmark.shared_settings`."""
-    config: dict[str, Any] = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
+    return race_config("quickstart")
+
+
+def race_config(name: str, steps: int = 0) -> dict[str, Any]:
+    """A config of configs/ with what both sides must share: one update per rollout, and a model that is on the disk.
+
+    Without a GPU, TRL dequantises every weight again for every token, so a larger model than the bundled one is not quantised on
+    either side.
+
+    Args:
+        name: one of `RACES`.
+        steps: the number of steps in place of the config's; 0 for that one.
+
+    Raises:
+        UserError: the model is not there.
+    """
+    config = read_config(name)
     config["model"]["objective"]["num_iterations"] = 1
+    config["trainer"]["max_steps"] = steps or config["trainer"]["max_steps"]
+    if name != "quickstart":
+        config["model"]["policy"] |= {"model_name_or_path": model_of(config), "quantization": "none"}
     return config
 
 
@@ -36,11 +58,12 @@ class LearningRun:
         side: ours or peer.
         seed: the seed for sampling, adapters and the prompt stream.
         every: steps between two evaluations.
-        target: accuracy at which it ends.
+        target: accuracy at which it ends; above 1, it makes all its steps.
         reached: whether it got there.
         training_seconds: from the first step on, without evaluations.
         evaluation_seconds: seconds of all evaluations.
         evaluations: step, training seconds by then, and greedy accuracy; the first is before any training.
+        peak: the most bytes that its process had in memory at a time, evaluations included.
     """
 
     side: str
@@ -51,6 +74,7 @@ class LearningRun:
     training_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     evaluations: list[dict[str, float]] = field(default_factory=list)
+    peak: int = 0
 
     def __post_init__(self) -> None:
         self._clock = TrainingClock()
@@ -75,9 +99,11 @@ class LearningRun:
         self.reached = accuracy >= self.target
 
 
-def main(train: Callable[[LearningRun], None], side: str) -> None:
+def main(train: Callable[[LearningRun, dict[str, Any]], None], side: str) -> None:
     """The command line of a side's process."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--config", choices=RACES, required=True)
+    parser.add_argument("--steps", type=int, required=True, help="at most; 0: as many as the config says")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--every", type=int, required=True)
     parser.add_argument("--target", type=float, required=True)
@@ -86,5 +112,6 @@ def main(train: Callable[[LearningRun], None], side: str) -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     run = LearningRun(side, args.seed, args.every, args.target)
-    train(run)
+    train(run, race_config(args.config, args.steps))
+    run.peak = resident("VmHWM")
     args.out.write_text(json.dumps(asdict(run)), encoding="utf-8")

@@ -11,10 +11,10 @@ from lightning.pytorch import Trainer
 from benchmark.fixed_prompts import FixedPrompts
 from benchmark.shared_settings import LEARNING_RATE, AlternatingReward
 from benchmark.side_report import SideReport, StepReport, main
-from benchmark.workloads import Workload, problems, quickstart_tasks
+from benchmark.task_prompts import TaskPrompts
+from benchmark.workloads import Workload, problems, read_config
 from rl_lightning.cli.main import quiet
 from rl_lightning.environments.batches import collate
-from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.environments.stream import Prompt
 from rl_lightning.memory.breakdown import Part
 from rl_lightning.memory.plan import Plan
@@ -30,12 +30,10 @@ _TRANSIENT: tuple[Part, ...] = ("cache", "activations", "logits", "workspace")
 
 def workload_prompts(workload: Workload, model: str, steps: int) -> FixedPrompts:
     """The prompts of that many steps of a workload."""
-    mixture = quickstart_tasks()
-    template = PromptTemplate(load_tokenizer(model), system_prompt="")
-    made = problems(workload, mixture, template, steps)
-    prompts = [Prompt(problem, template.token_ids(problem.question), {}) for problem in made]
+    asked = TaskPrompts(read_config(workload.config), load_tokenizer(model))
+    prompts = [Prompt(problem, asked.token_ids(problem), {}) for problem in problems(workload, asked, steps)]
     size = workload.prompts
-    return FixedPrompts(mixture, [collate(prompts[i : i + size]) for i in range(0, len(prompts), size)])
+    return FixedPrompts(asked.mixture, [collate(prompts[i : i + size]) for i in range(0, len(prompts), size)])
 
 
 class StepTimer(StepCallback):

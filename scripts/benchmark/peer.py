@@ -18,8 +18,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from benchmark.shared_settings import TRL_SETTINGS, alternating_rewards
 from benchmark.side_report import SideReport, StepReport, main
-from benchmark.workloads import Workload, problems, quickstart_tasks
-from rl_lightning.environments.prompts import PromptTemplate
+from benchmark.task_prompts import TaskPrompts
+from benchmark.workloads import Workload, problems, read_config
 
 
 class TimedTrainer(GRPOTrainer):
@@ -113,8 +113,8 @@ def run(
 ) -> dict[str, Any]:
     """Train for `warm_up` and then `steps` steps; returns the report."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    made = problems(workload, quickstart_tasks(), PromptTemplate(tokenizer, system_prompt=""), warm_up + steps)
-    prompts = Dataset.from_list([{"prompt": [{"role": "user", "content": p.question.strip()}]} for p in made])
+    asked = TaskPrompts(read_config(workload.config), tokenizer)
+    prompts = [{"prompt": asked.messages(p)} for p in problems(workload, asked, warm_up + steps)]
     report = SideReport("peer", warm_up, account)
     timer = StepTimer(report)
     with tempfile.TemporaryDirectory() as directory:
@@ -122,7 +122,7 @@ def run(
             model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32, attn_implementation="sdpa"),
             reward_funcs=reward,
             args=trl_config(workload, directory, warm_up + steps, seed),
-            train_dataset=prompts,
+            train_dataset=Dataset.from_list(prompts),
             processing_class=tokenizer,
             peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
             callbacks=[timer],

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from benchmark.workloads import Shape, Workload, make_model
 from rl_lightning.types import UserError
 
 SIDES = ("ours", "peer")
+_UNREACHABLE = 2.0
+"""No accuracy is that high."""
+
 WARM_UP_STEPS = 1
 """Steps of each of our processes that are not counted: workers start, caches and the allocator fill."""
 
@@ -53,15 +56,43 @@ def compare(
         return {"machine": machine_info(threads), **workload_summary(workload, Shape.of(model), reports, rates)}
 
 
-def time_to_target(seeds: list[int], every: int, target: float, threads: int) -> dict[str, Any]:
-    """Train on the quickstart with both sides, seed by seed, until a held-out accuracy is reached."""
+@dataclass(frozen=True)
+class Race:
+    """What both sides train for.
+
+    Attributes:
+        config: the config, by its name in configs/.
+        every: steps between two evaluations.
+        target: the held-out accuracy at which a side ends; None: what the peer reaches in its last step.
+        steps: at most; 0: as many as the config says.
+    """
+
+    config: str = "quickstart"
+    every: int = 2
+    target: float | None = 0.85
+    steps: int = 0
+
+
+def time_to_target(race: Race, seeds: list[int], threads: int) -> dict[str, Any]:
+    """Train with both sides, seed by seed, until a held-out accuracy is reached."""
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for seed in seeds:
-        for side in SIDES:
-            began = time.perf_counter()
-            measured = run(f"learn_{side}", threads, seed=seed, every=every, target=target)
-            runs[side].append(measured | {"process_seconds": time.perf_counter() - began})
-    return {"machine": machine_info(threads), "target": target, "every": every, **learning_summary(runs)}
+        target = race.target
+        for side in SIDES if race.target is not None else reversed(SIDES):
+            measured = _trained(side, race, seed, _UNREACHABLE if target is None else target, threads)
+            if target is None:
+                target = measured["evaluations"][-1]["accuracy"]
+                measured |= {"target": target, "reached": True}
+            runs[side].append(measured)
+    return {"machine": machine_info(threads), **asdict(race), **learning_summary(runs)}
+
+
+def _trained(side: str, race: Race, seed: int, target: float, threads: int) -> dict[str, Any]:
+    """One side's training in a process of its own."""
+    began = time.perf_counter()
+    options = {"config": race.config, "steps": race.steps, "seed": seed, "every": race.every, "target": target}
+    measured = run(f"learn_{side}", threads, **options)
+    return measured | {"process_seconds": time.perf_counter() - began}
 
 
 def run(module: str, threads: int, **options: Any) -> dict[str, Any]:

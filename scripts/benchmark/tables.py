@@ -149,20 +149,22 @@ def scaling_table(results: dict[str, dict[str, Any]]) -> str:
 def learning_table(result: dict[str, Any]) -> str:
     """The table of how long each side trained, seed by seed, until it reached the target."""
     lines = [
-        "| seed | | steps | accuracy, before and after | training, s | evaluations, s | the whole process, s |",
-        "|---|---|---|---|---|---|---|",
+        f"| `{result.get('config', 'quickstart')}`, seed | | steps | accuracy, before and after | training, s | evaluations, s | "
+        "the whole process, s | at its peak, GB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for pair in zip(*result["runs"].values(), strict=True):
         for run in pair:
             first, last = run["evaluations"][0], run["evaluations"][-1]
-            after = f"{last['accuracy']:.3f}" + ("" if run["reached"] else f", short of {result['target']}")
+            after = f"{last['accuracy']:.3f}" + ("" if run["reached"] else f", short of {run['target']}")
             lines.append(
                 f"| {run['seed']} | {_NAMES[run['side']]} | {last['step']} | {first['accuracy']:.3f} to {after} | "
-                f"{run['training_seconds']:.1f} | {run['evaluation_seconds']:.1f} | {run['process_seconds']:.1f} |"
+                f"{run['training_seconds']:.1f} | {run['evaluation_seconds']:.1f} | {run['process_seconds']:.1f} | "
+                + (f"{run['peak'] / 1e9:.1f} |" if run.get("peak") else "|")
             )
     if result["ours_to_peer"]:
         share = result["ours_to_peer"]
         lines.append(
-            f"| medians | ours to TRL | | | **{share['training_seconds']:.2f}** | | **{share['process_seconds']:.2f}** |"
+            f"| medians | ours to TRL | | | **{share['training_seconds']:.2f}** | | **{share['process_seconds']:.2f}** | |"
         )
     return "\n".join([*lines, "", describe_machine(result["machine"])])

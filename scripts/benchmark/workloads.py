@@ -12,13 +12,12 @@ import torch
 import yaml
 from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
-from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from benchmark.task_prompts import TaskPrompts
 from rl_lightning.environments.prompts import PromptTemplate
-from rl_lightning.environments.stream import PromptStream
 from rl_lightning.policy.loading import resolve_name
-from rl_lightning.types import Problem
+from rl_lightning.types import Problem, UserError
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+_ROOT = Path(__file__).parents[2]
 NEVER_ENDS = 1e-12
 """Probability of the EOS token at each position, if completions are to run to the length limit."""
 
@@ -51,7 +50,8 @@ class Workload:
         prompts: B, prompts per step.
         generations: G, completions per prompt.
         new_tokens: length limit of a completion.
-        shape: shape of a random model; None is the bundled tiny policy.
+        shape: shape of a random model; None is the config's own.
+        config: the config whose tasks are asked, and how; its name in configs/.
         prompt_tokens: length of every prompt; 0 leaves the questions as they are.
         mean_tokens: mean for a random model's completions, whose lengths are geometric and truncated at the limit; infinity
             lets all of them run to it.
@@ -66,6 +66,7 @@ class Workload:
     generations: int
     new_tokens: int
     shape: Shape | None = None
+    config: str = "quickstart"
     prompt_tokens: int = 0
     mean_tokens: float = math.inf
     peer_rows: int = 8
@@ -91,6 +92,7 @@ WORKLOADS = {
         Workload("vocabulary", 4, 8, 128, Shape(), steps=1),
         Workload("prefix", 4, 16, 128, Shape(), prompt_tokens=512, steps=1, peer_warm_up=0),
         Workload("unequal", 4, 16, 256, Shape(32_768), mean_tokens=64, steps=2),
+        Workload("smollm2", 6, 8, 40, config="smollm2-135m", steps=3),
     )
 }
 
@@ -114,10 +116,9 @@ With the number of completions fixed, a group's size changes only how many of th
 
 def make_model(workload: Workload, directory: Path) -> str:
     """Write the workload's model where both sides can read it; returns its path."""
-    tiny = resolve_name("tiny")
     if workload.shape is None:
-        return tiny
-    tokenizer = _enlarged_tokenizer(Path(tiny), directory, workload.shape.vocabulary)
+        return model_of(read_config(workload.config))
+    tokenizer = _enlarged_tokenizer(Path(resolve_name("tiny")), directory, workload.shape.vocabulary)
     shape = workload.shape
     config = Qwen2Config(
         vocab_size=shape.vocabulary,
@@ -166,19 +167,31 @@ def _set_end_probability(model: Any, end: int, probability: float) -> None:
     embedding[end] = float((wanted / hidden.sum(dim=1)).mean())
 
 
-def quickstart_tasks() -> EnvironmentMixture:
-    """The tasks of configs/quickstart.yaml."""
-    config = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
-    return EnvironmentMixture({name: TaskSpec(**spec) for name, spec in config["data"]["datasets"].items()})
+def read_config(name: str) -> dict[str, Any]:
+    """A config of configs/, by its name without `.yaml`."""
+    config: dict[str, Any] = yaml.safe_load((_ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return config
 
 
-def problems(workload: Workload, mixture: EnvironmentMixture, template: PromptTemplate, steps: int) -> list[Problem]:
+def model_of(config: dict[str, Any]) -> str:
+    """The directory of a config's model: of a bundled one, or of one in models/ in place of the hub's.
+
+    Raises:
+        UserError: it is not there.
+    """
+    name = config["model"]["policy"]["model_name_or_path"]
+    if (bundled := resolve_name(name)) != name:
+        return bundled
+    directory = _ROOT / "models" / Path(name).name
+    if not (directory / "config.json").is_file():
+        raise UserError(f"{directory}: there is no such model; make it first: python scripts/smollm2.py")
+    return str(directory)
+
+
+def problems(workload: Workload, asked: TaskPrompts, steps: int) -> list[Problem]:
     """The problems of all steps in order; the same in every process."""
-    stream = PromptStream(mixture, template, seed=0)
-    found = [stream[k].problem for k in range(steps * workload.prompts)]
-    if not workload.prompt_tokens:
-        return found
-    return [replace(p, question=_lengthened(p.question, template, workload.prompt_tokens)) for p in found]
+    found, length = asked.problems(steps * workload.prompts), workload.prompt_tokens
+    return [replace(p, question=_lengthened(p.question, asked.template, length)) for p in found] if length else found
 
 
 def _lengthened(question: str, template: PromptTemplate, tokens: int) -> str:

@@ -95,7 +95,8 @@ def test_an_existing_run_directory_is_refused_and_left_alone(capfd, tmp_path):
         (["tasks", "--levels"], "name it, e.g. tasks spell_backward --levels"),
         (["tasks", "--prompt"], "name it, e.g. tasks spell_backward --levels"),
         (["tasks", "chain_sum", "--prompt"], "--prompt and --config FILE belong together"),
-        (["tasks", "chain_sum", "--prompt", "--config", "nowhere.yaml"], "nowhere.yaml: No such file"),
+        (["tasks", "chain_sum", "--prompt", "--config", "nowhere.yaml"], "File does not exist"),
+        (["tasks", "chain_sum", "--data.examples", "2"], "unrecognized arguments: --data.examples 2"),
         (["fit", "--config"], "config"),
         (["validate", "--config", str(QUICKSTART), "--ckpt_path", "nowhere"], "nowhere"),
     ],
@@ -222,3 +223,9 @@ def test_a_prompt_is_shown_as_the_model_reads_it(capsys, tmp_path):
     assert prompt.endswith("<|assistant|><think>")
     tokens = load_tokenizer("tiny")(prompt, add_special_tokens=False)["input_ids"]
     assert said == f"{len(tokens)} tokens; the model continues after the last character above\n"
+    second = tmp_path / "second.yaml"
+    second.write_text("data: {prefill: So}")
+    of = ["--config", str(path), "--config", str(second), "--data.examples=1"]
+    assert main(["tasks", "chain_sum", "--prompt", *of]) == 0
+    out = capsys.readouterr().out
+    assert (out.count("<|assistant|>"), out.count("<|assistant|>So\n\n")) == (2, 1)

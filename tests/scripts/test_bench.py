@@ -13,13 +13,13 @@ from benchmark import learn_ours, ours, roofline
 from benchmark.learning import LearningRun, quickstart
 from benchmark.roofline import StepTokens
 from benchmark.tables import workload_summary
-from benchmark.workloads import SCALING, WORKLOADS, Shape, make_model, problems, quickstart_tasks
+from benchmark.task_prompts import TaskPrompts
+from benchmark.workloads import SCALING, WORKLOADS, Shape, make_model, problems, read_config
 from peft import LoraConfig, get_peft_model
 from run_config import build, resolve_settings
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.policy.loading import resolve_name
 from rl_lightning.training import metrics
 from tests.scripts.ticking_clock import tick
@@ -43,10 +43,24 @@ def test_a_random_model_ends_as_often_as_it_is_told(tmp_path, mean_tokens, least
 
 
 def test_prompts_are_lengthened_to_the_very_token():
-    template = PromptTemplate(AutoTokenizer.from_pretrained(resolve_name("tiny")), system_prompt="")
-    made = problems(replace(TOY, prompt_tokens=150), quickstart_tasks(), template, steps=3)
-    assert [len(template.token_ids(p.question)) for p in made] == [150] * 6
+    asked = TaskPrompts(read_config("quickstart"), AutoTokenizer.from_pretrained(resolve_name("tiny")))
+    made = problems(replace(TOY, prompt_tokens=150), asked, steps=3)
+    assert [len(asked.token_ids(p)) for p in made] == [150] * 6
     assert len({p.question for p in made}) == 6
+
+
+def test_worked_examples_are_the_same_conversation_for_both_sides():
+    config = read_config("quickstart")
+    config["data"] |= {"examples": 2, "system_prompt": "Solve it."}
+    asked = TaskPrompts(config, AutoTokenizer.from_pretrained(resolve_name("tiny")))
+    for problem in asked.problems(4):
+        messages = asked.messages(problem)
+        assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * 2, "user"]
+        assert messages[-1]["content"] == problem.question.strip()
+        assert problem not in asked.held_out
+    asked.template.show({})
+    with pytest.raises(RuntimeError, match="different prompts of"):
+        asked.messages(problem)
 
 
 def test_every_workload_divides_into_the_peers_micro_batches():
@@ -131,7 +145,7 @@ def small_quickstart(steps: int) -> dict:
 
 def test_our_side_trains_on_the_quickstart_and_ends_at_the_target():
     run = LearningRun("ours", seed=1, every=1, target=0.0)
-    learn_ours.train(run, **small_quickstart(steps=5))
+    learn_ours.train(run, small_quickstart(steps=5))
     assert run.reached
     assert [e["step"] for e in run.evaluations] == [0, 1]
     config = quickstart()
@@ -179,20 +193,21 @@ def test_both_sides_learn_the_same_from_the_same():
     config = small_quickstart(steps=1)
     run = LearningRun("peer", seed=1, every=1, target=0.85)
     mine = LearningRun("ours", seed=1, every=1, target=0.85)
-    learn_peer.train(run, micro_batch=8, **config)
-    learn_ours.train(mine, **config)
+    learn_peer.train(run, config, micro_batch=8)
+    learn_ours.train(mine, config)
     assert len(run.evaluations) == 2
     assert (
         run.evaluations[0]["accuracy"] == mine.evaluations[0]["accuracy"]
     )  # the same policy, greedy, the same problems
     tokenizer = AutoTokenizer.from_pretrained(resolve_name("tiny"))
-    trained, held_out = learn_peer.prompts(config, tokenizer, seed=1)
+    asked = TaskPrompts(config, tokenizer)
+    trained = asked.problems(4, seed=1)
     module, data = build(resolve_settings(config, seed=1))
     data.trainer = SimpleNamespace(lightning_module=module)
     data.setup("fit")
-    assert held_out == data.eval_problems
+    assert asked.held_out == data.eval_problems
     assert trained == list(next(iter(data.train_dataloader())).problems)
-    scorer = learn_peer.TokenScorer(config, tokenizer)
+    scorer = learn_peer.TokenScorer(config, asked)
     right = tokenizer(f"<think>\n1</think> <answer>{trained[0].expected}</answer>", add_special_tokens=False)
     ids = [*right["input_ids"], tokenizer.eos_token_id]
     (score, earned), (_, nothing) = scorer(trained[:1] * 2, [ids, ids[:3]])

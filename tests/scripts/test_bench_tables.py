@@ -68,7 +68,7 @@ def test_a_side_without_warm_up_counts_every_step_and_leaves_the_account_blank()
 def learning_run(name: str, seed: int, seconds: float, reached: bool = True) -> dict:
     evaluations = [{"step": 0, "training_seconds": 0.0, "accuracy": 0.2}]
     evaluations += [{"step": 4, "training_seconds": seconds, "accuracy": 0.9 if reached else 0.5}]
-    fields = {"side": name, "seed": seed, "reached": reached, "evaluations": evaluations}
+    fields = {"side": name, "seed": seed, "target": 0.85, "reached": reached, "evaluations": evaluations}
     return {**fields, "training_seconds": seconds, "evaluation_seconds": 1.0, "process_seconds": seconds + 9}
 
 
