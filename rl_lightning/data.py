@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,7 @@ from rl_lightning.environments.examples import shown_hashes, worked_examples
 from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
-from rl_lightning.environments.prompts import PromptSettings, WorkedExample
+from rl_lightning.environments.prompts import ExamplesFor, PromptSettings, WorkedExample
 from rl_lightning.environments.stream import (
     EXTRA_SLOTS,
     Prompt,
@@ -27,6 +27,7 @@ from rl_lightning.environments.stream import (
     eval_problems,
     held_out_hashes,
     held_out_share,
+    small_tasks,
 )
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.types import Problem, PromptBatch, UserError, require
@@ -61,6 +62,7 @@ class PromptDataModule(LightningDataModule):
         own_examples: by task, worked examples of your own, each with question, answer and thinking; they come first.
         prefill: how the answer begins, such as "<think>\\n"; it is part of the prompt.
         prompt_template: text with {question} in it, for base models, in place of the chat template.
+        examples_for: which prompts show the examples: all (all_steps), or only those that `model.sft_steps` are sampled with.
 
     Raises:
         UserError: a value out of range, or a task or configuration that cannot be used; in `setup`, no problems left to train on,
@@ -85,11 +87,11 @@ class PromptDataModule(LightningDataModule):
         own_examples: dict[str, list[WorkedExample]] = {},  # noqa: B006
         prefill: str = "",
         prompt_template: str = "",
+        examples_for: ExamplesFor = "all_steps",
     ) -> None:
         super().__init__()
-        self.prompt = PromptSettings(
-            system_prompt, answer_format, examples, own_examples, prefill, prompt_template, chat_template_kwargs
-        )
+        of = system_prompt, answer_format, examples, own_examples, prefill, prompt_template, chat_template_kwargs
+        self.prompt = PromptSettings(*of, examples_for)
         self.answer_format = self.prompt.format
         self.prompts_per_step, self.max_prompt_tokens = prompts_per_step, max_prompt_tokens
         self.eval_num_samples, self.eval_seed, self.seed = eval_num_samples, eval_seed, seed
@@ -110,7 +112,7 @@ class PromptDataModule(LightningDataModule):
         self.scheduler: CurriculumScheduler | None = None
         """Moves each task's level; from `setup` on, None without a curriculum."""
         self.examples: dict[str, list[Turn]] = {}
-        """Worked examples in the prompts, by task; from `setup` on."""
+        """Worked examples, by task; from `setup` on."""
         self.opening = ""  # of the assistant's turn, what the prompts have already opened; from `setup` on
         self.collective: Collective = SingleProcess()
         """The ranks that train together, read from the module in `setup`."""
@@ -125,8 +127,11 @@ class PromptDataModule(LightningDataModule):
             return
         module: Any = self.trainer.lightning_module if self.trainer else None
         self.collective = module.collective
+        if not (self.prompt.always_shows_examples or module.sft_steps):
+            raise UserError("data.examples_for: sft_steps has no effect while model.sft_steps is 0; set one of the two")
         tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
-        self.template = self.prompt.template(tokenizer)
+        self.shown = self.prompt.template(tokenizer)
+        self.template = self.shown if self.prompt.always_shows_examples else self.prompt.template(tokenizer)
         self.opening = self.template.opening
         if self.curriculum is not None:
             # A run without a curriculum is evaluated on these problems, and the two runs may be compared.
@@ -153,14 +158,14 @@ class PromptDataModule(LightningDataModule):
         return {name: usable(checks) for name, checks in checked.items()}
 
     def _is_short(self, task: str, question: str) -> bool:
-        return len(self.template.token_ids(question, task)) <= self.max_prompt_tokens
+        return len(self.shown.token_ids(question, task)) <= self.max_prompt_tokens
 
     def _show_examples(self, held_out: frozenset[bytes]) -> dict[str, list[Turn]]:
         """Put the worked examples into the prompts. They are those of `eval_seed`, so that runs with other seeds have the same."""
         of = self.mixture, self.prompt, self.eval_seed, held_out, self.make
         self.examples = self.collective.broadcast(worked_examples(*of))
         if self.examples:
-            self.template.show(self.examples)
+            self.shown.show(self.examples)
         return self.examples
 
     def _prepare(self, fitting: bool) -> None:
@@ -174,18 +179,10 @@ class PromptDataModule(LightningDataModule):
         held_out |= shown_hashes(self._show_examples(held_out))
         schedule = None if self.scheduler is None else self.scheduler.schedule
         of = self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens
-        self.stream = PromptStream(*of, problem=self.make, schedule=schedule)
+        self.stream = PromptStream(*of, problem=self.make, schedule=schedule, also=self.shown)
         if fitting:
-            for task, share in held_out_share(self.mixture, self.seed, held_out, make=self.make).items():
-                if share == 1:
-                    raise UserError(
-                        f"datasets.{task}: nothing left to train on: every problem is held out for evaluation; widen the "
-                        "task's config or lower data.eval_num_samples"
-                    )
-                if share > 0.01:
-                    log.warning(
-                        f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task"
-                    )
+            for line in small_tasks(held_out_share(self.mixture, self.seed, held_out, make=self.make)):
+                log.warning(line)
 
     def _draw_eval_problems(self) -> tuple[Problem, ...]:
         return eval_problems(self.mixture, self.eval_seed, self.eval_num_samples, self.make)
@@ -223,6 +220,11 @@ class PromptDataModule(LightningDataModule):
                 self.make.begin(*self.stream.candidate(slot))
         self.extra_cursor += count
         return collate([self.stream[slot] for slot in slots])
+
+    def with_examples(self, prompts: PromptBatch) -> PromptBatch:
+        """The same problems with the worked examples before the question, as `model.sft_steps` are sampled."""
+        shown = [Prompt(p, self.shown.token_ids(p.question, p.task), {}) for p in prompts.problems]
+        return replace(collate(shown), cursor=prompts.cursor, skipped=prompts.skipped)
 
     def val_dataloader(self) -> Any:
         """The evaluation set for `validate`; empty in `fit`, where FixedEval evaluates in place of Lightning's own loop."""

@@ -26,10 +26,12 @@ from rl_lightning.rollout.engine import OnFinished
 from rl_lightning.rollout.sampling import draw_uniforms
 from rl_lightning.scoring import Reward, Scorer, WeightedReward, component_weights, reward_components
 from rl_lightning.training import AdapterModule
+from rl_lightning.training.compatible_settings import refuse_incompatible
 from rl_lightning.training.dynamic_sampling import extra_prompts_needed, groups_to_keep
 from rl_lightning.training.joining import append, interleave
 from rl_lightning.training.learning_rate import Schedule
 from rl_lightning.training.metrics import StepMeter, rollout_metrics
+from rl_lightning.training.right_samples import after_prompts, right_samples
 from rl_lightning.types import (
     EvalBatch,
     PromptBatch,
@@ -38,7 +40,6 @@ from rl_lightning.types import (
     Score,
     StepRecord,
     TrainerLogprobs,
-    UserError,
     require,
 )
 
@@ -53,6 +54,8 @@ class GRPOModule(AdapterModule):
         reward: the reward function; your own class by its path.
         engine: generates the completions; null: the policy itself (LocalEngine).
         learning_rate: peak learning rate of AdamW on the adapters; above 0.
+        sft_steps: number of first steps that are supervised ones, on the policy's own right and well-formed samples (rejection
+            sampling); 0 or more. With data.examples_for: sft_steps only their samples are drawn with examples in the prompt.
         lr_schedule: learning rate after the warm-up: constant, or decay to zero at max_steps, linear or along a cosine.
         warmup_steps: optimizer steps over which the learning rate rises from zero; 0 or more.
         weight_decay: decoupled weight decay of AdamW; 0 or more.
@@ -65,6 +68,7 @@ class GRPOModule(AdapterModule):
 
     Attributes:
         scorer: runs the tasks' verifiers; from `setup` on.
+        supervised: whether the current step is one of the `sft_steps`.
         eval_sampling: how evaluations sample; None for greedy decoding; `FixedEval` sets it.
 
     Raises:
@@ -80,6 +84,7 @@ class GRPOModule(AdapterModule):
         objective: Objective = Objective(),  # noqa: B008
         reward: Reward = WeightedReward(),  # noqa: B008
         engine: RolloutEngine | None = None,
+        sft_steps: int = 0,
         learning_rate: float = 1e-5,
         lr_schedule: Schedule = "constant",
         warmup_steps: int = 0,
@@ -102,23 +107,14 @@ class GRPOModule(AdapterModule):
             max_grad_norm=max_grad_norm,
             seed=seed,
         )
-        self.objective, self.reward = objective, reward
+        self.objective, self.reward, self.sft_steps = objective, reward, sft_steps
         self.score_workers, self.score_seconds = score_workers, score_seconds
         self.eval_sampling: EvalSampling | None = None
-        for name in ("learning_rate", "max_grad_norm", "score_workers", "score_seconds"):
-            require(f"model.{name}", getattr(self, name), getattr(self, name) > 0, "above 0")
-        require("model.token_budget", token_budget, token_budget == "auto" or token_budget > 0, "above 0, or auto")
-        require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
-        buffer, limit = objective.overlong_buffer, sampling.max_new_tokens
-        require("model.objective.overlong_buffer", buffer, buffer < limit, f"below max_new_tokens, which is {limit}")
-        if policy.reference == "adapter" and not objective.beta:
-            raise UserError(
-                "model.policy.reference: adapter matters only with a KL term; set model.objective.beta above 0, or use base"
-            )
-        if sampling.max_resample > 1 and objective.baseline == "batch":
-            raise UserError(
-                "model.sampling.max_resample: with objective.baseline batch every group has advantages; set it to 1"
-            )
+        self.supervised = False
+        require("model.score_workers", score_workers, score_workers > 0, "above 0")
+        require("model.score_seconds", score_seconds, score_seconds > 0, "above 0")
+        require("model.sft_steps", sft_steps, sft_steps >= 0, "0 or more")
+        refuse_incompatible(policy, sampling, objective)
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One GRPO step: sample and score groups, compute advantages, and make the optimizer steps.
@@ -126,12 +122,12 @@ class GRPOModule(AdapterModule):
         One rollout gives `num_iterations` optimizer steps, each over the WHOLE batch: there are no mini-batches. Micro-batches
         only accumulate the gradient of one optimizer step.
         """
-        self.meter = StepMeter()
+        self.meter, self.supervised = StepMeter(), self.global_step < self.sft_steps
         rollouts = self.collect_rollouts(batch)
         advantages, weights = self.compute_advantages(rollouts)
         logprobs = TrainerLogprobs.empty(rollouts.rollout)
         with self.meter.time("train"):
-            if self.objective.top_entropy < 1:
+            if self.objective.top_entropy < 1 and not self.supervised:
                 weights = self.mask_low_entropy(rollouts.rollout, advantages, weights)
             # At the first iteration the policy is the one that sampled, so every ratio is 1.
             for iteration in range(self.objective.num_iterations):
@@ -140,13 +136,17 @@ class GRPOModule(AdapterModule):
                 if self.reached_max_steps:
                     break
         self.prompt_source.advance(batch.cursor, rollouts.accuracies)
-        record = StepRecord(self.global_step, rollouts, advantages, weights, logprobs, dict(self.meter.seconds))
+        of = rollouts, advantages, weights, logprobs, dict(self.meter.seconds), self.supervised
+        record = StepRecord(self.global_step, *of)
         self.finish_step(record, rollout_metrics(rollouts) | self.meter.metrics(int(rollouts.rollout.mask.sum())))
 
     def collect_rollouts(self, prompts: PromptBatch) -> RolloutBatch:
         """Sample and score a group for every prompt. A group without reward variance has no gradient, so extra prompts are sampled
         until enough groups have variance or `max_resample` is reached (dynamic sampling, DAPO, arXiv 2503.14476)."""
         self.engine.sync_weights()
+        if self.supervised:
+            shown = self.prompt_source.with_examples(prompts).to(self.device)
+            return after_prompts(self.sample_and_score(shown), prompts)
         rollouts = self.sample_and_score(prompts)
         variance = self.has_variance(rollouts)
         while count := extra_prompts_needed(self.sampling, len(prompts), variance):
@@ -195,6 +195,8 @@ class GRPOModule(AdapterModule):
 
     def compute_advantages(self, rollouts: RolloutBatch) -> tuple[Tensor, Tensor]:
         """(B, G) advantages and (N, T) token weights, float32, of the kept groups; zero in the others."""
+        if self.supervised:
+            return right_samples(rollouts)
         rollout, kept = rollouts.rollout, rollouts.kept
         rows = kept.repeat_interleave(rollout.group_size)
         advantages = torch.zeros_like(rollouts.rewards, dtype=torch.float32)
@@ -235,9 +237,7 @@ class GRPOModule(AdapterModule):
         """Accumulate the gradient of the step's loss over micro-batches; it does not depend on how they are packed.
 
         Args:
-            rollout: N completions.
-            advantages: (B, G).
-            weights: (N, T) token weights, fixed for the whole step.
+            rollout, advantages, weights: N completions, (B, G), and (N, T), fixed for the whole step.
             logprobs: log-probs and entropies, filled in at the first update and read at the later ones.
             first: whether this is the first iteration, at which the policy is still the one that sampled.
         """
@@ -252,14 +252,15 @@ class GRPOModule(AdapterModule):
                 logps, entropy = self.policy.log_probs(micro, temperature, objective.entropy_bonus > 0)
                 if first:
                     logprobs.logps[index], logprobs.entropies[index] = logps.detach(), entropy.detach()
-                    meter.add("logprob_mismatch", (logps.detach() - rollout.sampling_logps[index]).abs().sum())
+                    if not self.supervised:
+                        meter.add("logprob_mismatch", (logps.detach() - rollout.sampling_logps[index]).abs().sum())
                 inputs = LossInputs(
                     logps=logps,
                     old_logps=logprobs.logps[index],
                     advantages=advantages.flatten()[micro.row_of],
                     weights=weights[index],
                     rows=micro.row_of,
-                    sampling_logps=rollout.sampling_logps[index],
+                    sampling_logps=None if self.supervised else rollout.sampling_logps[index],
                     ref_logps=self.policy.reference_log_probs(micro, temperature) if objective.beta else None,
                     entropy=entropy,
                 )
@@ -296,4 +297,4 @@ class GRPOModule(AdapterModule):
 
     def settings(self) -> dict[str, str]:
         """The settings that a resumed run must share with its checkpoint, by dotted name."""
-        return super().settings() | settings(objective=self.objective, reward=self.reward)
+        return super().settings() | settings(objective=self.objective, reward=self.reward, sft_steps=self.sft_steps)

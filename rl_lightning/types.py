@@ -227,6 +227,7 @@ class StepRecord:
         weights: (N, T) float32, each token's weight in the loss; 0 for tokens that are not trained on.
         trainer_logprobs: log-probs and entropies by the trainer.
         seconds: wall time by part of the step: sample, score, train.
+        supervised: whether it is one of `model.sft_steps`, whose samples were drawn with other prompts than they are trained on.
     """
 
     step: int
@@ -235,6 +236,7 @@ class StepRecord:
     weights: Tensor
     trainer_logprobs: TrainerLogprobs
     seconds: Mapping[str, float]
+    supervised: bool = False
 
 
 @dataclass(frozen=True)

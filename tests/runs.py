@@ -45,14 +45,15 @@ def run(
     tasks=SUMS,
     samples=None,
     curriculum=None,
+    data={},  # noqa: B006
+    save_steps=2,
     **model,
 ):
     seed_everything(0)
     model = {"reward": LengthReward(), "learning_rate": 1e-3, "sampling": Sampling(4, 12)} | model
     module = GRPOModule(**model)
-    data = PromptDataModule(
-        tasks, prompts_per_step=2, system_prompt="", num_workers=workers, eval_num_samples=5, curriculum=curriculum
-    )
+    asked = {"system_prompt": "", "num_workers": workers, "eval_num_samples": 5, "curriculum": curriculum} | data
+    data = PromptDataModule(tasks, prompts_per_step=2, **asked)
     trainer = Trainer(
         default_root_dir=root,
         accelerator="cpu",
@@ -69,7 +70,7 @@ def run(
             RolloutLog(),
             *([FixedEval(2, samples)] if evaluate else []),
             RunDirectory(),
-            AdapterCheckpoint(save_steps=2),
+            AdapterCheckpoint(save_steps=save_steps),
             *callbacks,
         ],
     )

@@ -172,7 +172,9 @@ class FixedEval(Callback):
         for name, levels in data.mixture.levels_of.items():
             configs[name] = {**configs[name], "levels": list(levels)}
         length = pl_module.sampling.max_new_tokens
-        prompt = data.prompt.changed() | ({"examples": data.examples} if data.examples else {})
+        prompt = data.prompt.in_evaluation()
+        if data.examples and data.prompt.always_shows_examples:
+            prompt["examples"] = data.examples
         system_prompt = data.prompt.system_prompt
         return make_suite(data.eval_problems, length, system_prompt, self.sampling, data.eval_seed, configs, prompt)
 

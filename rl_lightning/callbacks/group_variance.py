@@ -22,6 +22,8 @@ class GroupVariance(StepCallback):
     - `distinct_answers`: mean over prompts of the number of different answers in a group (no answer counts as one);
     - `useful_tokens`: share of the sampled tokens that were trained on.
 
+    In the supervised steps of `model.sft_steps`, `sft/samples`, the number of completions that were trained on.
+
     Also `groups/sampled`, the number of prompts (with dynamic sampling it may be more than the data module's prompts_per_step);
     `time/wasted` and `time/wasted/<task>`, the seconds of sampling spent on tokens that were not trained on.
     """
@@ -45,6 +47,8 @@ class GroupVariance(StepCallback):
             found["useful_tokens"] = trained / spent
             metrics |= {f"groups{of}/{name}": value for name, value in found.items()}
             metrics[f"time/wasted{of}"] = (spent - trained) * token_seconds
+        if record.supervised:
+            metrics["sft/samples"] = float(record.advantages.sum())
         return metrics
 
 

@@ -74,7 +74,7 @@ def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
                 # never forwarded have nothing else.
                 "entropy": -log_prob if entropies[n] is None else entropies[n],
                 "finish": "end" if finished[n] else "length",
-                "logprob_mismatch": mismatches[n],
+                "logprob_mismatch": None if record.supervised else mismatches[n],
             }
         )
     return rows

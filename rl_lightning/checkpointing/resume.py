@@ -32,6 +32,7 @@ _ADDED = {
     "policy.reference": "'base'",
     "policy.use_rslora": "False",
     "reward.format_grading": "'strict'",
+    "sft_steps": "0",
 }
 """Settings that older checkpoints lack, with the value by which a run does what it did before there was the setting."""
 

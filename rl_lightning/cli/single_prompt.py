@@ -61,7 +61,8 @@ class Settings:
             UserError: the settings do not fit the model's chat template, or there are no such examples.
         """
         template = self.prompt.template(tokenizer)
-        if task is not None and (self.prompt.examples or self.prompt.own_examples):
+        shows = self.prompt.always_shows_examples and (self.prompt.examples or self.prompt.own_examples)
+        if task is not None and shows:
             mixture, own = self.mixture(task), self.prompt.own_examples
             of_task = replace(self.prompt, own_examples={task: own.get(task, [])})
             held_out = held_out_hashes(eval_problems(mixture, self.eval_seed, self.eval_num_samples))

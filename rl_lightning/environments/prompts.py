@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rl_lightning.environments.answer_formats import AnswerFormat, answer_format
 from rl_lightning.environments.chat_text import ChatText, Conversation, PlainText, Turn, check_kwargs
 from rl_lightning.types import UserError, require
+
+ExamplesFor = Literal["all_steps", "sft_steps"]
 
 
 @dataclass
@@ -50,14 +52,27 @@ class PromptSettings:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables of the chat template, such as {enable_thinking: false}."""
 
+    examples_for: ExamplesFor = "all_steps"
+    """Which prompts show the examples: all, those of the evaluation included (all_steps), or only those that the supervised first
+    steps are sampled with, model.sft_steps (sft_steps)."""
+
     def __post_init__(self) -> None:
         self.format: AnswerFormat = answer_format(self.answer_format)
         if self.system_prompt is None:
             self.system_prompt = self.format.instructions
         self.chat_template_kwargs = check_kwargs(self.chat_template_kwargs)
         require("data.examples", self.examples, self.examples >= 0, "0 or more")
+        kinds, examples_for = get_args(ExamplesFor), self.examples_for
+        require("data.examples_for", examples_for, examples_for in kinds, " or ".join(kinds))
+        if examples_for == "sft_steps" and not (self.examples or any(self.own_examples.values())):
+            raise UserError("data.examples_for: sft_steps has no effect without examples; set data.examples")
         if self.prompt_template and self.chat_template_kwargs:
             raise UserError("data.chat_template_kwargs: has no effect with data.prompt_template; leave one of them out")
+
+    @property
+    def always_shows_examples(self) -> bool:
+        """Whether every prompt shows the examples, also those of an evaluation."""
+        return self.examples_for == "all_steps"
 
     def template(self, tokenizer: Any) -> PromptTemplate:
         """The template of a model, without examples yet.
@@ -68,6 +83,11 @@ class PromptSettings:
         assert self.system_prompt is not None
         of = self.system_prompt, self.chat_template_kwargs, self.prefill, self.prompt_template
         return PromptTemplate(tokenizer, *of)
+
+    def in_evaluation(self) -> dict[str, Any]:
+        """The settings by name that change the prompts of an evaluation, where they are not the defaults."""
+        hidden = () if self.always_shows_examples else ("examples", "own_examples", "examples_for")
+        return {name: value for name, value in self.changed().items() if name not in hidden}
 
     def in_force(self) -> dict[str, Any]:
         """The settings by name; those that are never left out, and the others where they are not the defaults."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -76,6 +76,7 @@ class PromptStream(Dataset[Prompt]):
         split: the range of item seeds.
         problem: generates a problem from task, item seed, index and level; by default the mixture, in this process.
         schedule: the task and level of each slot; by default tasks are drawn by the mixture's weights, with their own configs.
+        also: a second template, by which a prompt must not be longer either.
     """
 
     def __init__(
@@ -88,8 +89,10 @@ class PromptStream(Dataset[Prompt]):
         split: Split = "train",
         problem: MakeProblem | None = None,
         schedule: LevelSchedule | None = None,
+        also: PromptTemplate | None = None,
     ) -> None:
         self.mixture, self.template, self.seed, self.schedule = mixture, template, seed, schedule
+        self.also = None if also is template else also
         self.problem = problem or mixture.problem
         self.held_out, self.max_prompt_tokens, self.split = held_out, max_prompt_tokens, split
 
@@ -112,7 +115,10 @@ class PromptStream(Dataset[Prompt]):
                 skipped["held_out"] += 1
                 continue
             token_ids = self.template.token_ids(problem.question, task)
-            if len(token_ids) <= self.max_prompt_tokens:
+            longest = (
+                token_ids if self.also is None else max(token_ids, self.also.token_ids(problem.question, task), key=len)
+            )
+            if len(longest) <= self.max_prompt_tokens:
                 return Prompt(problem, token_ids, dict(skipped))
             skipped["too_long"] += 1
         raise UserError(
@@ -217,3 +223,22 @@ def held_out_share(
             label = name if level is None else f"{name}, level {level}"
             shares[label] = hits / made if made else 0.0
     return shares
+
+
+def small_tasks(shares: Mapping[str, float]) -> Iterator[str]:
+    """A warning for each task of which the evaluation holds out a large share.
+
+    Args:
+        shares: of `held_out_share`.
+
+    Raises:
+        UserError: nothing is left of a task.
+    """
+    for task, share in shares.items():
+        if share == 1:
+            raise UserError(
+                f"datasets.{task}: nothing left to train on: every problem is held out for evaluation; widen the task's config or "
+                "lower data.eval_num_samples"
+            )
+        if share > 0.01:
+            yield f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task"

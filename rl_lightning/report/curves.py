@@ -60,6 +60,12 @@ TRAINING = (
         "Share of prompts whose completions have different rewards. Where all have the same, right or wrong, there is no gradient.",
     ),
     Chart(
+        "Samples of the supervised steps",
+        "samples",
+        (("sft/samples", "right and well-formed"),),
+        "Completions that a step of model.sft_steps trained on; only in such steps.",
+    ),
+    Chart(
         "Length of a completion",
         "tokens",
         (("completion/tokens", "mean"), ("completion/tokens_max", "longest")),

@@ -75,6 +75,10 @@ class AdapterModule(LightningModule):
         seed: int,
     ) -> None:
         super().__init__()
+        require("model.learning_rate", learning_rate, learning_rate > 0, "above 0")
+        require("model.max_grad_norm", max_grad_norm, max_grad_norm > 0, "above 0")
+        require("model.token_budget", token_budget, token_budget == "auto" or token_budget > 0, "above 0, or auto")
+        require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold only the adapter; on_load_checkpoint checks that it is complete
         self.policy_config, self.sampling, self.engine, self.token_budget = policy, sampling, engine, token_budget

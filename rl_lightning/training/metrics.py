@@ -65,7 +65,8 @@ class StepMeter:
         metrics["policy/trained_tokens"] = float(tokens)
         if tokens:
             metrics["time/trained_tokens_per_second"] = tokens / self.seconds["train"]
-            metrics["policy/logprob_mismatch"] = float(self.sums["logprob_mismatch"]) * updates / tokens
+            if "logprob_mismatch" in self.sums:
+                metrics["policy/logprob_mismatch"] = float(self.sums["logprob_mismatch"]) * updates / tokens
             metrics |= {f"policy/{k}": float(self.sums[k]) / tokens for k in ("entropy", "clipped_low", "clipped_high")}
             metrics["policy/loss"] = float(self.sums["loss"]) / updates
             if "grad_norm" in self.sums:

@@ -33,6 +33,14 @@ class PromptSource(Protocol):
         """`count` prompts outside the stream, for a step in which too few groups have reward variance."""
         ...
 
+    def with_examples(self, prompts: PromptBatch) -> PromptBatch:
+        """The same problems with worked examples before the question, for the supervised steps of `model.sft_steps`.
+
+        Args:
+            prompts: a batch of the stream.
+        """
+        ...
+
     def advance(self, cursor: int, accuracies: Sequence[tuple[Problem, float]]) -> None:
         """Record that a training step has ended.
 

@@ -20,6 +20,7 @@ _ADDED: dict[str, Any] = {
     "data.answer_format": "tags",
     "data.chat_template_kwargs": {},
     "data.examples": 0,
+    "data.examples_for": "all_steps",
     "data.own_examples": {},
     "data.prefill": "",
     "data.prompt_template": "",
@@ -31,6 +32,7 @@ _ADDED: dict[str, Any] = {
     "model.policy.self_test": True,
     "model.policy.use_rslora": False,
     "model.reward.init_args.format_grading": "strict",
+    "model.sft_steps": 0,
 }
 """Settings that older results lack, with the value by which a run does what it did before there was the setting."""
 

@@ -32,6 +32,10 @@ class FixedPrompts(LightningDataModule):
         """There are none: every group has reward variance."""
         raise NotImplementedError("the benchmark's prompts are fixed; leave model.sampling.max_resample at 1")
 
+    def with_examples(self, prompts: PromptBatch) -> PromptBatch:
+        """There are none: the benchmark has no supervised steps."""
+        raise NotImplementedError("the benchmark's prompts are fixed; leave model.sft_steps at 0")
+
     def advance(self, cursor: int, accuracies: Sequence[tuple[Problem, float]]) -> None:
         """Does nothing: the prompts are fixed and do not depend on what was sampled."""
 

@@ -43,10 +43,14 @@ def test_tokens_are_useful_that_were_trained_on():
     logps = torch.zeros(4, 3)
     logps[1] = torch.nan
     trainer, seconds = SimpleNamespace(logps=logps), {"sample": 6.0}
-    record = SimpleNamespace(rollouts=rollouts, weights=weights, trainer_logprobs=trainer, seconds=seconds)
+    of = {"advantages": torch.ones(2, 2), "seconds": seconds, "supervised": False}
+    record = SimpleNamespace(rollouts=rollouts, weights=weights, trainer_logprobs=trainer, **of)
     metrics = GroupVariance().step_metrics(None, None, record)
     assert metrics["groups/useful_tokens"] == pytest.approx(2 / 12)
     assert metrics["time/wasted"] == pytest.approx(5.0)
     assert metrics["groups/a/useful_tokens"] == pytest.approx(2 / 6)
     assert metrics["time/wasted/b"] == pytest.approx(3.0)
     assert metrics["groups/sampled"] == 2
+    assert "sft/samples" not in metrics
+    record.supervised = True
+    assert GroupVariance().step_metrics(None, None, record)["sft/samples"] == 4

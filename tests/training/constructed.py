@@ -92,6 +92,9 @@ class ConstructedPrompts:
     def __init__(self) -> None:
         self.counts: list[int] = []
 
+    def with_examples(self, prompts: PromptBatch) -> PromptBatch:
+        raise NotImplementedError
+
     def extra_prompts(self, count: int) -> PromptBatch:
         first = 100 + sum(self.counts)
         self.counts.append(count)
