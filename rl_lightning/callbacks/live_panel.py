@@ -38,6 +38,7 @@ class PanelMetrics:
         seconds_left: estimate from the mean speed so far.
         accuracy: held-out accuracy at the last evaluation.
         gain: that accuracy minus the one at step 0.
+        sft_samples: in a step of `model.sft_steps`, completions that it trained on.
     """
 
     step: int
@@ -50,13 +51,16 @@ class PanelMetrics:
     seconds_left: float | None
     accuracy: float | None
     gain: float | None
+    sft_samples: float | None = None
 
     def items(self) -> dict[str, str]:
         """Return label to text, in the order in which they are shown, without the step."""
         shown = {"reward": f"{self.reward:.3f}", "right": f"{self.right:.0%}"}
         if self.accuracy is not None:
             shown["accuracy"] = f"{self.accuracy:.3f}" + ("" if self.gain is None else f" ({self.gain:+.3f})")
-        if self.with_variance is not None:
+        if self.sft_samples is not None:
+            shown["sft samples"] = f"{self.sft_samples:.0f}"
+        elif self.with_variance is not None:
             shown["groups with variance"] = f"{self.with_variance:.0%}"
         shown["tokens/s"] = f"{self.tokens_per_second:,.0f}"
         if self.memory is not None:
@@ -166,6 +170,7 @@ class LivePanel(ProgressBar, StepCallback):
             left,
             accuracy,
             gain,
+            metrics.get("sft/samples"),
         )
 
     def _accuracy(self, trainer: Trainer) -> tuple[float | None, float | None]:

@@ -28,6 +28,9 @@ def test_a_line_has_all_metrics():
         "step 10/60  reward 0.420  right 31%  accuracy 0.500 (+0.125)  groups with variance 94%  tokens/s 1,234  "
         "memory 5.2 of 8.0 GB  left 1:02:03"
     )
+    supervised = line(replace(FIGURES, sft_samples=12.0))
+    assert "sft samples 12" in supervised
+    assert "with variance" not in supervised
     bare = replace(
         FIGURES, max_steps=None, memory=None, seconds_left=None, accuracy=None, gain=None, with_variance=None
     )
