@@ -1,0 +1,23 @@
+"""The base class of what decides whether an answer to a question of one's own is right."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+
+class Verifier(ABC):
+    """Compares an answer with the expected one. Subclass it for rules of your own; its constructor's arguments are its settings.
+
+    Runs in a sandboxed worker, as `Environment.verify` does, so it must be picklable. It may raise any exception: then the answer
+    scores 0.
+    """
+
+    @abstractmethod
+    def __call__(self, expected: str, answer: str) -> float:
+        """The score of an answer, in [0, 1]; 1 is fully right.
+
+        Args:
+            expected: the data's own answer.
+            answer: the completion's answer, as written or without its dress (docs/scoring.md).
+        """
+        ...
