@@ -31,8 +31,8 @@ def quickstart() -> dict[str, Any]:
 
 
 def race_config(name: str, steps: int = 0) -> dict[str, Any]:
-    """A config of configs/ with what both sides must share: one update per rollout, no warm-up of the learning rate, and a model that
-    is on the disk.
+    """A config of configs/ with what both sides must share: one update per rollout, no warm-up of the learning rate, and a model
+    that is on the disk.
 
     Without a GPU, TRL dequantises every weight again for every token, so a larger model than the bundled one is not quantised on
     either side.
