@@ -129,13 +129,12 @@ class GRPOModule(AdapterModule):
         with self.meter.time("train"):
             if self.objective.top_entropy < 1 and not self.supervised:
                 weights = self.mask_low_entropy(rollouts.rollout, advantages, weights)
-            # At the first iteration the policy is the one that sampled, so every ratio is 1.
             for iteration in range(self.objective.num_iterations):
                 self.accumulate_gradients(rollouts.rollout, advantages, weights, logprobs, first=iteration == 0)
                 self.step_optimizer(rollouts)
                 if self.reached_max_steps:
                     break
-        self.prompt_source.advance(batch.cursor, rollouts.accuracies)
+        self.prompt_source.advance(batch.cursor, [] if self.supervised else rollouts.accuracies)
         of = rollouts, advantages, weights, logprobs, dict(self.meter.seconds), self.supervised
         record = StepRecord(self.global_step, *of)
         self.finish_step(record, rollout_metrics(rollouts) | self.meter.metrics(int(rollouts.rollout.mask.sum())))
@@ -241,7 +240,8 @@ class GRPOModule(AdapterModule):
             logprobs: log-probs and entropies, filled in at the first update and read at the later ones.
             first: whether this is the first iteration, at which the policy is still the one that sampled.
         """
-        objective, temperature, budget = self.objective, self.sampling.temperature, self.limits.token_budget
+        objective = Objective() if self.supervised else self.objective
+        temperature, budget = self.sampling.temperature, self.limits.token_budget
         rows = share_of_groups(rollout, self.trainable_rows(rollout, advantages, weights), self.collective)
 
         def attempt() -> StepMeter:
@@ -256,11 +256,11 @@ class GRPOModule(AdapterModule):
                         meter.add("logprob_mismatch", (logps.detach() - rollout.sampling_logps[index]).abs().sum())
                 inputs = LossInputs(
                     logps=logps,
-                    old_logps=logprobs.logps[index],
+                    old_logps=logps.detach() if self.supervised else logprobs.logps[index],
                     advantages=advantages.flatten()[micro.row_of],
                     weights=weights[index],
                     rows=micro.row_of,
-                    sampling_logps=None if self.supervised else rollout.sampling_logps[index],
+                    sampling_logps=rollout.sampling_logps[index],
                     ref_logps=self.policy.reference_log_probs(micro, temperature) if objective.beta else None,
                     entropy=entropy,
                 )

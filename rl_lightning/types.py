@@ -227,7 +227,7 @@ class StepRecord:
         weights: (N, T) float32, each token's weight in the loss; 0 for tokens that are not trained on.
         trainer_logprobs: log-probs and entropies by the trainer.
         seconds: wall time by part of the step: sample, score, train.
-        supervised: whether it is one of `model.sft_steps`, whose samples were drawn with other prompts than they are trained on.
+        supervised: whether it is one of `model.sft_steps`; its samples may have been drawn for prompts with examples.
     """
 
     step: int

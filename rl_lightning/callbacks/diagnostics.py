@@ -60,12 +60,13 @@ class Diagnostics(StepCallback):
             len(tasks) == 1 and "groups/zero_variance_wrong" in metrics
         ):  # with a single task there are no metrics per task
             metrics[f"groups/{tasks.pop()}/zero_variance_wrong"] = metrics["groups/zero_variance_wrong"]
-        history.add(metrics)
+        if not record.supervised:  # those steps need no variance, and their samples are those of other prompts
+            history.add(metrics)
         latest = latest_evaluation(trainer)
         if latest and latest["step"] not in {evaluation["step"] for evaluation in history.evaluations}:
             overall = latest["overall"]
             history.add_evaluation(latest["step"], latest["suite"], overall["accuracy"], overall["standard_error"])
-        for rule in RULES if history.start else ():
+        for rule in RULES if history.start and not record.supervised else ():
             if rule.__name__ not in self._said and (text := rule(history)) is not None:
                 self._said.append(rule.__name__)
                 if pl_module.collective.rank == 0:

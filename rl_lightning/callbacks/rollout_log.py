@@ -72,7 +72,7 @@ def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
                 "mean_logprob": log_prob,
                 # The negative log-prob of the sampled tokens is an unbiased estimate of the entropy. Rows that the trainer
                 # never forwarded have nothing else.
-                "entropy": -log_prob if entropies[n] is None else entropies[n],
+                "entropy": -log_prob if entropies[n] is None or record.supervised else entropies[n],
                 "finish": "end" if finished[n] else "length",
                 "logprob_mismatch": None if record.supervised else mismatches[n],
             }

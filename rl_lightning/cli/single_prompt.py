@@ -50,18 +50,19 @@ class Settings:
             raise UserError(f"{task} has only {len(problems)} different problems; the first is 0, not {index}")
         return problems[index]
 
-    def template(self, tokenizer: Any, task: str | None) -> PromptTemplate:
+    def template(self, tokenizer: Any, task: str | None, supervised: bool = False) -> PromptTemplate:
         """The prompt template, with the worked examples of a task as a run without a curriculum has them.
 
         Args:
             tokenizer: the model's.
             task: None for no examples.
+            supervised: whether it is for sampling a step of model.sft_steps.
 
         Raises:
             UserError: the settings do not fit the model's chat template, or there are no such examples.
         """
         template = self.prompt.template(tokenizer)
-        shows = self.prompt.always_shows_examples and (self.prompt.examples or self.prompt.own_examples)
+        shows = (self.prompt.always_shows_examples or supervised) and (self.prompt.examples or self.prompt.own_examples)
         if task is not None and shows:
             mixture, own = self.mixture(task), self.prompt.own_examples
             of_task = replace(self.prompt, own_examples={task: own.get(task, [])})
@@ -117,13 +118,17 @@ def settings_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
 
 
 def prompt_of(task: str, settings: Settings) -> str:
-    """The prompt of a task's first evaluation problem, as the model reads it, and its length; for `tasks NAME --prompt`.
+    """The prompt of a task's first evaluation problem, as the model reads it, and its length; for `tasks NAME --prompt`. With
+    `data.examples_for: sft_steps` also that by which those steps are sampled.
 
     Raises:
         UserError: the settings do not fit the model's chat template, or there is no such task.
     """
-    problem = settings.problem(task, 0)
-    template = settings.template(load_tokenizer(settings.policy.model_name_or_path), task)
-    ids = template.token_ids(problem.question, task)
-    text = template.tokenizer.decode(ids, skip_special_tokens=False)
-    return f"{text}\n\n{len(ids)} tokens; the model continues after the last character above"
+    problem, tokenizer = settings.problem(task, 0), load_tokenizer(settings.policy.model_name_or_path)
+    said = []
+    for supervised in (False,) if settings.prompt.always_shows_examples else (False, True):
+        ids = settings.template(tokenizer, task, supervised).token_ids(problem.question, task)
+        which = " in the samples of model.sft_steps" if supervised else ""
+        text = tokenizer.decode(ids, skip_special_tokens=False)
+        said.append(f"{text}\n\n{len(ids)} tokens{which}; the model continues after the last character above")
+    return "\n\n".join(said)

@@ -30,8 +30,9 @@ def main(words: Sequence[str]) -> None:
     if args.prompt != (args.config is not None):
         parser.error("--prompt and --config FILE belong together")
     if args.prompt:
-        configs = [word for file in args.config for word in ("--config", file)]
-        print(prompt_of(args.name, _settings([*configs, *others])), flush=True)
+        of_fit = [word for word in words if word != "--prompt"]
+        of_fit.remove(args.name)
+        print(prompt_of(args.name, _settings(of_fit)), flush=True)
         return
     if others:
         parser.error(f"unrecognized arguments: {' '.join(others)}")

@@ -18,7 +18,7 @@ from rl_lightning.rollout.self_test import self_test
 from rl_lightning.training.learning_rate import Schedule, learning_rate_share
 from rl_lightning.training.metrics import StepMeter
 from rl_lightning.training.non_finite import MAX_IN_A_ROW, save_failed_batch
-from rl_lightning.training.prompt_source import PromptSource
+from rl_lightning.training.prompt_source import PromptSource, members
 from rl_lightning.training.step_callback import StepCallback
 from rl_lightning.types import RolloutBatch, StepRecord, UserError, require
 
@@ -104,9 +104,10 @@ class AdapterModule(LightningModule):
         require("trainer.devices", ranks, ranks == 1, "1: training on several is not supported")
         source: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(source, PromptSource):
+            lacks = ", ".join(name for name in members(PromptSource) if not hasattr(source, name))
             raise UserError(
-                f"data: {type(source).__name__} is not a PromptSource (rl_lightning.training); use PromptDataModule, or "
-                "implement its attributes and methods"
+                f"data: {type(source).__name__} is not a PromptSource (rl_lightning.training): it lacks {lacks}; use "
+                "PromptDataModule, or implement them"
             )
         self.prompt_source = source
 

@@ -100,9 +100,9 @@ class History:
 
 
 def too_hard(h: History) -> str | None:
-    """Fire if most groups are all wrong and without reward variance."""
+    """Fire if most groups are all wrong and without reward variance, and it is not for the format alone that they must be."""
     share = h.mean("groups/zero_variance_wrong")
-    if not share > MOST:
+    if not share > MOST or h.mean("reward/well_formed") < NO_GAIN:
         return None
     names = {name for row in h.recent for name in row if name.endswith("/zero_variance_wrong")} - {
         "groups/zero_variance_wrong"
@@ -149,8 +149,9 @@ def format_missing(h: History) -> str | None:
     if fmean(values[half:]) > fmean(values[:half]) + NO_GAIN:
         return None
     return (
-        f"only {share:.0%} of the completions have data.answer_format exactly: show it in worked examples (data.examples: 2), "
-        "reward it by degrees (model.reward, format and format_grading), or use a format that the model knows"
+        f"only {share:.0%} of the completions have data.answer_format exactly: show it in worked examples (data.examples: 2) "
+        "in model.sft_steps or in every prompt, reward it by degrees (model.reward, format and format_grading), or use a format "
+        "that the model knows"
     )
 
 
@@ -231,10 +232,10 @@ def _does_not_rise(h: History, name: str) -> bool:
 
 
 RULES: Sequence[Callable[[History], str | None]] = (
+    format_missing,
     too_hard,
     too_easy,
     truncated,
-    format_missing,
     entropy_collapsed,
     length_runaway,
     reward_without_accuracy,

@@ -53,3 +53,8 @@ class PromptSource(Protocol):
     def settings(self) -> dict[str, Any]:
         """The settings that decide which prompts the stream yields, by name."""
         ...
+
+
+def members(protocol: type) -> list[str]:
+    """The names of a protocol's attributes and methods."""
+    return [*protocol.__annotations__, *(name for name in vars(protocol) if not name.startswith("_"))]

@@ -1,8 +1,8 @@
 """Supervised steps on the policy's own right samples: rejection sampling, as in STaR (arXiv 2203.14465).
 
 The samples may be drawn with worked examples in the prompt, and are trained on as completions of the prompt without them, so that
-the policy no longer needs the examples. While the policy is still the one of the step, the gradient of GRPO's loss with advantage 1
-is that of the mean log-prob, so these steps need no loss of their own.
+the policy no longer needs the examples. The gradient of GRPO's loss with advantage 1, and the policy's own log-probs as the old
+ones, is that of the mean log-prob, so these steps need no loss of their own.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def after_prompts(rollouts: RolloutBatch, prompts: PromptBatch) -> RolloutBatch:
 
 
 def right_samples(rollouts: RolloutBatch) -> tuple[Tensor, Tensor]:
-    """(B, G) advantages, 1 for completions that are right and well-formed and 0 for the others; and the (N, T) token weights of the
-    mean over the tokens of the former. Both are float32."""
+    """(B, G) advantages, 1 for completions that are right, well-formed and not truncated, and 0 for the others; and the (N, T)
+    token weights of the mean over the tokens of the former. Both are float32."""
     chosen = [score.exact == 1 and score.well_formed for score in rollouts.scores]
-    right = torch.tensor(chosen, device=rollouts.rewards.device)
+    right = torch.tensor(chosen, device=rollouts.rewards.device) & rollouts.rollout.finished
     mask = rollouts.rollout.mask
     return right.view_as(rollouts.rewards).float(), token_weights(mask, "dapo", mask.shape[1], right)

@@ -128,11 +128,7 @@ def train(run: LearningRun, config: dict[str, Any], micro_batch: int = 0) -> Non
         sampling["max_new_tokens"],
         peer_rows=micro_batch or MICRO_BATCH[quantization],
     )
-    rate = {
-        "learning_rate": model["learning_rate"],
-        "lr_scheduler_type": model["lr_schedule"],
-        "warmup_steps": model.get("warmup_steps", 0),
-    }
+    rate = {"learning_rate": model["learning_rate"], "lr_scheduler_type": model["lr_schedule"]}
     with tempfile.TemporaryDirectory() as directory:
         GRPOTrainer(
             model=load_base(name, quantization),

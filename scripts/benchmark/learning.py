@@ -19,6 +19,7 @@ from training_clock import TrainingClock
 
 from benchmark.side_report import resident
 from benchmark.workloads import model_of, read_config
+from rl_lightning.types import UserError
 
 RACES = ("quickstart", "smollm2-135m")
 """The configs that both sides can be trained by."""
@@ -30,7 +31,8 @@ def quickstart() -> dict[str, Any]:
 
 
 def race_config(name: str, steps: int = 0) -> dict[str, Any]:
-    """A config of configs/ with what both sides must share: one update per rollout, and a model that is on the disk.
+    """A config of configs/ with what both sides must share: one update per rollout, no warm-up of the learning rate, and a model
+    that is on the disk.
 
     Without a GPU, TRL dequantises every weight again for every token, so a larger model than the bundled one is not quantised on
     either side.
@@ -40,11 +42,14 @@ def race_config(name: str, steps: int = 0) -> dict[str, Any]:
         steps: the number of steps in place of the config's; 0 for that one.
 
     Raises:
-        UserError: the model is not there.
+        UserError: the model is not there, or the config has what TRL lacks.
     """
     config = read_config(name)
     config["model"]["objective"]["num_iterations"] = 1
+    config["model"]["warmup_steps"] = 0  # the two sides' schedules begin it differently
     config["trainer"]["max_steps"] = steps or config["trainer"]["max_steps"]
+    if config["model"].get("sft_steps"):
+        raise UserError(f"{name}: TRL's GRPOTrainer has no supervised steps; set model.sft_steps to 0")
     if name != "quickstart":
         config["model"]["policy"] |= {"model_name_or_path": model_of(config), "quantization": "none"}
     return config

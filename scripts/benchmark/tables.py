@@ -81,9 +81,10 @@ def learning_summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     by_side: dict[str, Any] = {}
     for side, mine in runs.items():
         reached = all(run["reached"] for run in mine)
-        by_side[side] = {name: median(run[name] for run in mine) for name in _SECONDS} if reached else None
+        known = [name for name in _SECONDS if all(run[name] is not None for each in runs.values() for run in each)]
+        by_side[side] = {name: median(run[name] for run in mine) for name in known} if reached else None
     both = all(by_side.values())
-    shares = {name: by_side["ours"][name] / by_side["peer"][name] for name in _SECONDS} if both else None
+    shares = {name: by_side["ours"][name] / by_side["peer"][name] for name in by_side["ours"]} if both else None
     return {"medians": by_side, "ours_to_peer": shares, "runs": runs}
 
 
@@ -146,6 +147,14 @@ def scaling_table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join([*lines, "", *sorted({describe_machine(point["machine"]) for point in results.values()})])
 
 
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"**{value:.2f}**"
+
+
 def learning_table(result: dict[str, Any]) -> str:
     """The table of how long each side trained, seed by seed, until it reached the target."""
     lines = [
@@ -156,15 +165,15 @@ def learning_table(result: dict[str, Any]) -> str:
     for pair in zip(*result["runs"].values(), strict=True):
         for run in pair:
             first, last = run["evaluations"][0], run["evaluations"][-1]
-            after = f"{last['accuracy']:.3f}" + ("" if run["reached"] else f", short of {run['target']}")
+            after = f"{last['accuracy']:.3f}" + ("" if run["reached"] else f", short of {run['target']:.3g}")
             lines.append(
                 f"| {run['seed']} | {_NAMES[run['side']]} | {last['step']} | {first['accuracy']:.3f} to {after} | "
-                f"{run['training_seconds']:.1f} | {run['evaluation_seconds']:.1f} | {run['process_seconds']:.1f} | "
+                f"{' | '.join(_number(run[name], '.1f') for name in _SECONDS)} | "
                 + (f"{run['peak'] / 1e9:.1f} |" if run.get("peak") else "|")
             )
     if result["ours_to_peer"]:
         share = result["ours_to_peer"]
         lines.append(
-            f"| medians | ours to TRL | | | **{share['training_seconds']:.2f}** | | **{share['process_seconds']:.2f}** | |"
+            f"| medians | ours to TRL | | | **{share['training_seconds']:.2f}** | | {_share(share.get('process_seconds'))} | |"
         )
     return "\n".join([*lines, "", describe_machine(result["machine"])])

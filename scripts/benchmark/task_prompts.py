@@ -35,11 +35,11 @@ class TaskPrompts:
         hashes = held_out_hashes(self.held_out)
         self.examples = worked_examples(self.mixture, self.settings, data.get("eval_seed", 0), hashes)
         self.template.show(self.examples)
-        self._never_trained_on = hashes | shown_hashes(self.examples)
+        self._never_trained_on, self._most = hashes | shown_hashes(self.examples), data.get("max_prompt_tokens", 512)
 
     def problems(self, count: int, seed: int = 0) -> list[Problem]:
         """The first `count` problems that a run with this seed trains on, in order."""
-        stream = PromptStream(self.mixture, self.template, seed, self._never_trained_on)
+        stream = PromptStream(self.mixture, self.template, seed, self._never_trained_on, self._most)
         return [stream[k].problem for k in range(count)]
 
     def token_ids(self, problem: Problem) -> tuple[int, ...]:

@@ -229,3 +229,9 @@ def test_a_prompt_is_shown_as_the_model_reads_it(capsys, tmp_path):
     assert main(["tasks", "chain_sum", "--prompt", *of]) == 0
     out = capsys.readouterr().out
     assert (out.count("<|assistant|>"), out.count("<|assistant|>So\n\n")) == (2, 1)
+    of = ["--config", str(path), "--data.prefill=It", "--config", str(second), "--data.examples_for=sft_steps"]
+    assert main(["tasks", "chain_sum", "--prompt", *of]) == 0
+    out = capsys.readouterr().out
+    assert out.count("<|assistant|>So\n\n") == 2  # the later of two settings, as in fit
+    assert out.count("<|assistant|>") == 1 + 3
+    assert "tokens in the samples of model.sft_steps" in out

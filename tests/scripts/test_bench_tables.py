@@ -78,6 +78,17 @@ def time_to_target(reached: bool = True) -> dict:
     return settings | learning_summary(runs)
 
 
+def test_a_side_that_went_on_counts_up_to_its_first_evaluation_at_the_target():
+    made = [{"step": s, "training_seconds": 10.0 * s, "accuracy": a} for s, a in enumerate([0.1, 0.5, 0.6, 0.5])]
+    counted = rounds.up_to_target(made, 0.5)
+    assert (counted["training_seconds"], len(counted["evaluations"])) == (10, 2)
+    runs = time_to_target()["runs"]
+    runs["peer"] = [run | rounds.up_to_target(run["evaluations"], 0.9) for run in runs["peer"]]
+    found = {"machine": rounds.machine_info(1), "target": None, **learning_summary(runs)}
+    assert found["ours_to_peer"] == {"training_seconds": 0.25}
+    assert "| medians | ours to TRL | | | **0.25** | |  | |" in bench.table("learn", {"learn": found})
+
+
 def test_sides_are_compared_by_the_median_over_the_seeds():
     assert time_to_target()["medians"]["ours"]["training_seconds"] == 6
     assert time_to_target()["ours_to_peer"]["training_seconds"] == 0.25

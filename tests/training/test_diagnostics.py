@@ -102,6 +102,9 @@ def test_format_missing_but_not_while_it_is_being_learnt():
     assert list(said) == ["format_missing"]
     assert "only 2%" in said["format_missing"][1]
     assert told(ramp("reward/well_formed", 0.0, 0.9)) == {}
+    nothing = LEARNING | {"reward/well_formed": 0.0, "reward/exact": 0.0, "groups/zero_variance_wrong": 1.0}
+    assert list(told([nothing] * 20)) == ["format_missing"]  # easier tasks would not help
+    assert list(told([nothing | {"reward/well_formed": 0.9}] * 20)) == ["too_hard"]
 
 
 def test_entropy_collapsed_but_not_where_the_answers_are_right():

@@ -35,14 +35,18 @@ def own_policy() -> Policy:
 @pytest.fixture
 def rollouts(own_policy, batch) -> RolloutBatch:
     rollout = generate(own_policy, batch, SAMPLING)
+    rollout = replace(rollout, finished=torch.ones(24, dtype=torch.bool))
     scores = tuple(Score(float(right), 1.0, formed, "7", None) for right, formed in CHOSEN)
     components = torch.zeros(6, 4, 1, dtype=torch.float64)
     return RolloutBatch(batch, rollout, scores, components, components[..., 0], torch.ones(6, dtype=torch.bool))
 
 
 def test_only_right_and_well_formed_samples_are_chosen_and_their_tokens_weigh_the_same(rollouts):
+    finished = torch.ones(24, dtype=torch.bool)
+    finished[12] = False  # a truncated sample would teach the policy not to end
+    rollouts = replace(rollouts, rollout=replace(rollouts.rollout, finished=finished))
     advantages, weights = right_samples(rollouts)
-    chosen = torch.tensor([right and formed for right, formed in CHOSEN])
+    chosen = torch.tensor([right and formed for right, formed in CHOSEN]) & finished
     assert advantages.flatten().tolist() == chosen.float().tolist()
     tokens = rollouts.rollout.mask[chosen].sum()
     expected = torch.where(rollouts.rollout.mask & chosen[:, None], 1 / tokens, 0.0)
@@ -67,10 +71,12 @@ def test_completions_follow_other_prompts_with_the_log_probs_they_were_sampled_w
         Objective(),
         Objective(loss_type="grpo", surrogate=GSPO()),
         Objective(surrogate=CISPO(), importance_correction="truncated", importance_cap=1.001),
+        Objective(beta=1.0, entropy_bonus=0.1, num_iterations=2),
     ],
 )
+@pytest.mark.parametrize("first", [True, False])
 def test_the_gradient_is_that_of_the_mean_log_prob_after_the_prompts_without_examples(
-    own_policy, rollouts, batch, objective
+    own_policy, rollouts, batch, objective, first
 ):
     """Against a plain implementation with full logits; whatever the objective, and although other prompts were sampled for."""
     shorter = replace(batch, prompt_ids=batch.prompt_ids[:, 1:], prompt_lengths=batch.prompt_lengths - 1)
@@ -78,8 +84,11 @@ def test_the_gradient_is_that_of_the_mean_log_prob_after_the_prompts_without_exa
     module = make_module(own_policy, objective=objective, token_budget=200, sft_steps=1)
     module.supervised, module.meter = True, StepMeter()
     own_policy.model.zero_grad()
+    logprobs = TrainerLogprobs.empty(found.rollout)
+    if not first:
+        logprobs.logps.fill_(-9.0)  # ratios that a later update of GRPO would clip
     advantages, weights = module.compute_advantages(found)
-    module.accumulate_gradients(found.rollout, advantages, weights, TrainerLogprobs.empty(found.rollout), first=True)
+    module.accumulate_gradients(found.rollout, advantages, weights, logprobs, first=first)
     ours = [p.grad.clone() for p in own_policy.adapter_parameters()]
     assert "logprob_mismatch" not in module.meter.sums
     own_policy.model.zero_grad()
