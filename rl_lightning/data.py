@@ -16,19 +16,12 @@ from rl_lightning.distributed import Collective, SingleProcess
 from rl_lightning.environments.batches import collate
 from rl_lightning.environments.chat_text import Turn
 from rl_lightning.environments.examples import shown_hashes, worked_examples
+from rl_lightning.environments.held_out import epoch_orders, few_problems, held_out_share, small_tasks
 from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
 from rl_lightning.environments.prompts import ExamplesFor, PromptSettings, WorkedExample
-from rl_lightning.environments.stream import (
-    EXTRA_SLOTS,
-    Prompt,
-    PromptStream,
-    eval_problems,
-    held_out_hashes,
-    held_out_share,
-    small_tasks,
-)
+from rl_lightning.environments.stream import EXTRA_SLOTS, Prompt, PromptStream, eval_problems, held_out_hashes
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.types import Problem, PromptBatch, UserError, require
 
@@ -178,10 +171,12 @@ class PromptDataModule(LightningDataModule):
         held_out = held_out_hashes(self.eval_problems) | self._held_out
         held_out |= shown_hashes(self._show_examples(held_out))
         schedule = None if self.scheduler is None else self.scheduler.schedule
+        orders = epoch_orders(self.mixture, self.seed, held_out, self._is_short) if fitting else {}
         of = self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens
-        self.stream = PromptStream(*of, problem=self.make, schedule=schedule, also=self.shown)
+        self.stream = PromptStream(*of, problem=self.make, schedule=schedule, also=self.shown, orders=orders)
         if fitting:
-            for line in small_tasks(held_out_share(self.mixture, self.seed, held_out, make=self.make)):
+            shares = held_out_share(self.mixture, self.seed, held_out, make=self.make)
+            for line in (*small_tasks(shares), *few_problems(orders, self.mixture, self.prompts_per_step)):
                 log.warning(line)
 
     def _draw_eval_problems(self) -> tuple[Problem, ...]:

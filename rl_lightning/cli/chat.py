@@ -13,18 +13,16 @@ import torch
 from rl_lightning.checkpointing.checkpoints import resolve_checkpoint
 from rl_lightning.cli.command_parser import CommandParser
 from rl_lightning.cli.single_prompt import Settings, read_settings
+from rl_lightning.cli.verdicts import verdict
 from rl_lightning.environments.answer_formats import AnswerFormat
 from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.memory import StepShape, device_memory, make_plan
 from rl_lightning.policy import Policy
 from rl_lightning.rollout import LocalEngine
 from rl_lightning.rollout.self_test import self_test
-from rl_lightning.scoring import Scorer
-from rl_lightning.types import Problem, PromptBatch, Rollout, Score
+from rl_lightning.types import Problem, PromptBatch, Rollout
 
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
-_SCORE_SECONDS = 10.0
-"""Time limit of the verifier, in seconds."""
 _PROMPT_TOKENS = 1024
 """Length of a question that memory is planned for; longer ones are answered too."""
 
@@ -81,7 +79,9 @@ def main(words: Sequence[str]) -> None:
     try:
         if problem is not None:
             rollout = answer(policy, engine, settings, template, problem)
-            print(f"{problem.question.strip()}\n\n{shown(rollout, form)}\n{verdict(settings, problem, rollout, form)}")
+            print(
+                f"{problem.question.strip()}\n\n{shown(rollout, form)}\n{verdict(settings, problem, rollout.texts[0])}"
+            )
             return
         for question in questions():
             print(shown(answer(policy, engine, settings, template, Problem(question)), form), flush=True)
@@ -131,15 +131,3 @@ def shown(rollout: Rollout, form: AnswerFormat) -> str:
     parts.append(f"answer  {found}" if found else f"answer  none in the format {form.name}")
     parts.append(f"tokens  {tokens}" + ("" if finished else ", truncated at the length limit"))
     return "\n".join(parts)
-
-
-def verdict(settings: Settings, problem: Problem, rollout: Rollout, form: AnswerFormat) -> str:
-    """Score the answer by the task's verifier, and say what was expected."""
-    scorer = Scorer(settings.mixture(problem.task), workers=1, seconds=_SCORE_SECONDS, answers=form)
-    try:
-        score: Score = scorer([problem], rollout.texts)[0]
-    finally:
-        scorer.close()
-    right = "right" if score.exact == 1 else "wrong"
-    why = f", {score.failure}" if score.failure else ""
-    return f"score   {right}, {score.partial:.2f} of 1{why}; expected: {problem.expected}"

@@ -1,12 +1,15 @@
-"""The command `python -m rl_lightning tasks`: the tasks; or one with its settings and problems, its levels, or a prompt of it."""
+"""The command `python -m rl_lightning tasks`: all; or of one its problems, its levels, a prompt, or what its verifier says."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 from rl_lightning.cli.command_parser import CommandParser
 from rl_lightning.cli.single_prompt import Settings, prompt_of
+from rl_lightning.cli.verdicts import check, describe_own
+from rl_lightning.environments.mixture import TaskSpec
 from rl_lightning.environments.reasoning_gym.catalogue import catalogue, describe, describe_levels
 
 
@@ -16,28 +19,63 @@ def main(words: Sequence[str]) -> None:
     Raises:
         UserError: a mistake on the command line or in the config, or no such task.
     """
+    args, others = arguments(words)
+    print(answer_to(args, _without_own(words, args.name) if args.config else others), flush=True)
+
+
+def arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The command's own arguments, and the others, which with --config are those of `fit`.
+
+    Raises:
+        UserError: they are not valid.
+    """
     parser = CommandParser("tasks", "All tasks; or one with its settings and two problems.")
     parser.add_argument("name", nargs="?", help="the task")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--levels", action="store_true", help="the task's difficulty levels")
     shown.add_argument("--prompt", action="store_true", help="a problem exactly as the model of --config reads it")
-    parser.add_argument(
-        "--config", action="append", help="the settings, for --prompt; several, and --model… and --data…, as for fit"
-    )
+    shown.add_argument("--check", metavar="ANSWER", help="what the verifier says of this answer, and why")
+    parser.add_argument("--index", type=int, help="number of the problem for --check; default: 0")
+    parser.add_argument("--config", action="append", help="the settings; several, and --model… and --data…, as for fit")
     args, others = parser.parse_known_args(words)
-    if args.name is None and (args.levels or args.prompt):
-        parser.error("--levels and --prompt are of one task; name it, e.g. tasks spell_backward --levels")
-    if args.prompt != (args.config is not None):
+    if args.name is None and len(words) > 0:
+        parser.error("this is about one task; name it, e.g. tasks spell_backward --levels")
+    if args.prompt and args.config is None:
         parser.error("--prompt and --config FILE belong together")
-    if args.prompt:
-        of_fit = [word for word in words if word != "--prompt"]
-        of_fit.remove(args.name)
-        print(prompt_of(args.name, _settings(of_fit)), flush=True)
-        return
-    if others:
+    if args.levels and args.config is not None:
+        parser.error("--levels are those of reasoning-gym's curriculum; leave --config out")
+    if args.index is not None and (args.check is None or args.index < 0):
+        parser.error("--index is the number of a problem, 0 or more, and needs --check")
+    if others and args.config is None:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
-    show = describe_levels if args.levels else describe
-    print(show(args.name) if args.name else catalogue(), flush=True)
+    return args, others
+
+
+def answer_to(args: argparse.Namespace, of_fit: Sequence[str]) -> str:
+    """What the command prints."""
+    if args.name is None:
+        return catalogue()
+    if args.levels:
+        return describe_levels(args.name)
+    if args.config is None and args.check is None:
+        return describe(args.name)
+    settings = _settings(of_fit) if args.config else Settings(datasets={args.name: TaskSpec()})
+    if args.check is not None:
+        return check(settings, args.name, args.index or 0, args.check)
+    return prompt_of(args.name, settings) if args.prompt else describe_own(settings, args.name)
+
+
+def _without_own(words: Sequence[str], name: str) -> list[str]:
+    """The words without those of this command, in their order, because of two settings `fit` takes the later."""
+    left, named, rest = iter(words), False, []
+    for word in left:
+        if word in ("--check", "--index"):
+            next(left)
+        elif word == name and not named:
+            named = True
+        elif word != "--prompt" and not word.startswith(("--check=", "--index=")):
+            rest.append(word)
+    return rest
 
 
 def _settings(words: Sequence[str]) -> Settings:

@@ -34,9 +34,12 @@ class Environment(ABC):
     Attributes:
         config: its settings, to be set in the constructor: they are saved with the run, and a resumed run with others is refused. A
             difficulty level changes some of them.
+        size: the number of its problems if that is limited; then `problem` takes their number in place of a seed. The evaluation
+            takes its problems first, and training has each of the others once in an epoch.
     """
 
     config: Config = {}  # noqa: RUF012, it is never modified
+    size: int | None = None
 
     @abstractmethod
     def problem(self, seed: int) -> Problem:
@@ -46,7 +49,7 @@ class Environment(ABC):
         `random.Random(seed)` instead of taking them in their order.
 
         Args:
-            seed: in [0, 2^32).
+            seed: in [0, 2^32), or below `size` if there is one.
 
         Raises:
             GenerationFailed: there is no problem for this seed; another seed takes its place.

@@ -9,7 +9,7 @@ from rl_lightning.environments.chat_text import Turn
 from rl_lightning.environments.environment import GenerationFailed
 from rl_lightning.environments.mixture import EnvironmentMixture
 from rl_lightning.environments.prompts import PromptSettings, WorkedExample
-from rl_lightning.environments.stream import ATTEMPTS, MakeProblem, item_seed, question_hash
+from rl_lightning.environments.stream import ATTEMPTS, MakeProblem, first_items, question_hash
 from rl_lightning.types import Problem, UserError
 
 
@@ -66,8 +66,11 @@ def _drawn(
 ) -> Iterator[WorkedExample]:
     questions: set[str] = set()
     for slot in range(max(number, 0) * ATTEMPTS):
+        item = first_items(mixture, task, "examples", seed, slot)
+        if item is None:
+            break
         try:
-            problem = make(task, item_seed("examples", seed, slot, 0), slot, None)
+            problem = make(task, item, slot, None)
         except GenerationFailed:
             continue  # the next seed takes its place
         new = problem.question not in questions and question_hash(task, problem.question) not in held_out

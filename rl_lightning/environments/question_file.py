@@ -1,11 +1,12 @@
-"""Questions and answers of one's own, from a file: JSONL, CSV or Parquet."""
+"""Questions and answers of one's own: from a file (JSONL, CSV, Parquet), or from a data set of the hub."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
 import json
-import random
+import logging
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,16 @@ from rl_lightning.environments.verifier import Verifier
 from rl_lightning.environments.verifiers import ExactText
 from rl_lightning.types import Problem, UserError
 
+log = logging.getLogger(__name__)
+
 _SUFFIXES = (".jsonl", ".csv", ".parquet")
 _PATTERN_SECONDS = 1.0
 
 
 class QuestionFile(Environment):
-    """The questions of a file, each row with a question and its answer. Rows with the same question, but for white space and case,
-    count once.
+    """The questions of a file, each row with a question and its answer. Each is trained on once in an epoch.
+
+    Of rows whose questions differ only in white space, case or punctuation after a word, the first counts; the others are named.
 
     Args:
         path: a .jsonl, .csv or .parquet file; a relative one is looked for in the working directory.
@@ -54,6 +58,7 @@ class QuestionFile(Environment):
         self._pattern = _answer_pattern(answer_pattern)
         file = Path(path).expanduser()
         self._problems = tuple(self._read(file))
+        self.size = len(self._problems)
         if not self._problems:
             raise UserError(f"{path}: no rows" + (f" with {self._where}" if self._where else ""))
         self.config = {
@@ -64,13 +69,9 @@ class QuestionFile(Environment):
             "verifier": f"{type(verifier).__qualname__} {vars(verifier)}",
         }
 
-    def __len__(self) -> int:
-        """The number of different questions."""
-        return len(self._problems)
-
     def problem(self, seed: int) -> Problem:
-        """One of the questions, by the seed."""
-        return self._problems[random.Random(seed).randrange(len(self._problems))]
+        """The question with that number."""
+        return self._problems[seed]
 
     def verify(self, problem: Problem, answer: str) -> float:
         """See the verifier."""
@@ -86,10 +87,11 @@ class QuestionFile(Environment):
 
     def describe(self) -> str:
         """The file, and how many questions it has."""
-        return f"{self.path}: {len(self)} questions, verified by {type(self.verifier).__name__}"
+        return f"{self.path}: {self.size} questions, verified by {type(self.verifier).__name__}"
 
     def _read(self, file: Path) -> Iterator[Problem]:
-        (question, answer, thinking), seen = self._columns, set[str]()
+        (question, answer, thinking), first = self._columns, dict[str, int]()
+        repeated: list[str] = []
         for number, row in enumerate(_rows(file), start=1):
             missing = [c for c in (question, answer, thinking, *self._where) if c is not None and row.get(c) is None]
             if missing:
@@ -97,10 +99,13 @@ class QuestionFile(Environment):
             if any(row[column] != value for column, value in self._where.items()):
                 continue
             asked, expected = str(row[question]).strip(), self._expected(file, number, str(row[answer]))
-            key = " ".join(asked.casefold().split())
-            if asked and key not in seen:
-                seen.add(key)
-                yield Problem(asked, expected, payload=None if thinking is None else str(row[thinking]))
+            if (same := first.setdefault(_without_dress(asked), number)) < number:
+                repeated.append(f"row {number} of row {same}")
+                continue
+            yield Problem(asked, expected, payload=None if thinking is None else str(row[thinking]))
+        if repeated:
+            more = f" and {len(repeated) - 3} more" if len(repeated) > 3 else ""
+            log.warning(f"{file}: questions that repeat an earlier one are left out: {', '.join(repeated[:3])}{more}")
 
     def _expected(self, file: Path, number: int, text: str) -> str:
         """The answer that a row's text has, which the verifier must accept."""
@@ -119,6 +124,11 @@ class QuestionFile(Environment):
                 f"{file}: row {number}: {type(self.verifier).__name__} does not accept {text[:60]!r} as its own answer"
             )
         return text
+
+
+def _without_dress(question: str) -> str:
+    """The question without what makes no other question of it; signs between numbers do."""
+    return " ".join(re.sub(r"[.,;:!?'\"]+(?=\s|$)", "", question.casefold()).split())
 
 
 def _answer_pattern(pattern: str | None) -> Any:

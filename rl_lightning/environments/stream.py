@@ -10,22 +10,27 @@ Item seeds (32 bits) are divided into ranges, so that no two uses share one:
 Slot k of a stream uses item seed start + k. If that problem is an evaluation problem, or its prompt is too long, the slot tries
 start + k + STRIDE, then + 2 STRIDE, and so on. So slots never depend on each other, any worker can generate any of them, and no
 item is used twice as long as k < STRIDE.
+
+A task with a limited number of problems has their numbers in place of item seeds: the evaluation's are the first ones of an order
+that its seed decides, the examples' the last ones, and the k-th slot of the task gets the k-th of the others in the order of
+(seed, epoch).
 """
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Literal
 
 from torch.utils.data import Dataset
 
 from rl_lightning.curriculum.schedule import LevelSchedule
 from rl_lightning.environments.environment import GenerationFailed
+from rl_lightning.environments.finite import EpochOrder, Ordinals, shuffled
 from rl_lightning.environments.mixture import EnvironmentMixture
 from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.types import Problem, UserError
@@ -77,6 +82,7 @@ class PromptStream(Dataset[Prompt]):
         problem: generates a problem from task, item seed, index and level; by default the mixture, in this process.
         schedule: the task and level of each slot; by default tasks are drawn by the mixture's weights, with their own configs.
         also: a second template, by which a prompt must not be longer either.
+        orders: of the tasks with a limited number of problems; see `held_out.epoch_orders`.
     """
 
     def __init__(
@@ -90,9 +96,11 @@ class PromptStream(Dataset[Prompt]):
         problem: MakeProblem | None = None,
         schedule: LevelSchedule | None = None,
         also: PromptTemplate | None = None,
+        orders: Mapping[str, EpochOrder] = MappingProxyType({}),
     ) -> None:
         self.mixture, self.template, self.seed, self.schedule = mixture, template, seed, schedule
         self.also = None if also is template else also
+        self.orders, self._ordinals = orders, Ordinals(lambda slot: mixture.draw(seed, slot))
         self.problem = problem or mixture.problem
         self.held_out, self.max_prompt_tokens, self.split = held_out, max_prompt_tokens, split
 
@@ -130,11 +138,21 @@ class PromptStream(Dataset[Prompt]):
 
     def candidate(self, slot: int, attempt: int = 0) -> tuple[str, int, int, int | None]:
         """Task, item seed, index and level of a slot's `attempt`-th candidate problem, counted from 0."""
-        seed = item_seed(self.split, self.seed, slot, attempt)
-        if self.schedule is None:
-            return self.mixture.draw(self.seed, slot), seed, slot, None
-        task, level = self.schedule.draw(self.seed, slot, in_turn=slot < EXTRA_SLOTS)
-        return task, seed, slot, level
+        task, level = self.mixture.draw(self.seed, slot), None
+        if self.schedule is not None:
+            task, level = self.schedule.draw(self.seed, slot, in_turn=slot < EXTRA_SLOTS)
+        if task in self.orders:
+            return task, self._item(task, slot), slot, level
+        return task, item_seed(self.split, self.seed, slot, attempt), slot, level
+
+    def _item(self, task: str, slot: int) -> int:
+        """The number of a slot's problem, of a task with a limited number of them."""
+        order = self.orders[task]
+        if slot >= EXTRA_SLOTS:
+            return order.item(slot - EXTRA_SLOTS, "extra")
+        # A curriculum changes the weights and forgets them, so there all slots count.
+        counts_all = self.schedule is not None or len(self.mixture.tasks) == 1
+        return order.item(slot if counts_all else self._ordinals[slot])
 
 
 def item_seed(split: Split, seed: int, slot: int, attempt: int) -> int:
@@ -159,8 +177,11 @@ def eval_problems(
         for level, number in _spread(per_task, len(mixture.levels_of.get(task, ()))):
             goal = len(questions) + number
             for slot in islice(slots, number * ATTEMPTS):
+                item = first_items(mixture, task, "eval", seed, slot)
+                if item is None:
+                    break
                 try:
-                    problem = (make or mixture.problem)(task, item_seed("eval", seed, slot, 0), len(questions), level)
+                    problem = (make or mixture.problem)(task, item, len(questions), level)
                 except GenerationFailed:
                     continue  # the next seed takes its place
                 if problem.question not in questions:
@@ -169,6 +190,15 @@ def eval_problems(
                 if len(questions) == goal:
                     break
     return tuple(problems)
+
+
+def first_items(mixture: EnvironmentMixture, task: str, split: Split, seed: int, slot: int) -> int | None:
+    """The item seed of a slot of the evaluation or of the examples; of a task with a limited number of problems the number of one,
+    which is not the other's as long as there are enough. None after the last one."""
+    size = mixture.tasks[task].size
+    if size is None:
+        return item_seed(split, seed, slot, 0)
+    return shuffled(size, f"{task}:{seed}")[slot if split == "eval" else -1 - slot] if slot < size else None
 
 
 def _spread(problems: int, levels: int) -> list[tuple[int | None, int]]:
@@ -182,63 +212,3 @@ def _spread(problems: int, levels: int) -> list[tuple[int | None, int]]:
 def held_out_hashes(problems: Sequence[Problem]) -> frozenset[bytes]:
     """The hashes by which `PromptStream` recognises held-out problems."""
     return frozenset(question_hash(p.task, p.question) for p in problems)
-
-
-def held_out_share(
-    mixture: EnvironmentMixture,
-    seed: int,
-    held_out: frozenset[bytes],
-    candidates: int = 64,
-    seconds: float = 1.0,
-    make: MakeProblem | None = None,
-) -> dict[str, float]:
-    """Estimate, for each task or each of its levels, the share of training candidates whose question is held out.
-
-    Args:
-        mixture: the environments.
-        seed: seed of the training stream.
-        held_out: hashes of the evaluation's questions.
-        candidates: size of the sample for each task or level, at most.
-        seconds: time limit of a task's sample, because some tasks take a quarter of a second per problem.
-        make: generates a problem; by default the mixture, in this process.
-
-    Returns:
-        share by name, such as "chain_sum", or for a task with levels "chain_sum, level 0".
-    """
-    shares: dict[str, float] = {}
-    for name in mixture.tasks:
-        levels: list[int | None] = list(range(len(mixture.levels_of.get(name, ())))) or [None]
-        for level in levels:
-            hits, made, start = 0, 0, time.monotonic()
-            for slot in range(candidates):
-                if slot >= 2 and time.monotonic() - start > seconds / len(levels):
-                    break
-                try:
-                    sampled_seed = item_seed("train", seed, slot, ATTEMPTS - 1)
-                    problem = (make or mixture.problem)(name, sampled_seed, slot, level)
-                except GenerationFailed:
-                    continue
-                hits += question_hash(name, problem.question) in held_out
-                made += 1
-            label = name if level is None else f"{name}, level {level}"
-            shares[label] = hits / made if made else 0.0
-    return shares
-
-
-def small_tasks(shares: Mapping[str, float]) -> Iterator[str]:
-    """A warning for each task of which the evaluation holds out a large share.
-
-    Args:
-        shares: of `held_out_share`.
-
-    Raises:
-        UserError: nothing is left of a task.
-    """
-    for task, share in shares.items():
-        if share == 1:
-            raise UserError(
-                f"datasets.{task}: nothing left to train on: every problem is held out for evaluation; widen the task's config or "
-                "lower data.eval_num_samples"
-            )
-        if share > 0.01:
-            yield f"datasets.{task}: {share:.0%} of its problems are held out for evaluation: a small task"

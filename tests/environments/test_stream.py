@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from rl_lightning.environments.held_out import held_out_share
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.stream import (
     ATTEMPTS,
@@ -11,7 +12,6 @@ from rl_lightning.environments.stream import (
     PromptStream,
     eval_problems,
     held_out_hashes,
-    held_out_share,
     item_seed,
 )
 from rl_lightning.types import UserError
