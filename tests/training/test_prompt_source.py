@@ -19,7 +19,9 @@ def set_up(data) -> None:
 
 
 def test_what_a_data_module_lacks_is_named():
-    with pytest.raises(UserError, match="SimpleNamespace is not a PromptSource .* it lacks mixture, .*, with_examples, "):
+    with pytest.raises(
+        UserError, match="SimpleNamespace is not a PromptSource .* it lacks mixture, .*, with_examples, "
+    ):
         set_up(SimpleNamespace())
     data = PromptDataModule({"chain_sum": TaskSpec()}, num_workers=0)
     members = {name: getattr(data, name) for name in dir(data) if not name.startswith("_") and name != "advance"}
