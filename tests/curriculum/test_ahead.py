@@ -22,7 +22,7 @@ def made(workers: int) -> PromptDataModule:
     """A data module as `setup` leaves it, but for the trials of the levels."""
     tasks = {"chain_sum": TaskSpec(), "products": TaskSpec(weight=0.3)}
     data = PromptDataModule(tasks, prompts_per_step=2, num_workers=workers, eval_num_samples=6, curriculum=FOLLOWING)
-    data.template = Words()
+    data.template = data.shown = Words()
     data.mixture.set_levels({"chain_sum": LEVELS})
     data._prepare(fitting=False)
     return data
