@@ -46,7 +46,7 @@ LIBRARIES = {
     "lightning": {"training", "module", "data", "callbacks", "loggers", "cli"},
     "matplotlib": {"report", "comparison"},
     "rich": {"callbacks"},
-    "pyarrow": {"loggers", "report"},
+    "pyarrow": {"environments", "loggers", "report"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,4 +1,4 @@
-"""The parser of the commands that are not Lightning's: a mistake is a UserError, and options are not abbreviated."""
+"""The parser of the commands that are not Lightning's, and the mistake of the user in an error of jsonargparse."""
 
 from __future__ import annotations
 
@@ -23,3 +23,15 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the mistake as a UserError."""
         raise UserError(f"{self._name}: {message}")
+
+
+def users_mistake(error: BaseException) -> UserError | None:
+    """The user's mistake that an error of jsonargparse wraps, once for each type that it tried; None if it wraps none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause
+        if isinstance(cause, ModuleNotFoundError):
+            return UserError(f"a package is missing: {' '.join(str(cause).split())}")
+        cause = cause.__cause__
+    return None

@@ -29,6 +29,7 @@ from rl_lightning.callbacks import (
 from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
 from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
+from rl_lightning.cli.command_parser import users_mistake
 from rl_lightning.cli.single_prompt import settings_of
 from rl_lightning.data import PromptDataModule
 from rl_lightning.loggers.metrics_csv import MetricsCSV
@@ -177,12 +178,9 @@ class RLCommandLine(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            cause: BaseException | None = error
-            while cause and not isinstance(cause, ModuleNotFoundError):  # wrapped once for each type that was tried
-                cause = cause.__cause__
-            if cause is None:
+            if (mistake := users_mistake(error)) is None:
                 raise
-            raise UserError(f"a package is missing: {' '.join(str(cause).split())}") from error
+            raise mistake from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")

@@ -10,6 +10,7 @@ from typing import Any, cast
 import jsonargparse
 import yaml
 
+from rl_lightning.cli.command_parser import users_mistake
 from rl_lightning.environments.examples import worked_examples
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.prompts import PromptSettings, PromptTemplate
@@ -107,6 +108,7 @@ def settings_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
 
     Raises:
         ArgumentError: of jsonargparse: a value that is not allowed.
+        UserError: the same, found by a class that the config names.
     """
     wanted: dict[str, Any] = {name: model[name] for name in ("policy", "sampling") if name in model}
     wanted["policy"] = {**(wanted.get("policy") or {}), "reference": "base"}  # no answer depends on it
@@ -114,7 +116,13 @@ def settings_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
     wanted["prompt"] = {each.name: data[each.name] for each in fields(PromptSettings) if each.name in data}
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--settings", type=Settings)
-    return cast(Settings, parser.instantiate_classes(parser.parse_object({"settings": wanted})).settings)
+    parsed = parser.parse_object({"settings": wanted})
+    try:
+        return cast(Settings, parser.instantiate_classes(parsed).settings)
+    except ValueError as error:
+        if (mistake := users_mistake(error)) is None:
+            raise
+        raise mistake from error
 
 
 def prompt_of(task: str, settings: Settings) -> str:

@@ -33,9 +33,9 @@ class QuestionFile(Environment):
         path: a .jsonl, .csv or .parquet file; a relative one is looked for in the working directory.
         question: the column of the question.
         answer: the column of the answer.
-        thinking: the column of the working, for worked examples; null for none.
+        thinking: the column of the working, for worked examples; empty for none.
         answer_pattern: a regular expression with a group (?P<answer>…) that finds the answer in its column, such as
-            "#### (?P<answer>.+)" for GSM8K; null: the whole text.
+            "#### (?P<answer>.+)" for GSM8K; empty: the whole text.
         where: column to the value that a row must have to be used.
         verifier: decides whether an answer is right.
 
@@ -48,8 +48,8 @@ class QuestionFile(Environment):
         path: str,
         question: str = "question",
         answer: str = "answer",
-        thinking: str | None = None,
-        answer_pattern: str | None = None,
+        thinking: str = "",
+        answer_pattern: str = "",
         where: dict[str, Any] | None = None,
         verifier: Verifier = ExactText(),  # noqa: B008
     ) -> None:
@@ -93,7 +93,7 @@ class QuestionFile(Environment):
         (question, answer, thinking), first = self._columns, dict[str, int]()
         repeated: list[str] = []
         for number, row in enumerate(_rows(file), start=1):
-            missing = [c for c in (question, answer, thinking, *self._where) if c is not None and row.get(c) is None]
+            missing = [c for c in (question, answer, thinking, *self._where) if c and row.get(c) is None]
             if missing:
                 raise UserError(f"{file}: row {number} has no {missing[0]!r}; it has {', '.join(map(str, row))}")
             if any(row[column] != value for column, value in self._where.items()):
@@ -102,7 +102,7 @@ class QuestionFile(Environment):
             if (same := first.setdefault(_without_dress(asked), number)) < number:
                 repeated.append(f"row {number} of row {same}")
                 continue
-            yield Problem(asked, expected, payload=None if thinking is None else str(row[thinking]))
+            yield Problem(asked, expected, payload=str(row[thinking]) if thinking else None)
         if repeated:
             more = f" and {len(repeated) - 3} more" if len(repeated) > 3 else ""
             log.warning(f"{file}: questions that repeat an earlier one are left out: {', '.join(repeated[:3])}{more}")
@@ -131,8 +131,8 @@ def _without_dress(question: str) -> str:
     return " ".join(re.sub(r"[.,;:!?'\"]+(?=\s|$)", "", question.casefold()).split())
 
 
-def _answer_pattern(pattern: str | None) -> Any:
-    if pattern is None:
+def _answer_pattern(pattern: str) -> Any:
+    if not pattern:
         return None
     try:
         compiled = regex.compile(pattern)
