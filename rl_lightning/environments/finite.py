@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 
-def shuffled(size: int, key: str) -> list[int]:
-    """0 to size - 1 in an order that the key decides."""
+@lru_cache(maxsize=8)
+def shuffled(size: int, key: str) -> tuple[int, ...]:
+    """0 to size - 1 in an order that the key decides; kept, because slots are drawn ahead and one by one."""
     order = list(range(size))
     random.Random(key).shuffle(order)
-    return order
+    return tuple(order)
 
 
 class EpochOrder:
@@ -22,12 +24,8 @@ class EpochOrder:
         key: decides the orders.
     """
 
-    _KEPT = 4
-    """Epochs whose order is kept, because slots are drawn ahead."""
-
     def __init__(self, items: Sequence[int], key: str) -> None:
         self.items, self._key = list(items), key
-        self._orders: dict[str, list[int]] = {}
 
     def item(self, ordinal: int, label: str = "") -> int:
         """The problem of the `ordinal`-th slot of the task, counted from 0.
@@ -37,11 +35,7 @@ class EpochOrder:
             label: another label means other orders.
         """
         epoch, position = divmod(ordinal, len(self.items))
-        name = f"{self._key}:{label}:{epoch}"
-        if name not in self._orders:
-            self._orders = dict(list(self._orders.items())[1 - self._KEPT :])
-            self._orders[name] = shuffled(len(self.items), name)
-        return self.items[self._orders[name][position]]
+        return self.items[shuffled(len(self.items), f"{self._key}:{label}:{epoch}")[position]]
 
 
 class Ordinals:

@@ -129,7 +129,9 @@ def test_the_first_steps_are_sampled_with_examples_and_trained_on_without(tmp_pa
     assert all(length > 2 * step.trained for length, step in zip(seen.sampled[:2], seen.steps, strict=False))
     assert seen.sampled[2:] == [step.trained for step in seen.steps[2:]]
     for step in seen.steps:
-        right = sum(s.exact == 1 and s.well_formed for s in step.record.rollouts.scores)
+        rollouts = step.record.rollouts
+        finished = rollouts.rollout.finished.tolist()
+        right = sum(s.exact == 1 and s.well_formed and f for s, f in zip(rollouts.scores, finished, strict=True))
         assert step.metrics.get("sft/samples") == (right if step.record.supervised else None)
         assert ("policy/logprob_mismatch" in step.metrics) == (not step.record.supervised)
     assert any(step.metrics.get("sft/samples") for step in seen.steps)
@@ -139,7 +141,7 @@ def test_the_first_steps_are_sampled_with_examples_and_trained_on_without(tmp_pa
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_a_run_stopped_in_its_supervised_steps_continues_to_the_last_bit(tmp_path, stop):
+def test_a_run_stopped_in_its_supervised_steps_or_after_them_continues_to_the_last_bit(tmp_path, stop):
     of = {"data": EXAMPLES, "sft_steps": 2, "evaluate": False, "sampling": Sampling(16, 32)}
     run(tmp_path / "whole", 4, **of)
     run(tmp_path / "stopped", stop, save_steps=1, **of)
