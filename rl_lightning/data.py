@@ -171,8 +171,9 @@ class PromptDataModule(LightningDataModule):
         held_out = held_out_hashes(self.eval_problems) | self._held_out
         held_out |= shown_hashes(self._show_examples(held_out))
         schedule = None if self.scheduler is None else self.scheduler.schedule
-        orders = epoch_orders(self.mixture, self.seed, held_out, self._is_short) if fitting else {}
-        of = self.mixture, self.template, self.seed, held_out, self.max_prompt_tokens
+        limit = self.max_prompt_tokens
+        orders = epoch_orders(self.mixture, self.seed, held_out, self.shown, limit) if fitting else {}
+        of = self.mixture, self.template, self.seed, held_out, limit
         self.stream = PromptStream(*of, problem=self.make, schedule=schedule, also=self.shown, orders=orders)
         if fitting:
             shares = held_out_share(self.mixture, self.seed, held_out, make=self.make)

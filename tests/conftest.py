@@ -7,8 +7,11 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import atexit
 import multiprocessing
 import multiprocessing.forkserver
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -25,6 +28,9 @@ from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.rollout.sampling import draw_uniforms
 from rl_lightning.types import PromptBatch, Rollout
+
+os.environ["RL_LIGHTNING_CACHE"] = tempfile.mkdtemp(prefix="rl_lightning_tests_")
+atexit.register(shutil.rmtree, os.environ["RL_LIGHTNING_CACHE"], ignore_errors=True)
 
 if os.name == "posix":
     # Workers are forked from one clean process, which imports once what the first pool of the session asks for: this.

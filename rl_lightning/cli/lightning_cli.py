@@ -29,6 +29,7 @@ from rl_lightning.callbacks import (
 from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
 from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
+from rl_lightning.cli import own_tasks
 from rl_lightning.cli.command_parser import users_mistake
 from rl_lightning.cli.single_prompt import settings_of
 from rl_lightning.data import PromptDataModule
@@ -74,6 +75,14 @@ covers what the others do at the start; the order of the rest does not matter.""
 _NO_CLASS = re.compile(r'^Parser key "([\w.]+)":.* Expected a dot import path string: (\S+)')
 """How jsonargparse says that a setting's class cannot be found."""
 
+_NO_PATH = re.compile(r"- Expected a path but .* either not accessible or invalid - ")
+"""How it says that a value is no file of settings, before it says what is wrong with the value."""
+
+_OR_NULL = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - (.*?) - Expected a <class 'NoneType'>"
+)
+"""How it says what is wrong with a value that may also be null."""
+
 
 class _Parser(LightningArgumentParser):
     """Report a mistake as one line, instead of with the whole usage."""
@@ -81,8 +90,17 @@ class _Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a mistyped name must not pass for an abbreviation
 
+    def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
+        """Accept a task's `class_path` on the command line; see `own_tasks`."""
+        return super().parse_args(None if args is None else own_tasks.in_words(args), *others, **kwargs)
+
+    def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
+        """Accept a task's `class_path` in a config file; see `own_tasks`."""
+        return super()._apply_actions(own_tasks.in_config(cfg), *args, **kwargs)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(str(message).split()).partition(" Given value type:")[0]
+        line = _OR_NULL.sub(r"\1", _NO_PATH.sub("", line))
         if found := _NO_CLASS.search(line):
             setting, value = found.groups()
             raise UserError(

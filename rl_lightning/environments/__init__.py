@@ -8,7 +8,7 @@ family of environments (`environments.reasoning_gym`), and the only one that rea
 
 from rl_lightning.environments.environment import Environment, GenerationFailed
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
-from rl_lightning.environments.question_file import QuestionFile
+from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.verifier import Verifier
 
-__all__ = ["Environment", "EnvironmentMixture", "GenerationFailed", "QuestionFile", "TaskSpec", "Verifier"]
+__all__ = ["Environment", "EnvironmentMixture", "GenerationFailed", "QuestionFile", "Questions", "TaskSpec", "Verifier"]

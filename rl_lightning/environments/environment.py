@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rl_lightning.environments.question_hash import QuestionTable
 from rl_lightning.types import Problem, UserError
 
 Config = dict[str, Any]
@@ -36,10 +37,12 @@ class Environment(ABC):
             difficulty level changes some of them.
         size: the number of its problems if that is limited; then `problem` takes their number in place of a seed. The evaluation
             takes its problems first, and training has each of the others once in an epoch.
+        eval_items: with `size`, the numbers of the problems that are for the evaluation alone; None: it takes them from all.
     """
 
     config: Config = {}  # noqa: RUF012, it is never modified
     size: int | None = None
+    eval_items: range | None = None
 
     @abstractmethod
     def problem(self, seed: int) -> Problem:
@@ -73,6 +76,10 @@ class Environment(ABC):
         """Why no right answer can look like this one, as a name in snake_case, or None. Runs in the trainer's process, so it must
         take time linear in the answer's length, raise no exception and evaluate no text."""
         return None
+
+    def table(self) -> QuestionTable:
+        """With `size`, what must be known of all questions at once; override it where making all problems takes long."""
+        return QuestionTable.of(self.problem(number).question for number in range(self.size or 0))
 
     def thinking(self, problem: Problem) -> str | None:
         """The working that leads to the problem's expected answer, for worked examples in prompts; None where none is known."""

@@ -9,7 +9,8 @@ from rl_lightning.environments.chat_text import Turn
 from rl_lightning.environments.environment import GenerationFailed
 from rl_lightning.environments.mixture import EnvironmentMixture
 from rl_lightning.environments.prompts import PromptSettings, WorkedExample
-from rl_lightning.environments.stream import ATTEMPTS, MakeProblem, first_items, question_hash
+from rl_lightning.environments.question_hash import question_hash
+from rl_lightning.environments.stream import ATTEMPTS, MakeProblem, first_items
 from rl_lightning.types import Problem, UserError
 
 
@@ -47,7 +48,7 @@ def worked_examples(
     for task in mixture.tasks:
         own = settings.own_examples.get(task, [])
         for number, example in enumerate(own):
-            if question_hash(task, example.question) in held_out:
+            if question_hash(example.question) in held_out:
                 raise UserError(
                     f"data.own_examples.{task}[{number}]: {example.question[:60]!r} is a question of the evaluation; show another"
                 )
@@ -58,7 +59,7 @@ def worked_examples(
 
 def shown_hashes(examples: Mapping[str, Sequence[Turn]]) -> frozenset[bytes]:
     """The hashes of the examples' questions, which must not be trained on."""
-    return frozenset(question_hash(task, question) for task, turns in examples.items() for question, _ in turns)
+    return frozenset(question_hash(question) for turns in examples.values() for question, _ in turns)
 
 
 def _drawn(
@@ -73,7 +74,7 @@ def _drawn(
             problem = make(task, item, slot, None)
         except GenerationFailed:
             continue  # the next seed takes its place
-        new = problem.question not in questions and question_hash(task, problem.question) not in held_out
+        new = problem.question not in questions and question_hash(problem.question) not in held_out
         if new and (example := _worked(mixture, problem)) is not None:
             questions.add(problem.question)
             yield example

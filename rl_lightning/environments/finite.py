@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
-import random
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ROUNDS = 6
 
 
-@lru_cache(maxsize=8)
-def shuffled(size: int, key: str) -> tuple[int, ...]:
-    """0 to size - 1 in an order that the key decides; kept, because slots are drawn ahead and one by one."""
-    order = list(range(size))
-    random.Random(key).shuffle(order)
-    return tuple(order)
+class Permutation(Sequence[int]):
+    """0 to size - 1 in an order that a key decides, without a list of them: a Feistel network (Luby and Rackoff, 1988) on the
+    numbers below the next power of 4, walked until the number is below `size` (Black and Rogaway, 2002).
+
+    Args:
+        size: how many; at least 1.
+        key: decides the order.
+    """
+
+    def __init__(self, size: int, key: str) -> None:
+        self._size, self._key = size, hashlib.blake2b(key.encode(), digest_size=32).digest()
+        self._bits = max(((size - 1).bit_length() + 1) // 2, 3)  # fewer would make some orders more likely
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, position: int) -> int:  # type: ignore[override]
+        """The number at a position in [0, size), or from the end where it is negative.
+
+        Raises:
+            IndexError: there is no such position.
+        """
+        found = position + self._size if position < 0 else position
+        if not 0 <= found < self._size:
+            raise IndexError(position)
+        while True:
+            found = self._encrypt(found)
+            if found < self._size:
+                return found
+
+    def _encrypt(self, number: int) -> int:
+        low = (1 << self._bits) - 1
+        left, right = number >> self._bits, number & low
+        for round_ in range(_ROUNDS):
+            mixed = hashlib.blake2b(b"%d:%d" % (round_, right), key=self._key, digest_size=8).digest()
+            left, right = right, left ^ (int.from_bytes(mixed, "big") & low)
+        return left << self._bits | right
 
 
 class EpochOrder:
@@ -24,8 +59,8 @@ class EpochOrder:
         key: decides the orders.
     """
 
-    def __init__(self, items: Sequence[int], key: str) -> None:
-        self.items, self._key = list(items), key
+    def __init__(self, items: Sequence[int] | NDArray[np.int64], key: str) -> None:
+        self.items, self._key = items, key
 
     def item(self, ordinal: int, label: str = "") -> int:
         """The problem of the `ordinal`-th slot of the task, counted from 0.
@@ -35,7 +70,7 @@ class EpochOrder:
             label: another label means other orders.
         """
         epoch, position = divmod(ordinal, len(self.items))
-        return self.items[shuffled(len(self.items), f"{self._key}:{label}:{epoch}")[position]]
+        return int(self.items[Permutation(len(self.items), f"{self._key}:{label}:{epoch}")[position]])
 
 
 class Ordinals:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from rl_lightning.environments.environment import GenerationFailed
 from rl_lightning.environments.finite import EpochOrder
 from rl_lightning.environments.mixture import EnvironmentMixture
-from rl_lightning.environments.stream import ATTEMPTS, MakeProblem, item_seed, question_hash
+from rl_lightning.environments.prompts import PromptTemplate
+from rl_lightning.environments.question_hash import as_numbers, question_hash
+from rl_lightning.environments.stream import ATTEMPTS, MakeProblem, item_seed
 from rl_lightning.types import UserError
 
 
@@ -47,7 +51,7 @@ def held_out_share(
                     problem = (make or mixture.problem)(name, sampled_seed, slot, level)
                 except GenerationFailed:
                     continue
-                hits += question_hash(name, problem.question) in held_out
+                hits += question_hash(problem.question) in held_out
                 made += 1
             label = name if level is None else f"{name}, level {level}"
             shares[label] = hits / made if made else 0.0
@@ -74,7 +78,7 @@ def small_tasks(shares: Mapping[str, float]) -> Iterator[str]:
 
 
 def epoch_orders(
-    mixture: EnvironmentMixture, seed: int, held_out: frozenset[bytes], is_short: Callable[[str, str], bool]
+    mixture: EnvironmentMixture, seed: int, held_out: frozenset[bytes], template: PromptTemplate, max_prompt_tokens: int
 ) -> dict[str, EpochOrder]:
     """The orders of the tasks with a limited number of problems.
 
@@ -82,7 +86,8 @@ def epoch_orders(
         mixture: the environments.
         seed: selects the stream.
         held_out: `question_hash` of every problem that must not appear.
-        is_short: whether the prompt of a task's question is within the limit.
+        template: of the prompts, the longest one if there are several.
+        max_prompt_tokens: problems with a longer prompt are left out.
 
     Raises:
         UserError: nothing is left of a task.
@@ -91,16 +96,20 @@ def epoch_orders(
     for task, environment in mixture.tasks.items():
         if environment.size is None:
             continue
-        asked = [environment.problem(number).question for number in range(environment.size)]
-        free = [n for n, question in enumerate(asked) if question_hash(task, question) not in held_out]
-        usable = [n for n in free if is_short(task, asked[n])]
-        if not usable:
+        table, own = environment.table(), environment.eval_items
+        is_free = ~np.isin(table.hashes, as_numbers(held_out))
+        is_free[own.start if own else len(is_free) :] = False
+        usable = is_free & (table.most_tokens <= template.surely_short(max_prompt_tokens, task))
+        for number in np.flatnonzero(is_free & ~usable):
+            question = environment.problem(int(number)).question
+            usable[number] = len(template.token_ids(question, task)) <= max_prompt_tokens
+        if not usable.any():
             raise UserError(
-                f"datasets.{task}: nothing left to train on: of {len(asked)} problems {len(asked) - len(free)} are held out for "
-                f"evaluation or shown as examples, and {len(free)} are longer than max_prompt_tokens; give more problems, lower "
-                "data.eval_num_samples or raise data.max_prompt_tokens"
+                f"datasets.{task}: nothing left to train on: of {len(usable)} problems {np.sum(~is_free)} are held out for "
+                f"evaluation or shown as examples, and {np.sum(is_free)} are longer than max_prompt_tokens; give more problems, "
+                "lower data.eval_num_samples or raise data.max_prompt_tokens"
             )
-        orders[task] = EpochOrder(usable, f"{task}:{seed}")
+        orders[task] = EpochOrder(np.flatnonzero(usable), f"{task}:{seed}")
     return orders
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rl_lightning.curriculum.schedule import draw_task
 from rl_lightning.environments.environment import Config, Environment
 from rl_lightning.environments.plain_answers import plain_answers
+from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
 from rl_lightning.types import Problem, UserError
 
 
 @dataclass
-class TaskSpec:
-    """One task of the mixture."""
+class TaskSpec(Questions):
+    """One task of the mixture: a reasoning-gym task by its name; or your own: questions from a `path`, or an `environment`."""
 
     weight: float = 1.0
     """Share of the problems, relative to the other tasks' weights; above 0."""
@@ -30,7 +31,8 @@ class TaskSpec:
     Empty: those of reasoning-gym's curriculum, which `python -m rl_lightning tasks NAME --levels` prints."""
 
     environment: Environment | None = None
-    """Your own environment, instead of the reasoning-gym task of this name; it has its own settings."""
+    """Your own environment, instead of the reasoning-gym task of this name; it has its own settings. In a config its class_path and
+    init_args may also stand beside `weight` and `levels`."""
 
 
 class EnvironmentMixture:
@@ -134,11 +136,20 @@ class EnvironmentMixture:
 
 
 def _environment(name: str, spec: TaskSpec) -> Environment:
-    if spec.environment is None:
-        return ReasoningGymTask(name, spec.config)
-    if spec.config:
-        raise UserError(
-            f"datasets.{name}.config: is only for reasoning-gym's tasks; your own environment has its own settings "
-            "(environment.init_args)"
-        )
-    return spec.environment
+    where = f"datasets.{name}"
+    if spec.config and (spec.path or spec.environment):
+        raise UserError(f"{where}.config: is only for reasoning-gym's tasks; your own has its own settings (init_args)")
+    if spec.path and spec.environment:
+        raise UserError(f"{where}: path and environment exclude each other")
+    if spec.path:
+        try:
+            return QuestionFile(spec)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+    for each in fields(Questions):
+        if getattr(spec, each.name) != getattr(_NO_QUESTIONS, each.name):
+            raise UserError(f"{where}.{each.name}: is only for questions from a file; name it by path")
+    return spec.environment or ReasoningGymTask(name, spec.config)
+
+
+_NO_QUESTIONS = TaskSpec()

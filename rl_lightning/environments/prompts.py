@@ -7,10 +7,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from rl_lightning.environments.answer_formats import AnswerFormat, answer_format
-from rl_lightning.environments.chat_text import ChatText, Conversation, PlainText, Turn, check_kwargs
+from rl_lightning.environments.chat_text import QUESTION, ChatText, Conversation, PlainText, Turn, check_kwargs
 from rl_lightning.types import UserError, require
 
 ExamplesFor = Literal["all_steps", "sft_steps"]
+
+
+_JOINTS = 16
+"""Tokens that a prompt can have more than its parts, because the tokenizer divides it otherwise where they meet."""
 
 
 @dataclass
@@ -169,3 +173,14 @@ class PromptTemplate:
         """
         special = self.conversation.adds_special_tokens
         return tuple(self.tokenizer(self.text(question, task), add_special_tokens=special)["input_ids"])
+
+    def surely_short(self, limit: int, task: str = "") -> int:
+        """The most tokens of a question with which a prompt certainly has no more than `limit`; 0 where that is not known.
+
+        Args:
+            limit: tokens of the whole prompt.
+            task: the task, for the worked examples.
+        """
+        if self.text(QUESTION, task).count(QUESTION) != 1:
+            return 0
+        return max(limit - len(self.token_ids(QUESTION, task)) - _JOINTS, 0)

@@ -30,9 +30,10 @@ from torch.utils.data import Dataset
 
 from rl_lightning.curriculum.schedule import LevelSchedule
 from rl_lightning.environments.environment import GenerationFailed
-from rl_lightning.environments.finite import EpochOrder, Ordinals, shuffled
+from rl_lightning.environments.finite import EpochOrder, Ordinals, Permutation
 from rl_lightning.environments.mixture import EnvironmentMixture
 from rl_lightning.environments.prompts import PromptTemplate
+from rl_lightning.environments.question_hash import question_hash
 from rl_lightning.types import Problem, UserError
 
 Split = Literal["train", "sft", "eval", "examples"]
@@ -62,11 +63,6 @@ class Prompt:
     problem: Problem
     token_ids: tuple[int, ...]
     skipped: dict[str, int]
-
-
-def question_hash(task: str, question: str) -> bytes:
-    """An 8-byte hash by which the training stream recognises evaluation problems."""
-    return hashlib.blake2b(f"{task}\0{question}".encode(), digest_size=8).digest()
 
 
 class PromptStream(Dataset[Prompt]):
@@ -119,7 +115,7 @@ class PromptStream(Dataset[Prompt]):
                 skipped[error.reason] += 1
                 failure = f" (item seed {seed}: {error.detail})"
                 continue
-            if question_hash(task, problem.question) in self.held_out:
+            if question_hash(problem.question) in self.held_out:
                 skipped["held_out"] += 1
                 continue
             token_ids = self.template.token_ids(problem.question, task)
@@ -195,10 +191,17 @@ def eval_problems(
 def first_items(mixture: EnvironmentMixture, task: str, split: Split, seed: int, slot: int) -> int | None:
     """The item seed of a slot of the evaluation or of the examples; of a task with a limited number of problems the number of one,
     which is not the other's as long as there are enough. None after the last one."""
-    size = mixture.tasks[task].size
-    if size is None:
+    environment = mixture.tasks[task]
+    if environment.size is None:
         return item_seed(split, seed, slot, 0)
-    return shuffled(size, f"{task}:{seed}")[slot if split == "eval" else -1 - slot] if slot < size else None
+    own, items = environment.eval_items, range(environment.size)
+    if own is not None:
+        items = own if split == "eval" else range(own.start)
+    return (
+        items[Permutation(len(items), f"{task}:{seed}")[slot if split == "eval" else -1 - slot]]
+        if slot < len(items)
+        else None
+    )
 
 
 def _spread(problems: int, levels: int) -> list[tuple[int | None, int]]:
@@ -211,4 +214,4 @@ def _spread(problems: int, levels: int) -> list[tuple[int | None, int]]:
 
 def held_out_hashes(problems: Sequence[Problem]) -> frozenset[bytes]:
     """The hashes by which `PromptStream` recognises held-out problems."""
-    return frozenset(question_hash(p.task, p.question) for p in problems)
+    return frozenset(question_hash(p.question) for p in problems)

@@ -21,3 +21,12 @@ class Verifier(ABC):
             answer: the completion's answer, as written or without its dress (docs/scoring.md).
         """
         ...
+
+    def check_expected(self, expected: str) -> None:
+        """Check an answer of the data, once before training; by default, that it is right by its own rules.
+
+        Raises:
+            ValueError: no answer can be right.
+        """
+        if not self(expected, expected) >= 1:
+            raise ValueError(f"does not accept {expected[:60]!r} as its own answer")

@@ -30,14 +30,16 @@ class SandboxPool:
         served: a picklable object; every worker gets a copy.
         workers: number of processes, at least 1.
         memory_gib: address space that a worker may use beyond what it starts with, GiB.
+        module: what the process that workers are forked from imports, in place of the object's module. The first pool decides
+            for all.
     """
 
-    def __init__(self, served: Any, workers: int, memory_gib: float = 2.0) -> None:
+    def __init__(self, served: Any, workers: int, memory_gib: float = 2.0, module: str | None = None) -> None:
         self._settings = {
             "max_workers": workers,
             "initializer": _start,
             "initargs": (served, int(memory_gib * 2**30)),
-            "context": _context(type(served).__module__),
+            "context": _context(module or type(served).__module__),
         }
         self._pool = ProcessPool(**self._settings)
         self._checked = False

@@ -24,7 +24,8 @@ from training_clock import TrainingClock
 from rl_lightning.checkpointing.atomic_files import write_json
 from rl_lightning.environments.batches import collate
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
-from rl_lightning.environments.stream import Prompt, eval_problems, held_out_hashes, question_hash
+from rl_lightning.environments.question_hash import question_hash
+from rl_lightning.environments.stream import Prompt, eval_problems, held_out_hashes
 from rl_lightning.training import StepCallback
 from rl_lightning.types import StepRecord, UserError
 
@@ -69,7 +70,7 @@ class Evaluator(StepCallback):
         self.sampled += len(record.rollouts.rollout.texts)
         self.with_advantage += int(record.advantages.count_nonzero())
         trained = record.rollouts.prompts.problems
-        if not self.held_out.isdisjoint(question_hash(p.task, p.question) for p in trained):
+        if not self.held_out.isdisjoint(question_hash(p.question) for p in trained):
             raise RuntimeError("a held-out problem was trained on")
         trainer.should_stop = self.clock.training >= self.settings["seconds"]
         if trainer.should_stop or self.steps % self.settings["every"] == 0:

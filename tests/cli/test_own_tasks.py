@@ -24,7 +24,7 @@ def config(tmp_path):
     }
     config = yaml.safe_load(QUICKSTART.read_text())
     config["data"] |= {"eval_num_samples": 4, "prompts_per_step": 2, "num_workers": 1}
-    config["data"]["datasets"] = {"doubles": {"environment": {"class_path": "QuestionFile", "init_args": file}}}
+    config["data"]["datasets"] = {"doubles": file}
     config["model"]["sampling"] |= {"num_generations": 2}
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -62,7 +62,7 @@ def test_a_file_that_is_not_there_is_one_line(config, tmp_path, capsys, command)
     words = ["fit", "--config", str(config), f"--trainer.default_root_dir={tmp_path / 'run'}"]
     assert main(words if command == "fit" else ["tasks", "doubles", "--config", str(config)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error == f"error: {tmp_path / 'doubles.jsonl'}: No such file or directory"
+    assert error == f"error: datasets.doubles: {tmp_path / 'doubles.jsonl'}: No such file or directory"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from rl_lightning.environments.environment import Environment
 from rl_lightning.environments.examples import shown_hashes, worked_examples
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.prompts import PromptSettings, WorkedExample
-from rl_lightning.environments.stream import eval_problems, held_out_hashes, question_hash
+from rl_lightning.environments.question_hash import question_hash
+from rl_lightning.environments.stream import eval_problems, held_out_hashes
 from rl_lightning.types import Problem, UserError
 
 SUM = TaskSpec(config={"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1})
@@ -68,7 +69,7 @@ def test_questions_of_the_evaluation_are_not_shown():
     with pytest.raises(UserError, match="is a question of the evaluation; show another"):
         examples(
             {"chain_sum": SUM},
-            frozenset({question_hash("chain_sum", shown)}),
+            frozenset({question_hash(shown)}),
             own_examples={"chain_sum": [WorkedExample(shown, "1")]},
         )
 

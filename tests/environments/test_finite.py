@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from rl_lightning.data import PromptDataModule
-from rl_lightning.environments.finite import EpochOrder, Ordinals, shuffled
+from rl_lightning.environments.finite import EpochOrder, Ordinals, Permutation
 from rl_lightning.environments.mixture import TaskSpec
-from rl_lightning.environments.question_file import QuestionFile
 from rl_lightning.environments.verifiers import Number
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
@@ -53,7 +54,7 @@ def test_ordinals_count_the_earlier_slots_of_the_same_task():
 def questions(path, number: int) -> TaskSpec:
     rows = [{"question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(number)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return TaskSpec(environment=QuestionFile(str(path), verifier=Number()))
+    return TaskSpec(path=str(path), verifier=Number())
 
 
 def set_up(datasets, **kwargs) -> PromptDataModule:
@@ -111,9 +112,23 @@ def test_nothing_left_is_an_error(tmp_path):
         set_up({"doubles": questions(tmp_path / "q.jsonl", 30)}, max_prompt_tokens=3)
 
 
-def test_shuffled_is_a_permutation_that_its_key_decides():
-    assert sorted(shuffled(20, "a")) == list(range(20))
-    assert shuffled(20, "a") == shuffled(20, "a") != shuffled(20, "b")
+@given(st.integers(1, 300), st.integers(0, 9))
+@settings(max_examples=50, deadline=None)
+def test_a_permutation_has_every_number_once_in_an_order_that_its_key_decides(size, key):
+    order = Permutation(size, f"a{key}")
+    assert sorted(order) == list(range(size))
+    assert list(order) == list(Permutation(size, f"a{key}"))
+    assert size < 20 or list(order) != list(Permutation(size, "b"))
+    assert order[-1] == order[size - 1]
+    for nowhere in (size, -size - 1):
+        with pytest.raises(IndexError):
+            order[nowhere]
+
+
+def test_all_orders_of_few_numbers_are_equally_likely():
+    counts = Counter(tuple(Permutation(4, str(key))) for key in range(4800))
+    assert len(counts) == 24
+    assert chisquare(list(counts.values())).pvalue > 1e-3
 
 
 def test_a_run_on_a_file_resumes_to_the_last_bit_and_refuses_a_changed_file(tmp_path):

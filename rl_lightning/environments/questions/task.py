@@ -1,0 +1,142 @@
+"""Questions and answers of one's own as a task: from a file (JSONL, CSV, Parquet), or from a data set of the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rl_lightning.environments.environment import Environment
+from rl_lightning.environments.question_hash import QuestionTable
+from rl_lightning.environments.questions.index import open_index
+from rl_lightning.environments.questions.rows import FileRows, HubRows, Rows
+from rl_lightning.environments.questions.settings import Questions
+from rl_lightning.environments.questions.writer import QuestionWriter
+from rl_lightning.types import Problem, UserError, require
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+"""Version of the index: raised when what it holds changes."""
+
+
+class QuestionFile(Environment):
+    """The questions of a file or data set, each row with a question and its answer. Each is trained on once in an epoch.
+
+    Of rows whose questions differ only in white space, case or punctuation after a word, the first counts, and none that the
+    evaluation's own split has; the others are named. A subclass can make question and answer out of other columns: see `reshape`.
+
+    Args:
+        questions: where the rows are, which columns count, and the verifier.
+
+    Raises:
+        UserError: the file cannot be read, has no row that can be used, or has some that cannot.
+    """
+
+    def __init__(self, questions: Questions) -> None:
+        if not questions.path:
+            raise UserError("path: names no file and no data set")
+        require("rows", questions.rows, questions.rows >= 0, "0 or more")
+        self.questions, self.verifier = questions, questions.verifier
+        training, evaluation = _sources(questions)
+        writer = QuestionWriter(questions, self.reshape)
+        self._index = open_index(
+            self._key(training, evaluation), lambda directory: writer.write(directory, training, evaluation)
+        )
+        info = self._index.info
+        for line in info.left_out:
+            log.warning(line)
+        self.size = info.size
+        if info.evaluation:
+            self.eval_items = range(info.size - info.evaluation, info.size)
+        self.config = {"sha256": info.sha256, "questions": info.size, "verifier": _name(self.verifier)}
+
+    def _key(self, training: Rows, evaluation: Rows | None) -> str | None:
+        """What the index is found by: it changes with the file's content, the settings, and the code that reads or verifies."""
+        digests = [rows.digest() for rows in (training, evaluation) if rows is not None]
+        if None in digests:
+            return None
+        settings = {k: v for k, v in asdict(self.questions).items() if k not in ("verifier", "path", "eval_path")}
+        parts = _FORMAT, digests, settings, _name(self.verifier), _source(type(self.verifier)), _source(type(self))
+        return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+    def reshape(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row as it is used; override it to make the question out of several columns, for example of a text and its choices.
+
+        Args:
+            row: column to value, as read.
+        """
+        return row
+
+    def problem(self, seed: int) -> Problem:
+        """The question with that number."""
+        question, expected, working = self._index[seed]
+        return Problem(question, expected, payload=working)
+
+    def table(self) -> QuestionTable:
+        """Read from the index."""
+        return self._index.table()
+
+    def verify(self, problem: Problem, answer: str) -> float:
+        """See the verifier."""
+        return self.verifier(str(problem.expected), answer)
+
+    def thinking(self, problem: Problem) -> str | None:
+        """The row's working."""
+        return None if problem.payload is None else str(problem.payload)
+
+    def check_settings(self, settings: Mapping[str, Any], where: str) -> None:
+        """A file has no levels."""
+        raise UserError(f"{where}: a file has no levels; make one task of each difficulty, chosen by `where`")
+
+    def describe(self) -> str:
+        """The file, and how many questions it has."""
+        own = f", of them {len(self.eval_items)} for the evaluation" if self.eval_items is not None else ""
+        return f"{self.questions.path}: {self.size} questions{own}, verified by {type(self.verifier).__name__}"
+
+
+def _sources(questions: Questions) -> tuple[Rows, Rows | None]:
+    """Where the rows of training are read, and those of the evaluation's own split."""
+    hub_only = {name: getattr(questions, name) for name in ("subset", "revision", "eval_split")}
+    if questions.is_file:
+        if given := next((name for name, value in hub_only.items() if value), None):
+            raise UserError(f"{given}: is for data sets of the hub; {questions.path} is a file")
+        return FileRows(questions.path), FileRows(questions.eval_path) if questions.eval_path else None
+    if questions.eval_path:
+        raise UserError(f"eval_path: is for files; of the data set {questions.path} name an eval_split")
+    if questions.eval_split == questions.split:
+        raise UserError(
+            f"eval_split: is the split that is trained on ({questions.split}); leave it empty to hold rows out of it"
+        )
+    splits = questions.split, questions.eval_split
+    training, evaluation = (
+        HubRows(questions.path, questions.subset, split, questions.revision, streamed=questions.rows > 0)
+        if split
+        else None
+        for split in splits
+    )
+    if training is None:
+        raise UserError(f"split: empty; name the split of {questions.path} to train on")
+    return training, evaluation
+
+
+def _name(verifier: object) -> str:
+    return f"{type(verifier).__qualname__} {vars(verifier)}"
+
+
+def _source(of: type) -> str:
+    """A hash of the module that defines a class; one that never comes again where there is no file."""
+    try:
+        module = inspect.getmodule(of)
+        return (
+            hashlib.sha256(Path(inspect.getsourcefile(of) or "").read_bytes()).hexdigest()
+            if module
+            else uuid.uuid4().hex
+        )
+    except (OSError, TypeError):  # defined in a notebook or by exec
+        return uuid.uuid4().hex
