@@ -19,6 +19,7 @@ from rl_lightning.environments.examples import shown_hashes, worked_examples
 from rl_lightning.environments.held_out import epoch_orders, few_problems, held_out_share, small_tasks
 from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
+from rl_lightning.environments.own_environments import try_own
 from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
 from rl_lightning.environments.prompts import ExamplesFor, PromptSettings, WorkedExample
 from rl_lightning.environments.stream import EXTRA_SLOTS, Prompt, PromptStream, eval_problems, held_out_hashes
@@ -168,6 +169,7 @@ class PromptDataModule(LightningDataModule):
             self.scheduler = CurriculumScheduler(self.curriculum, numbers, self.mixture.weights)
         # Problems that are too slow are skipped, which depends on the machine: rank 0 decides.
         self.eval_problems = self.collective.broadcast(self._draw_eval_problems())
+        try_own(self.mixture, self.eval_problems, self.eval_seed, self.make)
         held_out = held_out_hashes(self.eval_problems) | self._held_out
         held_out |= shown_hashes(self._show_examples(held_out))
         schedule = None if self.scheduler is None else self.scheduler.schedule

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from rl_lightning.curriculum.schedule import draw_task
-from rl_lightning.environments.environment import Config, Environment
+from rl_lightning.environments.environment import Config, Environment, GenerationFailed
 from rl_lightning.environments.plain_answers import plain_answers
 from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
-from rl_lightning.types import Problem, UserError
+from rl_lightning.types import Problem, UserError, first_line
 
 
 @dataclass
@@ -95,16 +96,32 @@ class EnvironmentMixture:
             level: the difficulty level, 0 the easiest; None for the task's own config.
 
         Raises:
-            GenerationFailed: there is no problem for this seed.
+            GenerationFailed: there is no problem for this seed, or the environment raised an exception.
+            UserError: what the environment returned is no problem.
         """
-        return replace(self.at(task, level).problem(item_seed), task=task, index=index, level=level)
+        try:
+            problem = self.at(task, level).problem(item_seed)
+        except (GenerationFailed, UserError):
+            raise
+        except Exception as error:  # the user's own environments may raise any
+            raise GenerationFailed("raised", f"{type(error).__name__}: {first_line(error)}") from error
+        return replace(_checked(task, item_seed, problem), task=task, index=index, level=level)
 
     def refuse(self, problem: Problem, answer: str) -> str | None:
-        """Why the problem's verifier must see neither this answer nor a plain reading of it, or None; see `Environment.refuse`."""
-        environment = self.at(problem.task, problem.level)
-        if (reason := environment.refuse(problem, answer)) is None:
-            return None
-        reasons = [environment.refuse(problem, plain) for plain in plain_answers(problem, answer)] or [reason]
+        """Why the problem's verifier must see neither this answer nor a plain reading of it, or None; see `Environment.refuse`.
+
+        Raises:
+            UserError: the environment raised an exception.
+        """
+        refuse = self.at(problem.task, problem.level).refuse
+        try:
+            if (reason := refuse(problem, answer)) is None:
+                return None
+            reasons = [refuse(problem, plain) for plain in plain_answers(problem, answer)] or [reason]
+        except Exception as error:  # the user's own environments may raise any, and this is no worker
+            raise UserError(
+                f"datasets.{problem.task}: refuse raised {type(error).__name__}: {first_line(error)}"
+            ) from error
         return None if None in reasons else reasons[-1]
 
     def verify_all(self, answered: Sequence[tuple[Problem, str]]) -> list[float | str]:
@@ -149,7 +166,25 @@ def _environment(name: str, spec: TaskSpec) -> Environment:
     for each in fields(Questions):
         if getattr(spec, each.name) != getattr(_NO_QUESTIONS, each.name):
             raise UserError(f"{where}.{each.name}: is only for questions from a file; name it by path")
-    return spec.environment or ReasoningGymTask(name, spec.config)
+    if spec.environment is None:
+        return ReasoningGymTask(name, spec.config)
+    try:
+        pickle.dumps(spec.environment)
+    except Exception as error:  # pickle's own, TypeError, AttributeError, and whatever its methods raise
+        raise UserError(f"{where}: cannot be copied into worker processes: {first_line(error)}") from error
+    return spec.environment
+
+
+def _checked(task: str, seed: int, problem: Problem) -> Problem:
+    """The problem, which a user's own environment has returned."""
+    where = f"datasets.{task}: problem({seed})"
+    if not isinstance(problem, Problem):
+        raise UserError(f"{where} returned {type(problem).__name__}, not a Problem")
+    if not isinstance(problem.question, str) or not problem.question.strip():
+        raise UserError(f"{where} has the question {problem.question!r}, not a text")
+    if not isinstance(problem.expected, str | None):
+        raise UserError(f"{where} has the expected answer {problem.expected!r}, not a text")
+    return problem
 
 
 _NO_QUESTIONS = TaskSpec()

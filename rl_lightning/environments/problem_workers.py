@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future
 from itertools import count
 
@@ -52,6 +52,16 @@ class ProblemWorkers:
             except WORKER_FAILURES:  # killed from outside or before it started: not the problem's fault, so try again
                 continue
         raise GenerationFailed("raised", f"its process died {_TRIES} times")
+
+    def verify_all(self, answered: Sequence[tuple[Problem, str]]) -> list[float | str]:
+        """`EnvironmentMixture.verify_all` in a worker; "too_slow" or "killed_its_process" for all where that is so."""
+        try:
+            outcomes: list[float | str] = self._pool.call("verify_all", answered, seconds=self._seconds).result()
+        except TimeoutError:
+            return ["too_slow"] * len(answered)
+        except WORKER_FAILURES:
+            return ["killed_its_process"] * len(answered)
+        return outcomes
 
     def forget(self) -> None:
         """Cancel the problems that were started and not requested."""

@@ -19,6 +19,7 @@ that its seed decides, the examples' the last ones, and the k-th slot of the tas
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -165,21 +166,28 @@ def eval_problems(
 
     For a task with levels they are spread evenly over the levels, from easy to hard. A task or level with too few different
     questions gives as many as are found in ATTEMPTS tries per problem.
+
+    Raises:
+        UserError: the first problems of a task or level all fail.
     """
     problems: list[Problem] = []
     for task in mixture.tasks:
         questions: set[str] = set()
         slots = iter(range(per_task * ATTEMPTS))
         for level, number in _spread(per_task, len(mixture.levels_of.get(task, ()))):
-            goal = len(questions) + number
+            goal, patience = len(questions) + number, float(ATTEMPTS)
             for slot in islice(slots, number * ATTEMPTS):
                 item = first_items(mixture, task, "eval", seed, slot)
                 if item is None:
                     break
                 try:
                     problem = (make or mixture.problem)(task, item, len(questions), level)
-                except GenerationFailed:
+                except GenerationFailed as error:
+                    patience -= ATTEMPTS / 2 if error.reason == "too_slow" else 1
+                    if patience <= 0:
+                        raise UserError(f"datasets.{task}: its first problems all fail: {error.detail}") from error
                     continue  # the next seed takes its place
+                patience = math.inf
                 if problem.question not in questions:
                     questions.add(problem.question)
                     problems.append(problem)

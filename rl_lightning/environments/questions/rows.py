@@ -143,7 +143,7 @@ class FileRows:
                     for row in batch.to_pylist():
                         number += 1
                         yield number, row
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             what = f"cannot be read after row {number}" if number else "not a Parquet file"
             raise UserError(f"{self.name}: {what} ({' '.join(str(error).split())[:200]})") from error
 
