@@ -6,9 +6,10 @@ family of environments (`environments.reasoning_gym`), and the only one that rea
 `TaskSpec`s, several tasks with weights. The stream, prompts, answer formats, levels and workers are imported from their modules.
 """
 
+from rl_lightning.environments.code_tests import CodeTests
 from rl_lightning.environments.environment import Environment, GenerationFailed
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.question_file import QuestionFile
 from rl_lightning.environments.verifier import Verifier
 
-__all__ = ["Environment", "EnvironmentMixture", "GenerationFailed", "QuestionFile", "TaskSpec", "Verifier"]
+__all__ = ["CodeTests", "Environment", "EnvironmentMixture", "GenerationFailed", "QuestionFile", "TaskSpec", "Verifier"]

@@ -74,6 +74,9 @@ class Environment(ABC):
         take time linear in the answer's length, raise no exception and evaluate no text."""
         return None
 
+    def start(self) -> None:  # noqa: B027
+        """Called once in each worker process, before that gives up the right to start other processes; does nothing by default."""
+
     def thinking(self, problem: Problem) -> str | None:
         """The working that leads to the problem's expected answer, for worked examples in prompts; None where none is known."""
         return None

@@ -21,3 +21,19 @@ class Verifier(ABC):
             answer: the completion's answer, as written or without its dress (docs/scoring.md).
         """
         ...
+
+    def check_expected(self, expected: str) -> None:
+        """Raise an error where no answer can be right; called for each row's answer when the data is read. By default, that must be
+        right as an answer to its own question.
+
+        Args:
+            expected: the data's own answer.
+
+        Raises:
+            ValueError: why no answer can be.
+        """
+        if self(expected, expected) < 1:
+            raise ValueError(f"does not accept {expected[:60]!r} as its own answer")
+
+    def start(self) -> None:  # noqa: B027
+        """Called once in each worker process, before that gives up the right to start other processes; does nothing by default."""
