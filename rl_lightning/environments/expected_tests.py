@@ -11,6 +11,7 @@ import builtins
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any
 
 from rl_lightning.sandbox.programs import MOST_BYTES, MOST_DEPTH
@@ -138,22 +139,24 @@ def _from_json(text: str) -> Iterator[ExpectedTest]:
     inputs, outputs, name = tests.get("inputs"), tests.get("outputs"), tests.get("fn_name")
     if not isinstance(inputs, list) or not isinstance(outputs, list) or len(inputs) != len(outputs):
         raise ValueError('the tests must have "inputs" and "outputs", two lists of the same length')
-    if name is not None and not (isinstance(name, str) and name.isidentifier()):
+    if name is not None and not (isinstance(name, str) and name.isidentifier() and not iskeyword(name)):
         raise ValueError(f'"fn_name" must be the name of a function, not {name!r}')
     for given, expected in zip(inputs, outputs, strict=True):
-        kind = str if name is None else list
-        if not isinstance(given, kind) or (name is None and not isinstance(expected, str)):
-            what = "texts" if name is None else 'the arguments of a call in a list each, with "fn_name"'
-            raise ValueError(
-                f'"inputs" and "outputs" must be {what}, not {str(given)[:60]!r} and {str(expected)[:60]!r}'
-            )
-        if name is None:
-            yield ExpectedTest(None, given, expected)
-        else:
-            # As on the sites where such tests come from, the function may be a method of a class Solution.
-            yield ExpectedTest(
-                f"(Solution().{name} if 'Solution' in globals() else {name})(*{given!r})", "", expected, True
-            )
+        yield _script_test(given, expected) if name is None else _call_test(name, given, expected)
+
+
+def _script_test(given: Any, expected: Any) -> ExpectedTest:
+    if not isinstance(given, str) or not isinstance(expected, str):
+        raise ValueError(f'without "fn_name", inputs and outputs must be texts, not {str(given)[:60]!r}')
+    return ExpectedTest(None, given, expected)
+
+
+def _call_test(name: str, given: Any, expected: Any) -> ExpectedTest:
+    if not isinstance(given, list):
+        raise ValueError(f'with "fn_name", each input must be a list of arguments, not {str(given)[:60]!r}')
+    # As on the sites that such tests come from, the function may be a method of a class Solution.
+    call = f"(Solution().{name} if 'Solution' in globals() else {name})(*{given!r})"
+    return ExpectedTest(call, "", expected, from_json=True)
 
 
 def _refuse_constant(name: str) -> Any:

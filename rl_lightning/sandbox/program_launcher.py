@@ -11,6 +11,7 @@ The launcher ends when its input does, and a child ends with the launcher.
 
 from __future__ import annotations
 
+import builtins
 import ctypes
 import errno
 import gc
@@ -31,20 +32,8 @@ from typing import Any, NoReturn
 _MODULES = (
     *("abc", "array", "base64", "bisect", "calendar", "cmath", "collections", "collections.abc", "contextlib", "copy"),
     *("dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io"),
-    *(
-        "itertools",
-        "math",
-        "numbers",
-        "operator",
-        "pprint",
-        "queue",
-        "re",
-        "statistics",
-        "string",
-        "textwrap",
-        "threading",
-    ),
-    *("traceback", "typing", "unicodedata", "zlib", "_strptime"),
+    *("itertools", "math", "numbers", "operator", "pprint", "queue", "re", "statistics", "string", "textwrap"),
+    *("threading", "traceback", "typing", "unicodedata", "zlib", "_strptime"),
 )
 """What programs can import besides this file's own imports; nothing can be read from the disk later."""
 
@@ -79,6 +68,7 @@ def main(memory_bytes: int, most_bytes: int) -> None:
     """
     for name in _MODULES:
         importlib.import_module(name)
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)  # as without -S
     gc.collect()
     gc.freeze()
     launcher, buffer = os.getpid(), bytearray(most_bytes)
@@ -93,8 +83,9 @@ def main(memory_bytes: int, most_bytes: int) -> None:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         os.close(result)
-        _write(1, _REPLY.pack(status, size) + buffer[:size])
-        buffer[:size] = bytes(size)  # the next child must not find it
+        _write(1, _REPLY.pack(status, size))
+        _write(1, memoryview(buffer)[:size])  # without a copy of it, which the next child could find
+        buffer[:size] = bytes(size)
 
 
 def _read(descriptor: int, size: int) -> bytes:
@@ -108,7 +99,7 @@ def _read(descriptor: int, size: int) -> bytes:
     return parts
 
 
-def _write(descriptor: int, data: bytes | bytearray) -> None:
+def _write(descriptor: int, data: bytes | memoryview) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(descriptor, left) :]
@@ -244,7 +235,7 @@ def _permitted() -> list[str]:
         "start a process (clone3)": (435, 0, 0),
         "execute a file": (59, b"/", 0, 0),
         "signal another process": (62, os.getppid(), 0),
-        "trace": (101, 0, 0, 0, 0),
+        "trace another process": (101, 2, os.getppid(), 0, 0),
         "map code": (9, 0, 4096, 5, 0x22, -1, 0),
         "make memory executable": (10, 0, 0, 5),
         "make the calls of x32": (0x40000000 | 39,),
