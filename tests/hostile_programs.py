@@ -40,6 +40,9 @@ def _files(marker: str) -> list[str]:
         f"import ctypes; ctypes.CDLL(None).creat({marker.encode()!r}, 0o600)",
         f"import ctypes; ctypes.CDLL(None).syscall(257, -100, {marker.encode()!r}, 65, 0o600)",
         f"import ctypes; ctypes.CDLL(None).syscall(437, -100, {marker.encode()!r}, b'\\x41' + bytes(23), 24)",
+        f"import json\ndef f(n): return json.load(open({marker + '.secret'!r}))",
+        f"import ctypes, json\nc = ctypes.CDLL(None)\nb = ctypes.create_string_buffer(99)\n"
+        f"c.read(c.open({(marker + '.secret').encode()!r}, 0), b, 99)\ndef f(n): return json.loads(b.value)",
         "open('/etc/passwd').read()",
         "open('/proc/self/mem', 'rb').read(1)",
         "import os; os.listdir('/')",
@@ -197,6 +200,7 @@ def hostile_programs(marker: str) -> list[str]:
     """Programs none of which may be paid, hang, or leave a trace.
 
     Args:
-        marker: a path that does not exist; a program that can touch files creates it.
+        marker: a path that does not exist; a program that can touch files creates it. The same with ".secret" has the right result
+            as JSON.
     """
     return _files(marker) + _processes(marker) + _endless() + _forgeries()

@@ -119,11 +119,6 @@ REFUSED = [
 
 
 @pytest.fixture(scope="module")
-def marker(tmp_path_factory):
-    return tmp_path_factory.mktemp("hostile") / "marker"
-
-
-@pytest.fixture(scope="module")
 def hasty():
     return CodeTests(seconds=0.3)
 
@@ -171,8 +166,9 @@ def test_a_fence_is_taken_off_and_nothing_else():
 
 @RUNS
 @pytest.mark.parametrize("program", hostile_programs("MARKER"), ids=lambda p: p[:60].encode("unicode_escape").decode())
-def test_a_hostile_program_is_not_paid_and_the_next_right_one_is(program, marker, hasty, patient):
-    launcher = programs.runner(512).launcher
+def test_a_hostile_program_is_not_paid_and_the_next_right_one_is(program, tmp_path, hasty, patient):
+    launcher, marker = programs.runner(512).launcher, tmp_path / "marker"
+    marker.with_suffix(".secret").write_text(json.dumps(SECRET))
     answer = program.replace("MARKER", str(marker))
     assert hasty(f"assert f(3) == {SECRET}\nassert f(4) == 0", answer) == 0
     assert hasty(json.dumps({"inputs": ["3\n"], "outputs": [" ".join(map(str, SECRET))]}), answer) == 0
