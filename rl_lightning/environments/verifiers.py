@@ -1,4 +1,4 @@
-"""The verifiers that ship: text, numbers, choices, lists, mathematics, JSON and patterns.
+"""The verifiers that ship: text, numbers, choices, lists, mathematics, JSON and patterns; for programs see `code_tests`.
 
 Each takes time linear in the answer's length, or is stopped by the worker's time limit.
 """

@@ -9,6 +9,7 @@ import re
 import pandas as pd
 import pytest
 
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.question_file import QuestionFile
 from rl_lightning.environments.verifiers import Choice, Number
 from rl_lightning.types import UserError
@@ -45,6 +46,20 @@ def test_rows_are_chosen_by_a_column_and_repeated_questions_count_once(tmp_path,
     repeated = [*ROWS, {**ROWS[0], "question": " what IS  0 + 1 "}, {**ROWS[0], "question": "What is 0 - 1?"}]
     assert QuestionFile(write(tmp_path / "sums.jsonl", repeated), where={"kind": 0}, **GOLD).size == 11
     assert "questions that repeat an earlier one are left out: row 21 of row 1\n" in caplog.text
+
+
+def test_a_worker_is_prepared_for_every_task_and_level_by_its_verifier(tmp_path):
+    class Started(Number):
+        def start(self):
+            started.append(self)
+
+    started = []
+    files = [QuestionFile(write(tmp_path / "sums.jsonl"), **GOLD | {"verifier": Started()}) for _ in range(3)]
+    files[0].at_level = lambda config: files[2]
+    mixture = EnvironmentMixture({"a": TaskSpec(environment=files[0]), "b": TaskSpec(environment=files[1])})
+    mixture.set_levels({"a": [{}]})
+    mixture.start()
+    assert list(map(id, started)) == [id(file.verifier) for file in files]
 
 
 def test_a_changed_file_has_other_settings(tmp_path):
