@@ -2,8 +2,9 @@
 
 May import `curriculum`, `sandbox` and the layers below; it is the only package that imports reasoning_gym, whose 105 tasks are one
 family of environments (`environments.reasoning_gym`), and the only one that reads a problem's `payload`. Main exports:
-`Environment`, the base class of a task; `QuestionFile`, a task from a file, with its `Verifier`; `CodeTests`, which verifies programs;
-`EnvironmentMixture` with its `TaskSpec`s, several tasks with weights. The stream, prompts, answer formats, levels and workers are imported from their modules.
+`Environment`, the base class of a task; `QuestionFile`, a task from a file, with its `Verifier`, such as `CodeTests` for programs;
+`EnvironmentMixture` with its `TaskSpec`s, several tasks with weights. The stream, prompts, answer formats, levels and workers are
+imported from their modules.
 """
 
 from rl_lightning.environments.code_tests import CodeTests
