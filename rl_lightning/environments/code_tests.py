@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from rl_lightning.environments.expected_tests import ExpectedTest, expected_tests
@@ -26,7 +25,7 @@ class CodeTests(Verifier):
     """
 
     seconds: float = 1.0
-    """Time limit of one test; those of an answer must fit into `model.score_seconds` together. Above 0."""
+    """Time limit of one test; those of an answer must fit into `model.score_seconds` together. Above 0, at most 3600."""
 
     fraction: bool = False
     """Whether the score is the share of the tests that are passed; otherwise it is 1 for all of them, and else 0."""
@@ -35,7 +34,7 @@ class CodeTests(Verifier):
     """Address space that a program may have, MiB; 64 or more."""
 
     def __post_init__(self) -> None:
-        require("verifier.seconds", self.seconds, 0 < self.seconds < math.inf, "above 0")
+        require("verifier.seconds", self.seconds, 0 < self.seconds <= 3600, "above 0 and at most 3600")
         require("verifier.memory_mib", self.memory_mib, self.memory_mib >= 64, "64 or more")
         programs.ProgramRunner(self.memory_mib).close()
 
