@@ -77,6 +77,9 @@ class Environment(ABC):
         take time linear in the answer's length, raise no exception and evaluate no text."""
         return None
 
+    def start(self) -> None:  # noqa: B027
+        """Called once in each worker process, before that gives up the right to start other processes; does nothing by default."""
+
     def table(self) -> QuestionTable:
         """With `size`, what must be known of all questions at once; override it where making all problems takes long."""
         return QuestionTable.of(self.problem(number).question for number in range(self.size or 0))

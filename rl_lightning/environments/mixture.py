@@ -82,6 +82,11 @@ class EnvironmentMixture:
         """The task at one of its levels; None for its own config."""
         return self.tasks[task] if level is None else self._at_level[task, level]
 
+    def start(self) -> None:
+        """Prepare a worker process for all environments; see `Environment.start`."""
+        for environment in (*self.tasks.values(), *self._at_level.values()):
+            environment.start()
+
     def draw(self, seed: int, slot: int) -> str:
         """The task of a slot, a pure function of (seed, slot)."""
         return draw_task(self.weights, seed, slot)

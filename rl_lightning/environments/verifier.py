@@ -23,10 +23,17 @@ class Verifier(ABC):
         ...
 
     def check_expected(self, expected: str) -> None:
-        """Check an answer of the data, once before training; by default, that it is right by its own rules.
+        """Raise an error where no answer can be right; called for each row's answer when the data is read. By default, that must be
+        right as an answer to its own question.
+
+        Args:
+            expected: the data's own answer.
 
         Raises:
-            ValueError: no answer can be right.
+            ValueError: why no answer can be.
         """
-        if not self(expected, expected) >= 1:
+        if not self(expected, expected) >= 1:  # nor NaN
             raise ValueError(f"does not accept {expected[:60]!r} as its own answer")
+
+    def start(self) -> None:  # noqa: B027
+        """Called once in each worker process, before that gives up the right to start other processes; does nothing by default."""

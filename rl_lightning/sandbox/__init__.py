@@ -1,7 +1,8 @@
 """Locked-down worker processes that may hang, crash or be killed; to the trainer that is a named failure of one call.
 
 May import only `types` and pebble. Answers that a model wrote, and problem generators, run nowhere else. Main exports:
-`SandboxPool` and `WORKER_FAILURES`, the exceptions of a call whose worker was lost. docs/scoring.md says which limit applies
+`SandboxPool` and `WORKER_FAILURES`, the exceptions of a call whose worker was lost; `sandbox.programs` runs whole programs that a
+model wrote. docs/scoring.md says which limit applies
 on which system.
 """
 

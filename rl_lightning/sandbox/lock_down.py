@@ -53,6 +53,8 @@ _REFUSED = (
 _REFUSED_MODULES = frozenset({"_posixsubprocess", "_sqlite3", "_ctypes"})
 """Modules that can do the same without raising the events above."""
 
+_locked = False
+
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -81,6 +83,13 @@ def lock_down(memory_bytes: int) -> None:
     if os.name == "posix":
         _limit_resources(memory_bytes)
     sys.addaudithook(_refuse)
+    global _locked
+    _locked = True
+
+
+def is_locked_down() -> bool:
+    """Whether this process has given up its rights, so that it can start no other."""
+    return _locked
 
 
 def _end_with_trainer() -> None:

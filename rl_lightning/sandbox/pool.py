@@ -27,7 +27,8 @@ class SandboxPool:
     imported the object's module, so that replacing a killed worker takes milliseconds.
 
     Args:
-        served: a picklable object; every worker gets a copy.
+        served: a picklable object; every worker gets a copy. Its method `start`, if it has one, is called in each worker
+            before that gives up its rights.
         workers: number of processes, at least 1.
         memory_gib: address space that a worker may use beyond what it starts with, GiB.
         module: what the process that workers are forked from imports, in place of the object's module. The first pool decides
@@ -93,6 +94,8 @@ def _context(module: str) -> Any:
 def _start(served: Any, memory_bytes: int) -> None:
     global _served
     _served = served
+    if hasattr(served, "start"):
+        served.start()
     lock_down.lock_down(memory_bytes)
 
 

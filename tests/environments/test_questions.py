@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.question_hash import QuestionTable, most_tokens, question_hash
 from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.verifiers import Number
@@ -107,6 +108,28 @@ def test_what_is_known_of_all_questions_is_that_of_each(tmp_path):
 )
 def test_no_tokenizer_makes_more_tokens_than_the_bound(question):
     assert len(load_tokenizer("tiny")(question, add_special_tokens=False)["input_ids"]) <= most_tokens(question)
+
+
+class Started(Number):
+    """Notes that it was started."""
+
+    def start(self):
+        started.append(self)
+
+
+started: list[Started] = []
+
+
+def test_a_worker_is_prepared_for_every_task_and_level_by_its_verifier(tmp_path):
+    files = [read(write(tmp_path / "sums.jsonl"), verifier=Started()) for _ in range(3)]
+    files[0].at_level = lambda config: files[2]
+    mixture = EnvironmentMixture(
+        {"a": TaskSpec(environment=QuestionFile(files[0].questions)), "b": TaskSpec(environment=files[1])}
+    )
+    mixture.tasks["a"] = files[0]
+    mixture.set_levels({"a": [{}]})
+    mixture.start()
+    assert list(map(id, started)) == [id(file.verifier) for file in files]
 
 
 def test_a_changed_file_has_other_settings_and_an_equal_one_the_same(tmp_path):

@@ -123,6 +123,22 @@ def test_settings_out_of_range(make, said):
         make()
 
 
+@pytest.mark.parametrize(
+    ("verifier", "expected", "said"),
+    [
+        (Number(), "5", None),
+        (Number(), "five", "the expected answer is not a number"),
+        (Pattern(), r"\d+ apples?", None),  # which does not match itself
+        (Pattern(), "(", "is not a regular expression"),
+        (Pattern("[01]+"), "101", None),
+        (Pattern("[01]+"), "102", "does not accept '102' as its own answer"),
+    ],
+)
+def test_what_can_be_an_expected_answer(verifier, expected, said):
+    with contextlib.nullcontext() if said is None else pytest.raises(ValueError, match=said):
+        verifier.check_expected(expected)
+
+
 def test_mathematics():
     pytest.importorskip("math_verify", reason="needs the extra [math]")
     same = Mathematics()
@@ -141,5 +157,8 @@ def test_a_json_schema_decides_alone():
     verifier = JSONValue({"type": "object", "required": ["name"]})
     assert verifier("", '{"name": 1}') == 1
     assert verifier("", "{}") == 0
+    verifier.check_expected("")
+    with pytest.raises(ValueError, match="does not accept"):
+        verifier.check_expected("{}")
     with pytest.raises(UserError, match="not a JSON Schema"):
         JSONValue({"type": "nothing"})

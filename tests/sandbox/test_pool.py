@@ -19,6 +19,12 @@ POSIX = pytest.mark.skipif(os.name != "posix", reason="limits of POSIX systems")
 class Served:
     """Methods that try it."""
 
+    def start(self):
+        self.before = subprocess.run(["echo", "allowed"], check=True, capture_output=True).stdout
+
+    def said_before(self):
+        return self.before
+
     def open_files(self):
         links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
         return [os.readlink(link) for link in links if os.path.lexists(link)]  # the listing's own is gone by now
@@ -104,6 +110,10 @@ def test_no_file_is_touched(pool, tmp_path, what):
 @pytest.mark.parametrize("what", ["run", "fork", "connect"])
 def test_no_process_and_no_network(pool, what):
     assert pool.call("attempt", what, seconds=10).result() == "PermissionError"
+
+
+def test_what_is_started_before_is_allowed(pool):
+    assert pool.call("said_before", seconds=10).result() == b"allowed\n"
 
 
 def test_the_trainer_cannot_be_killed_from_there(pool):

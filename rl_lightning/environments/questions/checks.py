@@ -86,6 +86,10 @@ class _ExpectedAnswers:
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier
 
+    def start(self) -> None:
+        """See the verifier."""
+        self._verifier.start()
+
     def refused(self, answers: list[str]) -> list[str]:
         """Why each is not accepted; empty where it is."""
         return [self._refusal(answer) for answer in answers]

@@ -86,6 +86,10 @@ class QuestionFile(Environment):
         """See the verifier."""
         return self.verifier(str(problem.expected), answer)
 
+    def start(self) -> None:
+        """See the verifier."""
+        self.verifier.start()
+
     def thinking(self, problem: Problem) -> str | None:
         """The row's working."""
         return None if problem.payload is None else str(problem.payload)
