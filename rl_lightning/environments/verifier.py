@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+_SHOWN_CHARACTERS = 60
+
 
 class Verifier(ABC):
     """Compares an answer with the expected one. Subclass it for rules of your own; its constructor's arguments are its settings.
@@ -21,3 +23,19 @@ class Verifier(ABC):
             answer: the completion's answer, as written or without its dress (docs/scoring.md).
         """
         ...
+
+    def explain(self, expected: str, answer: str) -> str:
+        """One line, for people, on how both were read and why the score is what it is, such as "read as 1200; expected 1200"; empty
+        where there is nothing to say. Runs in the worker too, and may raise as `__call__` may; no score depends on it.
+
+        Args:
+            expected: the data's own answer.
+            answer: what `__call__` was given.
+        """
+        return ""
+
+
+def shown(text: object) -> str:
+    """The text on one line, as an explanation quotes it; a long one is cut."""
+    words = " ".join(str(text).split())
+    return words if len(words) <= _SHOWN_CHARACTERS else f"{words[:_SHOWN_CHARACTERS]}… ({len(words)} characters)"
