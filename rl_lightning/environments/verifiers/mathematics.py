@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from rl_lightning.types import UserError
 _MOST_CHARACTERS = 1000
 _MOST_TIMES = 20
 """An answer has at most so many characters, or so many times those of the expected one, which bounds the time to read it."""
+
+_MOST_NESTED = 12
+"""Brackets in each other; the parser takes a second for 15, and minutes for a few dozen."""
 
 _FORMULAS = re.compile(r"\$[^$]+\$(?:\s*(?:,?and|,?or|,)\s*\$[^$]+\$){0,5}")
 """Formulas that math-verify reads as the set of them. It would look for the last formula among any other text."""
@@ -88,10 +92,21 @@ def _formula(text: str) -> str:
     if dollars == 1 and text.startswith("$"):  # of money
         text, dollars = text[1:], 0
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    if _BESIDE.search(text) or "\\boxed" in text or (dollars and not _FORMULAS.fullmatch(text)):
+    if (
+        _depth(text) > _MOST_NESTED
+        or _BESIDE.search(text)
+        or "\\boxed" in text
+        or (dollars and not _FORMULAS.fullmatch(text))
+    ):
         return ""
     text = _EXPONENT.sub(r"(\1 \\cdot 10^{\2})", text.replace("**", "^"))
     return text if dollars else f"${text}$"
+
+
+def _depth(text: str) -> int:
+    """How many brackets are open at most at once."""
+    steps = (1 if bracket in "([{" else -1 for bracket in re.findall(r"[()\[\]{}]", text))
+    return max(itertools.accumulate(steps), default=0)
 
 
 def _joined(text: str) -> str:
