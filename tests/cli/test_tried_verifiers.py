@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
 
 from rl_lightning.cli.main import main
+from tests.conftest import ROOT
 
 OWN = """
 import time
@@ -92,6 +94,22 @@ def test_a_verifier_of_ones_own_and_explanations_that_fail(even, capsys, monkeyp
         out = capsys.readouterr().out
         assert "wrong, 0.50 of 1; expected: 5" in out
         assert said in out
+
+
+def test_the_verifier_of_the_documentation(tmp_path, monkeypatch, capsys):
+    text = (ROOT / "docs" / "own_tasks.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "documented_verifier.py").write_text(code)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for answer, said in (("**Dear**", "right, 1.00"), ("reader", "wrong, 0.00")):
+        words = ["tasks", "--verifier", "documented_verifier.SameLetters", "--expected", "read", "--check", answer]
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert said in out
+        assert "; expected ['a', 'd', 'e', 'r']" in out
+    shown = re.search(r"tasks --verifier Number .*?\n(.*?)\n\$", text, re.DOTALL)[1]
+    assert main(["tasks", "--verifier", "Number", "--expected", "1,200", "--check", "**1200.0**"]) == 0
+    assert capsys.readouterr().out.strip() == shown
 
 
 @pytest.mark.parametrize(
