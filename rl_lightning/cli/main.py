@@ -28,7 +28,8 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
   tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
-  tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer"""
+  tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer, and why
+  tasks NAME --check ANSWER --verifier Number   the same by another verifier; --expected TEXT in place of a task"""
 
 
 _STOPPED = "stopped; resume from the last checkpoint by --ckpt_path last"

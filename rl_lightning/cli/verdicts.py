@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import cast
+
+import jsonargparse
+
+from rl_lightning.cli.command_parser import users_mistake
 from rl_lightning.cli.single_prompt import Settings
+from rl_lightning.environments import verifiers
+from rl_lightning.environments.mixture import TaskSpec
+from rl_lightning.environments.one_problem import OneProblem
 from rl_lightning.environments.plain_answers import plain_answers
+from rl_lightning.environments.verifier import Verifier
 from rl_lightning.scoring import Scorer
-from rl_lightning.types import Problem
+from rl_lightning.types import Problem, UserError
 
 _SECONDS = 10.0
 """Time limit of the verifier, in seconds."""
 
 
 def verdict(settings: Settings, problem: Problem, text: str) -> str:
-    """Score a completion by its task's verifier, and say what was expected.
+    """Score a completion by its task's verifier, and say what was expected and why.
 
     Args:
         settings: have the task, and the format of answers.
@@ -22,24 +32,64 @@ def verdict(settings: Settings, problem: Problem, text: str) -> str:
     scorer = Scorer(settings.mixture(problem.task), workers=1, seconds=_SECONDS, answers=settings.prompt.format)
     try:
         (score,) = scorer([problem], [text])
+        because = scorer.explain(problem, score)
     finally:
         scorer.close()
     right = "right" if score.exact == 1 else "wrong"
     why = f", {score.failure}" if score.failure else ""
-    return f"score   {right}, {score.partial:.2f} of 1{why}; expected: {problem.expected}"
+    line = f"score   {right}, {score.partial:.2f} of 1{why}; expected: {problem.expected}"
+    return f"{line}\nbecause {because}" if because else line
 
 
-def check(settings: Settings, task: str, index: int, answer: str) -> str:
-    """What the task's verifier says of an answer to its `index`-th evaluation problem; for `tasks NAME --check ANSWER`.
+def check(settings: Settings, problem: Problem, answer: str) -> str:
+    """What the problem's verifier says of an answer; for `tasks NAME --check ANSWER`.
 
     Raises:
-        UserError: there is no such task or problem, or the answer cannot be written in the format of answers.
+        UserError: the answer cannot be written in the format of answers.
     """
-    problem = settings.problem(task, index)
-    parts = [problem.question.strip(), "", f"answer  {answer}"]
+    parts = [problem.question.strip(), ""] if problem.question else []
+    parts.append(f"answer  {answer}")
     if plain := plain_answers(problem, answer):
         parts.append(f"also as {', '.join(plain)}")
     return "\n".join([*parts, verdict(settings, problem, settings.prompt.format.write("", answer))])
+
+
+def check_by(verifier: Verifier, settings: Settings, problem: Problem, answer: str) -> str:
+    """The same as `check`, by another verifier than that of the problem's task.
+
+    Raises:
+        UserError: the problem has no expected answer, or the answer cannot be written in the format of answers.
+    """
+    if problem.expected is None:
+        raise UserError(f"tasks: {problem.task} has no expected answers, and a verifier compares with one")
+    problem = replace(problem, task=problem.task or "expected", level=None)
+    own = TaskSpec(environment=OneProblem(problem, verifier))
+    return check(replace(settings, datasets={problem.task: own}), problem, answer)
+
+
+def read_verifier(value: str) -> Verifier:
+    """The verifier that --verifier names, as a config names it.
+
+    Args:
+        value: a class, such as Number or my_package.MyVerifier, or YAML or JSON with class_path and init_args.
+
+    Raises:
+        UserError: there is no such class, or it does not take these settings.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--verifier", type=Verifier)
+    try:
+        return cast(Verifier, parser.instantiate_classes(parser.parse_args([f"--verifier={value}"])).verifier)
+    except jsonargparse.ArgumentError as error:
+        reason = " ".join(str(error).split()).partition(" Given value type:")[0].removeprefix('Parser key "verifier": ')
+        raise UserError(
+            f"--verifier: {reason}; there are {', '.join(verifiers.__all__)}, and your own by their path, such as "
+            "my_package.MyVerifier"
+        ) from error
+    except (ValueError, ImportError) as error:
+        if (mistake := users_mistake(error)) is None:
+            raise
+        raise mistake from error
 
 
 def describe_own(settings: Settings, task: str) -> str:

@@ -7,11 +7,11 @@ family of environments (`environments.reasoning_gym`), and the only one that rea
 imported from their modules.
 """
 
-from rl_lightning.environments.code_tests import CodeTests
 from rl_lightning.environments.environment import Environment, GenerationFailed
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.verifier import Verifier
+from rl_lightning.environments.verifiers.code_tests import CodeTests
 
 __all__ = [
     "CodeTests",

@@ -77,6 +77,16 @@ class Environment(ABC):
         take time linear in the answer's length, raise no exception and evaluate no text."""
         return None
 
+    def explain(self, problem: Problem, answer: str) -> str:
+        """One line, for people, on how the answer was read and why `verify` gives it its score; empty where there is nothing to
+        say. Runs in a sandboxed worker and may raise, as `verify`; no score depends on it.
+
+        Args:
+            problem: a problem that `problem` returned.
+            answer: what `verify` was given.
+        """
+        return ""
+
     def start(self) -> None:  # noqa: B027
         """Called once in each worker process, before that gives up the right to start other processes; does nothing by default."""
 

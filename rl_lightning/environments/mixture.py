@@ -6,7 +6,7 @@ import math
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 from rl_lightning.curriculum.schedule import draw_task
 from rl_lightning.environments.environment import Config, Environment, GenerationFailed
@@ -14,6 +14,9 @@ from rl_lightning.environments.plain_answers import plain_answers
 from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
 from rl_lightning.types import Problem, UserError, first_line
+
+_EXPLANATION_CHARACTERS = 500
+"""A longer explanation is cut: it is one line for a person."""
 
 
 @dataclass
@@ -137,24 +140,45 @@ class EnvironmentMixture:
         """
         return [self._verify_readings(problem, answer) for problem, answer in answered]
 
+    def explain(self, problem: Problem, answer: str) -> str:
+        """One line on why an answer has its score, of the reading that counts in `verify_all`; empty where there is nothing to say.
+        Where the task's explanation raises an exception, that is the line. Called in a sandboxed worker."""
+        outcomes = self._outcomes(problem, answer)
+        if not outcomes:
+            return ""
+        # Of equal ones the last, which has the least dress.
+        reading, _ = max(reversed(outcomes), key=lambda pair: pair[1] if _is_score(pair[1]) else -math.inf)
+        try:
+            said = self.at(problem.task, problem.level).explain(problem, reading)
+        except BaseException as error:  # as verifiers do on a model's text
+            said = f"the explanation raised {type(error).__name__}: {error}"
+        return " ".join(str(said).split())[:_EXPLANATION_CHARACTERS]
+
     def _verify_readings(self, problem: Problem, answer: str) -> float | str:
-        plain = plain_answers(problem, answer)
-        if not plain:
+        if not plain_answers(problem, answer):
             return self._verify(problem, answer)
-        outcomes: list[float | str] = []
-        for reading in (answer, *plain):
+        outcomes = [outcome for _, outcome in self._outcomes(problem, answer)]
+        return max(filter(_is_score, outcomes), default=outcomes[0])
+
+    def _outcomes(self, problem: Problem, answer: str) -> list[tuple[str, float | str]]:
+        """Each reading that the task does not refuse, with its outcome, up to the first that is fully right."""
+        outcomes: list[tuple[str, float | str]] = []
+        for reading in (answer, *plain_answers(problem, answer)):
             if self.at(problem.task, problem.level).refuse(problem, reading) is None:
-                outcomes.append(self._verify(problem, reading))
-                if isinstance(outcomes[-1], float) and outcomes[-1] >= 1:
+                outcomes.append((reading, self._verify(problem, reading)))
+                if isinstance(outcomes[-1][1], float) and outcomes[-1][1] >= 1:
                     break
-        scores = [outcome for outcome in outcomes if isinstance(outcome, float) and math.isfinite(outcome)]
-        return max(scores) if scores else outcomes[0]
+        return outcomes
 
     def _verify(self, problem: Problem, answer: str) -> float | str:
         try:
             return float(self.at(problem.task, problem.level).verify(problem, answer))
         except BaseException as error:  # verifiers raise SystemExit, RecursionError and others on a model's text
             return f"raised_{type(error).__name__}"
+
+
+def _is_score(outcome: float | str) -> TypeGuard[float]:
+    return isinstance(outcome, float) and math.isfinite(outcome)
 
 
 def _environment(name: str, spec: TaskSpec) -> Environment:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
+from rl_lightning.environments.environment import GenerationFailed
 from rl_lightning.environments.mixture import EnvironmentMixture
 from rl_lightning.environments.problem_workers import ProblemWorkers
 from rl_lightning.environments.questions import QuestionFile
@@ -38,9 +39,18 @@ def try_own(mixture: EnvironmentMixture, problems: Sequence[Problem], seed: int,
 
 
 def _refuse_changing(task: str, mixture: EnvironmentMixture, seed: int, make: MakeProblem) -> None:
-    item = first_items(mixture, task, "eval", seed, 0)
-    assert item is not None  # the evaluation has a problem
-    first, second = (make(task, item, 0, None) for _ in range(2))
+    for slot in range(_TRIED):
+        item = first_items(mixture, task, "eval", seed, slot)
+        if item is None:
+            return
+        try:
+            first, second = (make(task, item, 0, None) for _ in range(2))
+        except GenerationFailed:
+            continue
+        _refuse_different(task, item, first, second)
+
+
+def _refuse_different(task: str, item: int, first: Problem, second: Problem) -> None:
     if (first.question, first.expected) != (second.question, second.expected):
         raise UserError(
             f"datasets.{task}: problem({item}) gave {first.question[:60]!r} and then {second.question[:60]!r}: it must be a pure "

@@ -39,15 +39,15 @@ def plain_answers(problem: Problem, answer: str) -> list[str]:
         problem: what is asked; its question says which unit and variable are meant.
         answer: the answer as written.
     """
-    bare = _bare(answer.strip()).replace("\u2212", "-")
-    full = bare[:-1].rstrip() if bare.endswith(".") and not bare.endswith("..") else bare
+    plain = bare(answer.strip()).replace("\u2212", "-")
+    full = plain[:-1].rstrip() if plain.endswith(".") and not plain.endswith("..") else plain
     if problem.expected is not None and _EXPECTED_NUMBER.fullmatch(problem.expected.strip()):
         full = _plain_number(problem.question, full)
-    readings = dict.fromkeys(text for text in (bare, full) if text)
+    readings = dict.fromkeys(text for text in (plain, full) if text)
     return [text for text in readings if text != answer.strip()]
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """The text without marks around it and without a lead-in."""
     for _ in range(_LAYERS):
         inner = _inside_mark(text) or (_inside_mark(text[:-1]) if text.endswith(".") else None)
@@ -92,7 +92,7 @@ def _is_balanced(text: str) -> bool:
 def _plain_number(question: str, text: str) -> str:
     """The number that the text says, as Python writes numbers; the text itself where it is not surely one."""
     if (equation := _EQUATION.fullmatch(text)) and set(_ASKED_FOR.findall(question)) == {equation["variable"]}:
-        text = _bare(equation["value"])
+        text = bare(equation["value"])
     if (counted := _WITH_UNIT.fullmatch(text)) and _is_unit(counted["unit"], question):
         text = counted["number"]
     if _SEPARATED.fullmatch(text):

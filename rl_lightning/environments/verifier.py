@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+_SHOWN_CHARACTERS = 60
+
 
 class Verifier(ABC):
     """Compares an answer with the expected one. Subclass it for rules of your own; its constructor's arguments are its settings.
@@ -22,6 +24,16 @@ class Verifier(ABC):
         """
         ...
 
+    def explain(self, expected: str, answer: str) -> str:
+        """One line, for people, on how both were read and why the score is what it is, such as "read as 1200; expected 1200"; empty
+        where there is nothing to say. Runs in the worker too, and may raise as `__call__` may; no score depends on it.
+
+        Args:
+            expected: the data's own answer.
+            answer: what `__call__` was given.
+        """
+        return ""
+
     def check_expected(self, expected: str) -> None:
         """Raise an error where no answer can be right; called for each row's answer when the data is read. By default, that must be
         right as an answer to its own question.
@@ -37,3 +49,9 @@ class Verifier(ABC):
 
     def start(self) -> None:  # noqa: B027
         """Called once in each worker process, before that gives up the right to start other processes; does nothing by default."""
+
+
+def shown(text: object) -> str:
+    """The text on one line, as an explanation quotes it; a long one is cut."""
+    words = " ".join(str(text).split())
+    return words if len(words) <= _SHOWN_CHARACTERS else f"{words[:_SHOWN_CHARACTERS]}… ({len(words)} characters)"

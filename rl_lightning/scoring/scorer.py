@@ -23,6 +23,9 @@ Outcome = float | str
 _CHUNK = 32
 """Answers in one message to a worker: enough to make messages cheap, few enough to spread over the workers."""
 
+_LOST = ("timeout", "killed_its_process")
+"""What is recorded where a worker was lost to its time limit, or otherwise."""
+
 _TAGS = answer_format("tags")
 
 
@@ -35,6 +38,10 @@ class Verifiers(Protocol):
 
     def verify_all(self, answered: Sequence[Answered]) -> list[Outcome]:
         """The outcome of each pair; called in a sandboxed worker."""
+        ...
+
+    def explain(self, problem: Problem, answer: str) -> str:
+        """One line on why an answer has its outcome, empty where there is nothing to say; called in a sandboxed worker."""
         ...
 
 
@@ -97,6 +104,22 @@ class Scorer:
             for problem, answer in zip(problems, answers, strict=True)
         ]
 
+    def explain(self, problem: Problem, score: Score) -> str:
+        """One line on why an answer has its score; empty where nothing, or nothing else, is to be said.
+
+        Args:
+            problem: what was asked.
+            score: this scorer's, of an answer to the problem.
+        """
+        failure = score.failure or ""
+        if not score.answer or failure.startswith("refused_") or failure in _LOST:
+            return ""
+        try:
+            said: str = self._pool.call("explain", problem, score.answer, seconds=self._seconds).result()
+        except WORKER_FAILURES as error:
+            return f"the explanation: {_lost(error)}"
+        return said
+
     def _send(self) -> None:
         chunk, self._waiting = self._waiting, []
         answered = [pair for _, pair in chunk]
@@ -119,10 +142,8 @@ class Scorer:
         for key, future in retries.items():
             try:
                 (outcomes[key],) = future.result()
-            except TimeoutError:
-                outcomes[key] = "timeout"
-            except WORKER_FAILURES:
-                outcomes[key] = "killed_its_process"
+            except WORKER_FAILURES as error:
+                outcomes[key] = _lost(error)
         return outcomes
 
     def _refusal(self, problem: Problem, answer: str | None) -> str | None:
@@ -150,3 +171,7 @@ class Scorer:
     def close(self) -> None:
         """Stop the worker processes."""
         self._pool.close()
+
+
+def _lost(error: BaseException) -> str:
+    return _LOST[0] if isinstance(error, TimeoutError) else _LOST[1]

@@ -10,8 +10,8 @@ import sys
 import pytest
 
 from rl_lightning.environments import CodeTests, EnvironmentMixture, QuestionFile, Questions, TaskSpec
-from rl_lightning.environments.code_tests import source
-from rl_lightning.environments.expected_tests import expected_tests
+from rl_lightning.environments.verifiers.code_tests import source
+from rl_lightning.environments.verifiers.expected_tests import expected_tests
 from rl_lightning.sandbox import programs
 from rl_lightning.scoring import Scorer
 from rl_lightning.types import UserError

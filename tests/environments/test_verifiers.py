@@ -35,6 +35,25 @@ RIGHT = [
     (JSONValue(), '{"a": [1, true], "b": null}', '{"b": null, "a": [1.0, true]}'),
     (Pattern(), r"\d+ apples?", "12 apples"),
     (Pattern("[01]{3}"), "anything", " 101 "),
+    (ExactText(), "New\u00a0York", "\ufeffNew\u200b York"),
+    (Number(), "1234567.5", "1 234 567.5"),
+    (Number(), "1234567", "1\u2009234\u2009567"),
+    (Number(units=["km/h"]), "1,234 km/h", "1 234 km/h"),
+    (Number(units=["km/h"]), "1/2 km/h", "0.5"),
+    (Number(units=["%"]), "5%", r"5\%"),
+    (Number(tolerance=0.3), "1", "1.3"),
+    (Number(), "1e400", "1" + "0" * 400),
+    (Number(), "9" * 900, "9" * 900),
+    (Choice(), "B) New York", "new york"),
+    (Choice(), "B) New York", "B"),
+    (Choice("АБВ"), "Б", "(б)"),
+    (Items(), '"Paris, France", Rome', "[rome, 'Paris, France']"),
+    (Items(), "(1, 2), (3, 4)", "[(3, 4), (1, 2)]"),
+    (Items(), "rock 'n' roll, dogs'", "dogs', rock 'n' roll"),
+    (Items(separator=" "), "a b", "b   a"),
+    (Items(separator="\n"), "a\nb", "b\r\n\r\na"),
+    (JSONValue(), "[1]", "```json\n[1]\n```"),
+    (Pattern(""), "anything", " "),
 ]
 WRONG = [
     (ExactText(), "New York", "New York City"),
@@ -58,6 +77,26 @@ WRONG = [
     (JSONValue(), '{"a": 1}', '{"a": 1, "b": 2}'),
     (JSONValue(), "[1]", "[1, 1]"),
     (Pattern(), r"\d+ apples?", "12 apples and pears"),
+    (Pattern(""), "anything", "anything"),
+    (ExactText(ignore_punctuation=True), "5", "-5"),
+    (ExactText(ignore_punctuation=True), "1.5", "1 5"),
+    *((Number(), "1234.5", answer) for answer in ("1.234,5", "1 234,5", "1,2345", "1 23 4.5", "12 34.5")),
+    *(
+        (Number(), "5", answer)
+        for answer in ("NaN", "inf", "-Infinity", "1e400", "5e0000", "5²", "５", "5/0", "0/5", "5%", "$5")
+    ),
+    (Number(), "1 234", "1.234"),
+    (Number(), "1.5", "1 1/2"),
+    (Number(units=["km", "km/h"]), "5 km/h", "5 km/s"),
+    (Number(), "9" * 900, "9" * 1001),
+    (Choice(), "B", "C) B"),
+    (Choice(), "B) Paris", "B) Rome"),
+    (Choice(), "B) Paris", "A) Paris"),
+    (Choice(), "B", "\u0412"),
+    (Items(), "(1, 2), (3, 4)", "(1, 4), (3, 2)"),
+    (Items(), "a, b", "a, 'b"),
+    (Items(), "dogs", "dogs'"),
+    (Items(), '"Paris, France"', "Paris, France"),
 ]
 HOSTILE = [
     "9" * 10_000,
@@ -97,10 +136,62 @@ def test_an_expected_answer_that_is_none_is_an_error(verifier, expected):
         verifier(expected, "{}")
 
 
-@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
-def test_what_is_not_json_is_no_answer(word):
-    with pytest.raises(ValueError, match="is not JSON"):
-        JSONValue()("1", word)
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("NaN", "is not JSON"),
+        ("Infinity", "is not JSON"),
+        ("-Infinity", "is not JSON"),
+        ("1e400", "is too large"),
+        ('{"a": 1, "a": 2}', "the key 'a' twice"),
+        ('[{"a": 1, "a": 1}]', "the key 'a' twice"),
+    ],
+)
+def test_what_is_not_json_is_no_answer(answer, said):
+    with pytest.raises(ValueError, match=said):
+        JSONValue()("1", answer)
+
+
+EXPLAINED = [
+    (ExactText(), "New York", "new  york", "read as 'new york'; expected 'new york'"),
+    (ExactText(), "a", "b" * 100, f"read as '{'b' * 60}… (100 characters)'; expected 'a'"),
+    (Number(), "1,200", "1200.0", "read as 1200; expected 1200"),
+    (Number(), "-0.75", "-7/9", "read as -7/9; expected -0.75"),
+    (Number(tolerance=0.5), "5", "5.25", "read as 5.25; expected 5; they may differ by 0.5"),
+    (Number(), "5", "five", "not a number: 'five'; expected 5"),
+    (Choice(), "B", "(b)", "letter B; expected B"),
+    (Choice(), "B) Paris", "B. Rome", "letter B, but with another text: 'Rome'; expected B) Paris"),
+    (Choice(), "B", "F", "not one of the letters ABCDE: 'F'; expected B"),
+    (Items(), "a, b", "b, a", "the same items: 'b', 'a'"),
+    (Items(), "a, b", "a, c, c", "missing: 'b'; not expected: 'c'"),
+    (Items(ordered=True), "a, b", "b, a", "the same items in another order: 'b', 'a'; expected 'a', 'b'"),
+    (Items(), "", "[]", "no items, as expected"),
+    (JSONValue(), "[1]", "[1.0]", "the same value"),
+    (JSONValue(), '{"a": [1, 2]}', '{"a": [1, 3]}', "at $.a[1]: 3; expected 2"),
+    (JSONValue(), '{"a": 1}', "{}", "at $: the key 'a' is missing"),
+    (JSONValue(), "[true]", "[1]", "at $[0]: 1; expected true"),
+    (JSONValue(), "[1]", "[1", "not JSON: Expecting ',' delimiter: line 1 column 3 (char 2): '[1'"),
+    (Pattern(r"\d+ apples?"), "", "12 apples", r"'\d+ apples?' matches '12 apples'"),
+    (
+        Pattern(r"\d+ apples?"),
+        "",
+        "12 apples or 13",
+        r"'\d+ apples?' matches '12 apples' and not all of '12 apples or 13'",
+    ),
+    (Pattern(r"\d+ apples?"), "", "pears", r"'\d+ apples?' does not match 'pears'"),
+]
+
+
+@pytest.mark.parametrize(("verifier", "expected", "answer", "said"), EXPLAINED)
+def test_a_verdict_is_explained(verifier, expected, answer, said):
+    assert verifier.explain(expected, answer).replace("\\\\", "\\") == said
+
+
+@pytest.mark.parametrize(("verifier", "expected", "answer"), [*RIGHT, *WRONG])
+def test_every_verdict_is_explained_in_one_line(verifier, expected, answer):
+    said = verifier.explain(expected, answer)
+    assert said
+    assert "\n" not in said
 
 
 def test_a_pattern_that_backtracks_for_ever_is_stopped():
@@ -114,6 +205,7 @@ def test_a_pattern_that_backtracks_for_ever_is_stopped():
         (lambda: Number(tolerance=-1), "verifier.tolerance: -1"),
         (lambda: Number(relative_tolerance=float("nan")), "verifier.relative_tolerance"),
         (lambda: Choice("A1"), "verifier.letters"),
+        (lambda: Number(units=[""]), "verifier.units"),
         (lambda: Items(separator=""), "verifier.separator"),
         (lambda: Pattern("("), "verifier.pattern: '\\(' is not a regular expression"),
     ],
@@ -150,6 +242,10 @@ def test_mathematics():
     ]:
         assert same(expected, answer) == 1
     assert same("5", "6") == 0
+    assert same.explain(r"\frac{1}{2}", "0.25") == "read as 0.250000000000000; expected 1/2"
+    assert same.explain("5", "$5$, no $6$") == "not mathematics as a whole: '$5$, no $6$'; expected 5"
+    assert same.explain("5", "6 = 5") == "read as Eq(6, 5); its sides differ; expected 5"
+    assert same.explain("5", r"\foo{5}") == r"read as the text '\\foo{5}'; expected 5"
 
 
 def test_a_json_schema_decides_alone():
@@ -160,5 +256,7 @@ def test_a_json_schema_decides_alone():
     verifier.check_expected("")
     with pytest.raises(ValueError, match="does not accept"):
         verifier.check_expected("{}")
+    assert verifier.explain("", "{}") == "schema: at $: 'name' is a required property"
+    assert verifier.explain("", '{"name": 1}') == "the schema accepts it"
     with pytest.raises(UserError, match="not a JSON Schema"):
         JSONValue({"type": "nothing"})

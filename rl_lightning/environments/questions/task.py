@@ -90,6 +90,10 @@ class QuestionFile(Environment):
         """See the verifier."""
         self.verifier.start()
 
+    def explain(self, problem: Problem, answer: str) -> str:
+        """See the verifier."""
+        return self.verifier.explain(str(problem.expected), answer)
+
     def thinking(self, problem: Problem) -> str | None:
         """The row's working."""
         return None if problem.payload is None else str(problem.payload)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rl_lightning.environments.expected_tests import ExpectedTest, expected_tests
 from rl_lightning.environments.verifier import Verifier
+from rl_lightning.environments.verifiers.expected_tests import ExpectedTest, expected_tests
 from rl_lightning.sandbox import programs
 from rl_lightning.types import require
 
