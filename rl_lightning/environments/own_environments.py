@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from rl_lightning.environments.environment import GenerationFailed
+from rl_lightning.environments.environment import Environment, GenerationFailed
 from rl_lightning.environments.mixture import EnvironmentMixture
 from rl_lightning.environments.problem_workers import ProblemWorkers
 from rl_lightning.environments.questions import QuestionFile
-from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
+from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask, task_names
 from rl_lightning.environments.stream import MakeProblem, first_items
 from rl_lightning.types import Problem, UserError
 
@@ -33,9 +33,13 @@ def try_own(mixture: EnvironmentMixture, problems: Sequence[Problem], seed: int,
     """
     verify_all = make.verify_all if isinstance(make, ProblemWorkers) else mixture.verify_all
     for task, environment in mixture.tasks.items():
-        if not isinstance(environment, ReasoningGymTask | QuestionFile):
+        if not isinstance(environment, QuestionFile) and not _ships(environment):
             _refuse_changing(task, mixture, seed, make)
             _refuse_unpaid(task, mixture, [p for p in problems if p.task == task][:_TRIED], verify_all)
+
+
+def _ships(environment: Environment) -> bool:
+    return isinstance(environment, ReasoningGymTask) and environment.name in task_names()
 
 
 def _refuse_changing(task: str, mixture: EnvironmentMixture, seed: int, make: MakeProblem) -> None:

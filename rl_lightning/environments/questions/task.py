@@ -117,19 +117,18 @@ def _sources(questions: Questions) -> tuple[Rows, Rows | None]:
         return FileRows(questions.path), FileRows(questions.eval_path) if questions.eval_path else None
     if questions.eval_path:
         raise UserError(f"eval_path: is for files; of the data set {questions.path} name an eval_split")
+    if not questions.split:
+        raise UserError(f"split: empty; name the split of {questions.path} to train on")
     if questions.eval_split == questions.split:
         raise UserError(
             f"eval_split: is the split that is trained on ({questions.split}); leave it empty to hold rows out of it"
         )
-    splits = questions.split, questions.eval_split
+    of, streamed = (questions.path, questions.subset), questions.rows > 0
     training, evaluation = (
-        HubRows(questions.path, questions.subset, split, questions.revision, streamed=questions.rows > 0)
-        if split
-        else None
-        for split in splits
+        HubRows(*of, split, questions.revision, streamed) if split else None
+        for split in (questions.split, questions.eval_split)
     )
-    if training is None:
-        raise UserError(f"split: empty; name the split of {questions.path} to train on")
+    assert training is not None  # its split has a name
     return training, evaluation
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import reasoning_gym
+from reasoning_gym.composite import DatasetSpec
 from reasoning_gym.factory import DATASETS
 
 from rl_lightning.environments.environment import Config, Environment, GenerationFailed
@@ -24,10 +26,13 @@ from rl_lightning.environments.reasoning_gym.answer_checks import refuse_answer
 from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
 from rl_lightning.environments.reasoning_gym.thinking import working
-from rl_lightning.types import Problem, UserError
+from rl_lightning.types import Problem, UserError, first_line
 
 ITEM_SEEDS = 2**32
 """Number of item seeds. numpy, which pool_matrix seeds, accepts no larger seeds."""
+
+COMPOSITE = "composite"
+"""reasoning-gym's own mixture of tasks, by `datasets` in its config."""
 
 _DRAWN_AT_CREATION = frozenset({"acre", "gsm_symbolic", "list_functions"})
 """Tasks that use their seed when the dataset is created, so each item needs a new dataset."""
@@ -46,7 +51,7 @@ _OWNED_KEYS = frozenset({"seed", "size"})
 
 def task_names() -> list[str]:
     """All 105 task names, sorted, without reasoning-gym's `composite` (here a mixture is made with `datasets`)."""
-    return sorted(set(DATASETS) - {"composite"})
+    return sorted(DESCRIPTIONS)
 
 
 def config_defaults(task: str) -> dict[str, Any]:
@@ -64,26 +69,33 @@ class ReasoningGymTask(Environment):
     """A configured reasoning-gym task.
 
     Args:
-        name: one of `task_names()`.
+        name: one of `task_names()`, "composite", or a name that `module` registers.
         config: reasoning-gym's configuration for the task, without seed and size.
+        module: of your own, imported first; it registers a dataset by `reasoning_gym.factory.register_dataset`.
 
     Raises:
-        UserError: an unknown name or key, a value that the task refuses, or a task whose problems would differ between processes
-            because of Python's hash randomisation.
+        UserError: an unknown name or key, a value that the task refuses, a task whose problems would differ between processes
+            because of Python's hash randomisation, or a module that cannot be imported.
     """
 
-    def __init__(self, name: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, config: dict[str, Any] = {}, module: str = "") -> None:  # noqa: B006
+        self.name, self.config, self._module = name, dict(config), module
+        _import(module)
         _check_name(name)
+        for part in config.get("datasets", []) if name == COMPOSITE else []:
+            _check_name(part.get("name", ""))
         check_keys(name, config, f"datasets.{name}.config")
-        self.name, self.config = name, dict(config)
+        self._drawn_at_creation = bool({name} & (_DRAWN_AT_CREATION | {COMPOSITE}) or module)
         self._dataset = self._create(seed=0)
 
     def _create(self, seed: int) -> Any:
         try:
             # acre splits its items into 60/20/20 per cent, so ten is the smallest size that has all three kinds.
-            return reasoning_gym.create_dataset(self.name, seed=seed, size=10, **self.config)
+            return reasoning_gym.create_dataset(self.name, seed=seed, size=10, **_settings(self.name, self.config))
         except (AssertionError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"datasets.{self.name}.config: {self.config} refused by the task: {error}") from error
+            raise UserError(
+                f"datasets.{self.name}.config: {self.config} refused by the task: {first_line(error)}"
+            ) from error
 
     def at_level(self, config: Mapping[str, Any]) -> ReasoningGymTask:
         """The same task with another config, whose keys have been checked.
@@ -93,15 +105,14 @@ class ReasoningGymTask(Environment):
         """
         # Without the checks of __init__: a worker has the right hash seed, but not the environment variable that they read.
         other = object.__new__(ReasoningGymTask)
-        other.name, other.config = self.name, dict(config)
+        other.name, other.config, other._module = self.name, dict(config), self._module
+        other._drawn_at_creation = self._drawn_at_creation
         other._dataset = other._create(seed=0)
         return other
 
-    def __reduce__(self) -> tuple[type[ReasoningGymTask], tuple[str, dict[str, Any]]]:
-        return ReasoningGymTask, (
-            self.name,
-            self.config,
-        )  # some datasets cannot be pickled, so a worker creates its own
+    def __reduce__(self) -> tuple[type[ReasoningGymTask], tuple[str, dict[str, Any], str]]:
+        # Some datasets cannot be pickled, so a worker creates its own.
+        return ReasoningGymTask, (self.name, self.config, self._module)
 
     def problem(self, seed: int) -> Problem:
         """The problem of a seed, a pure function of it.
@@ -112,7 +123,7 @@ class ReasoningGymTask(Environment):
         Raises:
             GenerationFailed: the task's generator failed at this seed.
         """
-        with _global_random_state(seed) if self.name in _GLOBALLY_RANDOM else nullcontext():
+        with _global_random_state(seed) if self.name in _GLOBALLY_RANDOM or self._drawn_at_creation else nullcontext():
             try:
                 entry = self._generate(seed)
             except Exception as error:
@@ -122,8 +133,8 @@ class ReasoningGymTask(Environment):
         return Problem(entry["question"], expected, payload=entry, difficulty=_difficulty(entry), task=self.name)
 
     def _generate(self, item_seed: int) -> dict[str, Any]:
-        if self.name in _DRAWN_AT_CREATION:
-            return self._create(item_seed)[item_seed % 10]
+        if self._drawn_at_creation:
+            return self._create(item_seed)[item_seed % 10 if self.name in _DRAWN_AT_CREATION else 0]
         self._dataset.seed = self._dataset.config.seed = item_seed
         return self._dataset[0]
 
@@ -133,11 +144,15 @@ class ReasoningGymTask(Environment):
 
     def refuse(self, problem: Problem, answer: str) -> str | None:
         """Why reasoning-gym's verifier must not receive the answer, or None; see `refuse_answer`."""
-        return refuse_answer(self.name, answer, problem.payload)
+        return refuse_answer(self._source(problem), answer, problem.payload)
 
     def thinking(self, problem: Problem) -> str | None:
         """The working of the problem, for the tasks that have one; see `working`."""
-        return working(self.name, problem.payload["metadata"])
+        return working(self._source(problem), problem.payload["metadata"])
+
+    def _source(self, problem: Problem) -> str:
+        """The task that a problem comes from, which of reasoning-gym's composite is one of several."""
+        return problem.payload["metadata"]["source_dataset"] if self.name == COMPOSITE else self.name
 
     def levels(self, own: Sequence[Config]) -> list[Config]:
         """The user's levels, which override keys of the config. Without any, the levels of reasoning-gym's curriculum, whose keys
@@ -152,7 +167,9 @@ class ReasoningGymTask(Environment):
 
     def describe(self) -> str:
         """The task's name, category and one-line description."""
-        return f"{self.name} ({category(self.name)}): {DESCRIPTIONS[self.name]}"
+        if self.name in DESCRIPTIONS:
+            return f"{self.name} ({category(self.name)}): {DESCRIPTIONS[self.name]}"
+        return f"{self.name}: {' '.join((DATASETS[self.name][0].__doc__ or 'a dataset of your own').split())}"
 
 
 def _difficulty(entry: Mapping[str, Any]) -> dict[str, int]:
@@ -168,7 +185,7 @@ def _difficulty(entry: Mapping[str, Any]) -> dict[str, int]:
 
 def _check_name(name: str) -> None:
     where = f"datasets.{name}"
-    if name not in task_names():
+    if name not in DATASETS:
         hint = _nearest(name, task_names())
         raise UserError(f"{where}: no such task; {hint}`python -m rl_lightning tasks` lists all {len(task_names())}")
     if name in _HASH_ORDERED and os.environ.get("PYTHONHASHSEED") != "0":
@@ -176,6 +193,23 @@ def _check_name(name: str) -> None:
             f"{where}: its problems depend on Python's hash seed; set PYTHONHASHSEED=0 before Python starts "
             "(`python -m rl_lightning` does)"
         )
+
+
+def _import(module: str) -> None:
+    try:
+        if module:
+            importlib.import_module(module)
+    except Exception as error:  # of the user's own code any
+        raise UserError(
+            f"module: {module!r} cannot be imported: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def _settings(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration as reasoning-gym takes it."""
+    if name != COMPOSITE:
+        return dict(config)
+    return {"datasets": [DatasetSpec(**{"weight": 1.0, "config": {}, **part}) for part in config.get("datasets", [])]}
 
 
 def check_keys(name: str, config: Mapping[str, Any], place: str) -> None:
