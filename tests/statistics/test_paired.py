@@ -25,6 +25,14 @@ def changes(better, worse, n):
     return np.array([1.0] * better + [-1.0] * worse + [0.0] * (n - better - worse))
 
 
+def test_an_interval_contains_the_share_itself_whatever_the_rounding():
+    for n in range(1, 200):
+        for right in (0, 1, n // 3, n):
+            values = np.array([[1.0] * right + [0.0] * (n - right)])
+            low, high = share_interval(values, ["a", "b", "c"] * (n // 3) + ["a"] * (n % 3))
+            assert 0 <= low[0] <= values.mean() <= high[0] <= 1, (n, right)
+
+
 def test_the_normal_quantile_is_scipys():
     assert stats.norm.ppf(0.975) == Z
 
