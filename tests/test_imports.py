@@ -40,6 +40,7 @@ ROOT_FILES = {"__init__", "__main__", "data", "module", "types"}
 
 LIBRARIES = {
     "reasoning_gym": {"environments"},
+    "datasets": {"environments"},
     "pebble": {"sandbox"},
     "peft": {"policy"},
     "bitsandbytes": {"policy"},
