@@ -20,7 +20,7 @@ from rl_lightning.environments.held_out import epoch_orders, few_problems, held_
 from rl_lightning.environments.levels import MAX_SECONDS, REFUSED, check_levels, left_out, usable
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.own_environments import try_own
-from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_from
+from rl_lightning.environments.problem_workers import ProblemWorkers, prompts_at, prompts_from
 from rl_lightning.environments.prompts import ExamplesFor, PromptSettings, WorkedExample
 from rl_lightning.environments.stream import EXTRA_SLOTS, Prompt, PromptStream, eval_problems, held_out_hashes
 from rl_lightning.policy.loading import load_tokenizer
@@ -132,7 +132,7 @@ class PromptDataModule(LightningDataModule):
             self._held_out = held_out_hashes(self._draw_eval_problems())
             self._show_examples(self._held_out)  # prompts are as long at all levels as with them
             # Which levels are too slow depends on the machine: rank 0 decides.
-            self.mixture.set_levels(self.collective.broadcast(self._usable_levels()))
+            self.mixture.set_levels(self.collective.broadcast(self._usable_levels))
             self.teardown(stage)  # the running workers do not have the levels
         self._prepare(stage == "fit")
 
@@ -157,7 +157,7 @@ class PromptDataModule(LightningDataModule):
     def _show_examples(self, held_out: frozenset[bytes]) -> dict[str, list[Turn]]:
         """Put the worked examples into the prompts. They are those of `eval_seed`, so that runs with other seeds have the same."""
         of = self.mixture, self.prompt, self.eval_seed, held_out, self.make
-        self.examples = self.collective.broadcast(worked_examples(*of))
+        self.examples = self.collective.broadcast(lambda: worked_examples(*of))
         if self.examples:
             self.shown.show(self.examples)
         return self.examples
@@ -168,7 +168,7 @@ class PromptDataModule(LightningDataModule):
             numbers = {task: len(levels) for task, levels in self.mixture.levels_of.items()}
             self.scheduler = CurriculumScheduler(self.curriculum, numbers, self.mixture.weights)
         # Problems that are too slow are skipped, which depends on the machine: rank 0 decides.
-        self.eval_problems = self.collective.broadcast(self._draw_eval_problems())
+        self.eval_problems = self.collective.broadcast(self._draw_eval_problems)
         try_own(self.mixture, self.eval_problems, self.eval_seed, self.make)
         held_out = held_out_hashes(self.eval_problems) | self._held_out
         held_out |= shown_hashes(self._show_examples(held_out))
@@ -211,13 +211,9 @@ class PromptDataModule(LightningDataModule):
     def extra_prompts(self, count: int) -> PromptBatch:
         """`count` prompts outside the stream, for a step in which too few groups have reward variance. They have separate
         slots, so the stream and the batches that Lightning has already fetched do not change."""
-        first = EXTRA_SLOTS + self.extra_cursor
-        slots = range(first, first + count)
-        if isinstance(self.make, ProblemWorkers):
-            for slot in slots:
-                self.make.begin(*self.stream.candidate(slot))
+        slots = range(EXTRA_SLOTS + self.extra_cursor, EXTRA_SLOTS + self.extra_cursor + count)
         self.extra_cursor += count
-        return collate([self.stream[slot] for slot in slots])
+        return self.collective.broadcast(lambda: collate(prompts_at(self.stream, slots)))
 
     def with_examples(self, prompts: PromptBatch) -> PromptBatch:
         """The same problems with the worked examples before the question, as `model.sft_steps` are sampled."""
@@ -289,10 +285,11 @@ class _Batches:
         self.data = data
 
     def __iter__(self) -> Iterator[PromptBatch]:
-        size = self.data.prompts_per_step
+        """Rank 0 draws: which problems are skipped because they take too long depends on the machine."""
+        size, ranks = self.data.prompts_per_step, self.data.collective
         prompts = prompts_from(self.data.stream, self.data.cursor, ahead=size * _STEPS_AHEAD)
         try:
             while True:
-                yield collate(list(islice(prompts, size)))
+                yield ranks.broadcast(lambda: collate(list(islice(prompts, size))))
         finally:
             prompts.close()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rl_lightning.checkpointing.resume import settings
-from rl_lightning.distributed import fill_missing, share_of_groups, share_of_prompts
+from rl_lightning.distributed import fill_missing, logprobs_of_all, share_of_groups, share_of_prompts
 from rl_lightning.evaluation import EvalSampling, problem_draws
 from rl_lightning.memory import halve_on_oom
 from rl_lightning.objective import (
@@ -134,6 +134,7 @@ class GRPOModule(AdapterModule):
                 self.step_optimizer(rollouts)
                 if self.reached_max_steps:
                     break
+            logprobs = logprobs_of_all(logprobs, self.collective)
         self.prompt_source.advance(batch.cursor, [] if self.supervised else rollouts.accuracies)
         of = rollouts, advantages, weights, logprobs, dict(self.meter.seconds), self.supervised
         record = StepRecord(self.global_step, *of)

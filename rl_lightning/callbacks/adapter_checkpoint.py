@@ -54,11 +54,14 @@ class AdapterCheckpoint(Checkpoint):
         self._save(trainer, pl_module)
 
     def _save(self, trainer: Trainer, pl_module: Any) -> None:
-        root = Path(trainer.default_root_dir)
+        root, ranks = Path(trainer.default_root_dir), pl_module.collective
         final = root / f"checkpoint-{trainer.global_step}"
+        if ranks.broadcast(lambda: final.exists() and damage(final) is None):
+            return
+        if ranks.rank > 0:  # Lightning has all ranks call this; only rank 0 writes
+            trainer.save_checkpoint(final / STATE_FILE, weights_only=False)
+            return
         if final.exists():
-            if damage(final) is None:
-                return
             shutil.rmtree(final)  # damaged: `--ckpt_path last` skipped it, and the run has come back to this step
 
         def write(directory: Path) -> None:

@@ -115,7 +115,7 @@ class FixedEval(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
-            self._report(trainer, pl_module, self._rows, self._validation_began)
+            self.latest = self._report(trainer, pl_module, self._rows, self._validation_began)
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> None:
         """Evaluate this rank's share of the problems, and gather the rows of all ranks."""
@@ -123,13 +123,15 @@ class FixedEval(Callback):
         began, share = time.monotonic(), share_of_prompts(pl_module.collective)
         for index, batch in enumerate(trainer.datamodule.eval_batches()):  # type: ignore[attr-defined]
             own = batch.select(share).to(pl_module.device)
+            if not own.problems:  # the last batch has fewer than there are ranks
+                continue
             evaluated = pl_module.validation_step(own, index)
             rows += result_rows(own.problems, evaluated.rollout, evaluated.scores)
         rows = [row for part in pl_module.collective.gather(rows) for row in part]
-        self._report(trainer, pl_module, rows, began)
+        self.latest = pl_module.collective.broadcast(lambda: self._report(trainer, pl_module, rows, began))
 
-    def _report(self, trainer: Trainer, pl_module: Any, rows: list[Row], began: float) -> None:
-        """Compute the metrics, write the file, log, and print a sentence."""
+    def _report(self, trainer: Trainer, pl_module: Any, rows: list[Row], began: float) -> dict[str, Any]:
+        """Compute the metrics, write the file, log, and print a sentence; on rank 0 alone."""
         validating = trainer.state.fn == "validate"
         step = pl_module.loaded_step if validating else trainer.global_step
         directory = Path(trainer.default_root_dir) / "eval_results"
@@ -155,16 +157,15 @@ class FixedEval(Callback):
                 result["began_from"] = pl_module.policy_config.adapter
             self._seconds += result["seconds"]
             result["share_of_run"] = self._seconds / (time.monotonic() - self._began)
-        self.latest = result
-        if pl_module.collective.rank == 0:
-            store_suite(suite, directory)
-            path = directory / f"{'validate' if validating else 'eval'}_step_{step}.json"
-            write_json(unused_path(path) if validating else path, {**result, "rows": rows})
+        store_suite(suite, directory)
+        path = directory / f"{'validate' if validating else 'eval'}_step_{step}.json"
+        write_json(unused_path(path) if validating else path, {**result, "rows": rows})
         for logger in trainer.loggers:
             logger.log_metrics(_metrics(result), step=step)
         bar: Any = trainer.progress_bar_callback
         if bar is not None:
             bar.print(_sentence(result))
+        return result
 
     def _suite(self, trainer: Trainer, pl_module: Any) -> Suite:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

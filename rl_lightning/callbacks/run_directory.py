@@ -57,7 +57,11 @@ class RunDirectory(Callback):
         self._seconds_before = state_dict["seconds"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
-        root, step = Path(trainer.default_root_dir), pl_module.loaded_step
+        pl_module.collective.broadcast(
+            lambda: self._begin(trainer, Path(trainer.default_root_dir), pl_module.loaded_step)
+        )
+
+    def _begin(self, trainer: Trainer, root: Path, step: int) -> None:
         if step == 0 and not self.start_again and trainer.ckpt_path is None:
             refuse_taken(root)
         newer = [p.name for p in checkpoints(root) if checkpoint_step(p) > step and damage(p) is None]
@@ -66,8 +70,7 @@ class RunDirectory(Callback):
                 f"ckpt_path: {root} holds {newer[-1]}, newer than step {step}; a run resumed at that step would overwrite it; "
                 "resume from the newest (--ckpt_path last), or name another --trainer.default_root_dir"
             )
-        if pl_module.collective.rank == 0:
-            _forget_after(trainer, root, step if step else -1)  # the evaluation at step 0 is done again too
+        _forget_after(trainer, root, step if step else -1)  # the evaluation at step 0 is done again too
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic() - self._seconds_before

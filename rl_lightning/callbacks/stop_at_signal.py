@@ -33,7 +33,7 @@ class StopAtSignal(Callback):
                 self._restore()
                 raise KeyboardInterrupt
             self.received = number
-            if trainer.global_step != trainer.max_steps:  # else the run ended by itself, and writes its results
+            if pl_module.collective.world_size == 1 and trainer.global_step != trainer.max_steps:
                 trainer.should_stop = pl_module.interrupted = True
             os.write(2, _MESSAGE)  # not print, which the signal may have interrupted
 
@@ -41,8 +41,10 @@ class StopAtSignal(Callback):
             self._before[number] = signal.signal(number, stop)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == trainer.max_steps:
-            self.received, pl_module.interrupted = None, False
+        if trainer.global_step == trainer.max_steps:  # the run has ended by itself, and writes its results
+            self.received = None
+        elif pl_module.collective.any(self.received is not None):  # all ranks stop after the same step
+            trainer.should_stop = pl_module.interrupted = True
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if not pl_module.interrupted:

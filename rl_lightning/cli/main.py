@@ -59,6 +59,8 @@ def main(args: Sequence[str] | None = None) -> int:
         (full, or not writable), named by one line on stderr; 128 + the signal's number after a signal.
     """
     args = list(sys.argv[1:] if args is None else args)
+    if not _is_first_rank():
+        _only_errors()
     sys.argv = [sys.argv[0], *args]  # LightningCLI warns where the two differ
     try:
         if not args or args[0] in ("-h", "--help"):
@@ -97,12 +99,25 @@ def _train(args: list[str]) -> int:
     from rl_lightning.cli.lightning_cli import MisconfigurationException, RLCommandLine
 
     try:
-        if (signal := RLCommandLine().stopped_by) is not None:
+        signal = RLCommandLine().stopped_by
+        if signal is not None and _is_first_rank():  # of another status Lightning would kill the other ranks
             print(f"stopped; to resume: {_resume_command(args)}")
             return 128 + signal
     except MisconfigurationException as error:  # Lightning's error for wrong settings
         raise UserError(" ".join(str(error).split())) from error
     return 0
+
+
+def _is_first_rank() -> bool:
+    """Whether this process is the first of those that train together, by what Lightning, torchrun or SLURM tell each."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _only_errors() -> None:
+    """Print nothing but errors, in a rank that is not the first."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
 
 
 def _compare(args: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from torch import Tensor
@@ -40,8 +41,9 @@ class Collective(Protocol):
         must be moved to this rank's device by the implementation."""
         ...
 
-    def broadcast(self, value: T) -> T:
-        """Rank 0's value on every rank; it must be picklable."""
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """What rank 0 makes, on every rank; it must be picklable. Other ranks do not call `make`. An exception that it raises is
+        raised on every rank."""
         ...
 
 
@@ -60,5 +62,5 @@ class SingleProcess:
     def gather(self, value: T) -> list[T]:
         return [value]
 
-    def broadcast(self, value: T) -> T:
-        return value
+    def broadcast(self, make: Callable[[], T]) -> T:
+        return make()

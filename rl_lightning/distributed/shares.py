@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_lightning.distributed.collective import Collective
-from rl_lightning.types import Rollout
+from rl_lightning.types import Rollout, TrainerLogprobs
 
 
 def share_of_prompts(collective: Collective) -> slice:
@@ -67,7 +67,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], collective: Collective) ->
 
 
 def fill_missing(values: Tensor, collective: Collective) -> Tensor:
-    """The values of all rows, of which each rank has computed some and left the others NaN.
+    """The values of all rows, each of which one rank at most has computed and the others left NaN.
 
     Args:
         values: (N, T) float, of the whole step; NaN in the rows of other ranks.
@@ -76,7 +76,13 @@ def fill_missing(values: Tensor, collective: Collective) -> Tensor:
     Returns:
         (N, T), the same on every rank; NaN where no rank has a value.
     """
-    filled, *others = collective.gather(values)
-    for other in others:
-        filled = torch.where(filled.isnan(), other, filled)
-    return filled
+    if collective.world_size == 1:
+        return values
+    known = ~values.isnan()
+    total, ranks = collective.sum(torch.where(known, values, 0.0)), collective.sum(known.to(values.dtype))
+    return torch.where(ranks > 0, total, torch.nan)
+
+
+def logprobs_of_all(logprobs: TrainerLogprobs, collective: Collective) -> TrainerLogprobs:
+    """The log-probs and entropies of the whole step, of which each rank has forwarded some rows."""
+    return TrainerLogprobs(*(fill_missing(each, collective) for each in (logprobs.logps, logprobs.entropies)))

@@ -93,3 +93,11 @@ def prompts_from(stream: PromptStream, slot: int, ahead: int) -> Generator[Promp
     finally:
         if workers:
             workers.forget()
+
+
+def prompts_at(stream: PromptStream, slots: Sequence[int]) -> list[Prompt]:
+    """The stream's prompts of some slots, generated side by side if `ProblemWorkers` generate its problems."""
+    if isinstance(stream.problem, ProblemWorkers):
+        for slot in slots:
+            stream.problem.begin(*stream.candidate(slot))
+    return [stream[slot] for slot in slots]

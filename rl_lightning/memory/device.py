@@ -39,12 +39,18 @@ def gpu_of_size(gigabytes: float) -> Device:
     return Device(f"a GPU with {gigabytes:g} GB", "cuda", gigabytes * 1e9)
 
 
-def device_memory(device: torch.device) -> Device:
+def device_memory(device: torch.device, processes: int = 1) -> Device:
     """The GPU with its free memory (at most the share that `torch.cuda.set_per_process_memory_fraction` allows), or the computer
-    with all its memory."""
+    with all its memory.
+
+    Args:
+        device: a CUDA device or the CPU.
+        processes: how many share the computer; each GPU has one.
+    """
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         allowed = properties.total_memory * torch.cuda.get_per_process_memory_fraction(device)
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) + CUDA_CONTEXT
         return Device(properties.name, "cuda", min(allowed, free))
-    return Device("this computer", "cpu", psutil.virtual_memory().total)
+    name = "this computer" if processes == 1 else f"one of {processes} processes on this computer"
+    return Device(name, "cpu", psutil.virtual_memory().total / processes)

@@ -19,6 +19,7 @@ from rl_lightning.training.learning_rate import Schedule, learning_rate_share
 from rl_lightning.training.metrics import StepMeter
 from rl_lightning.training.non_finite import MAX_IN_A_ROW, save_failed_batch
 from rl_lightning.training.prompt_source import PromptSource, members
+from rl_lightning.training.ranks import join_ranks, refuse_different_adapters
 from rl_lightning.training.step_callback import StepCallback
 from rl_lightning.types import RolloutBatch, StepRecord, UserError, require
 
@@ -48,7 +49,7 @@ class AdapterModule(LightningModule):
         plan: predicted memory on this device, and the settings that fit; from `configure_model` on.
         limits: the settings that bound memory, shared with the engine; from `configure_model` on.
         prompt_source: the data module, from `setup` on.
-        collective: the ranks that train together; to be set before `fit` where there are several.
+        collective: the ranks that train together; those of the trainer's strategy from `setup` on.
         loaded_step: the optimizer step of the loaded checkpoint, 0 without one; Lightning's own step counter stays 0 in
             `validate`.
         interrupted: whether a signal ended the run early.
@@ -98,10 +99,10 @@ class AdapterModule(LightningModule):
         """Read the data module from the trainer; the module accesses it only as `prompt_source`.
 
         Raises:
-            UserError: there are several devices, or the data module is not a `PromptSource`.
+            UserError: the strategy cannot be used, or the data module is not a `PromptSource`.
         """
-        ranks = self.trainer.world_size  # Lightning's strategies would average gradients that are summed here already
-        require("trainer.devices", ranks, ranks == 1, "1: training on several is not supported")
+        if self.trainer.world_size > 1:
+            self.collective = join_ranks(self.trainer, stage)
         source: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(source, PromptSource):
             lacks = ", ".join(name for name in members(PromptSource) if not hasattr(source, name))
@@ -123,7 +124,7 @@ class AdapterModule(LightningModule):
             kinds, precision = ("cpu", "cuda"), self.trainer.precision
             require("trainer.accelerator", device.type, device.type in kinds, "cpu, or gpu with a CUDA device")
             require("trainer.precision", precision, precision == "32-true", "32-true: see model.policy.dtype instead")
-            self.plan = self._plan(device_memory(device))
+            self.plan = self._plan(device_memory(device, getattr(self.trainer.strategy, "num_processes", 1)))
             self.limits = MemoryLimits.of(self.plan.settings.token_budget, self.plan.settings.max_rollout_rows)
             self.policy = Policy(self.plan.apply(self.policy_config), device, self.seed)
             if self.policy_config.self_test:
@@ -212,6 +213,7 @@ class AdapterModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Restore the RNG states of a resumed run, when all setup that uses random numbers is done."""
+        refuse_different_adapters(self.policy.adapter_parameters(), self.collective)
         self._settings_at_start = self.settings()  # a reward function may have state that changes in training
         if self._random_states:
             restore_rng_states(self._random_states)
