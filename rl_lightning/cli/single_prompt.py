@@ -32,13 +32,18 @@ class Settings:
     eval_seed: int = 0
     eval_num_samples: int = 50
 
+    def __post_init__(self) -> None:
+        self._mixtures: dict[str, EnvironmentMixture] = {}
+
     def mixture(self, task: str) -> EnvironmentMixture:
         """The task alone, by the config's settings for it or else the task's defaults.
 
         Raises:
             UserError: there is no such task.
         """
-        return EnvironmentMixture({task: self.datasets.get(task, TaskSpec())})
+        if task not in self._mixtures:
+            self._mixtures[task] = EnvironmentMixture({task: self.datasets.get(task, TaskSpec())})
+        return self._mixtures[task]
 
     def problem(self, task: str, index: int) -> Problem:
         """The task's evaluation problem with that number.
