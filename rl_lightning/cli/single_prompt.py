@@ -51,10 +51,18 @@ class Settings:
         Raises:
             UserError: there is no such task, or it has fewer different problems.
         """
-        problems = eval_problems(self.mixture(task), self.eval_seed, index + 1)
+        problems = self.problems(task, index + 1)
         if len(problems) <= index:
             raise UserError(f"{task} has only {len(problems)} different problems; the first is 0, not {index}")
         return problems[index]
+
+    def problems(self, task: str, number: int) -> tuple[Problem, ...]:
+        """The task's first evaluation problems; fewer if it has no more.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        return eval_problems(self.mixture(task), self.eval_seed, number)
 
     def template(self, tokenizer: Any, task: str | None, supervised: bool = False) -> PromptTemplate:
         """The prompt template, with the worked examples of a task as a run without a curriculum has them.

@@ -143,7 +143,7 @@ REFUSED = [
     ("a.jsonl", with_line(1, LINES[0]), {"subset": "main"}, "subset: is for data sets of the hub"),
     ("a.jsonl", with_line(1, LINES[0]), {"eval_path": "nowhere.csv"}, "nowhere.csv: No such file"),
     ("a.csv", b"question,answer\nq,5\nr,6,7\n", {}, "line 3: 3 fields, but the first line names 2"),
-    ("a.csv", b"question;answer\nq;5\n", {}, "line 2: has no column 'question'; it has question;answer"),
+    ("a.csv", b"question;answer\nq;5\n", {}, "line 1: the separator is a semicolon; save it with commas"),
     ("a.csv", b"question,question\nq,5\n", {}, "line 1: two columns have the name 'question'"),
     ("a.csv", b"question,answer\nq,5\n\xff,6\n", {}, "line 3: not UTF-8 (byte 1 of the line)"),
     ("a.csv", b'question,answer\n"q,5\n' + b"r" * 200_000, {}, "line 3: not CSV (field larger than field limit"),

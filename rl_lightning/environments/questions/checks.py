@@ -29,7 +29,7 @@ class ExpectedAnswerChecks:
     def __init__(self, verifier: Verifier) -> None:
         # Forked from what all workers are forked from, because the first pool decides.
         self._pool = SandboxPool(_ExpectedAnswers(verifier), workers=2, module="rl_lightning.environments.mixture")
-        self._kind, self.wrong = type(verifier).__name__, dict[int, str]()
+        self.wrong = dict[int, str]()
         self.slow: int | None = None
         self._waiting: list[tuple[int, str]] = []
         self._sent: deque[tuple[list[tuple[int, str]], Future[list[str]]]] = deque()
@@ -67,7 +67,7 @@ class ExpectedAnswerChecks:
             said = future.result()
         except WORKER_FAILURES:  # which answer it was shows one by one
             said = [self._alone(each) for each in chunk]
-        self.wrong |= {number: f"{self._kind}: {why}" for (number, _), why in zip(chunk, said, strict=True) if why}
+        self.wrong |= {number: why for (number, _), why in zip(chunk, said, strict=True) if why}
 
     def _alone(self, one: tuple[int, str]) -> str:
         try:
@@ -103,3 +103,15 @@ class _ExpectedAnswers:
         except BaseException as error:  # verifiers raise SystemExit, RecursionError and others
             return f"{'' if isinstance(error, ValueError) else type(error).__name__ + ': '}{first_line(error)}"
         return ""
+
+
+def refused_answers(verifier: Verifier, answers: list[str]) -> list[str]:
+    """Why a verifier does not accept each of the data's answers; empty where it does."""
+    checks = ExpectedAnswerChecks(verifier)
+    try:
+        for number, answer in enumerate(answers):
+            checks.add(number, answer)
+        wrong = checks.finish()
+    finally:
+        checks.close()
+    return [wrong.get(number, "") for number in range(len(answers))]

@@ -114,6 +114,8 @@ class FileRows:
         lines = csv.reader(self._readable())
         try:
             header = next(lines, [])
+            if len(header) == 1 and ";" in header[0]:
+                self._refuse(1, "the separator is a semicolon; save it with commas")
             if twice := sorted({name for name in header if header.count(name) > 1}):
                 self._refuse(1, f"two columns have the name {twice[0]!r}")
             for fields in lines:

@@ -93,7 +93,7 @@ class QuestionWriter:
         finally:
             checks.close()
         for number, why in wrong.items():
-            bad.add(self._places[number], why)
+            bad.add(self._places[number], f"{type(self._of.verifier).__name__}: {why}")
         self._say_bad(rows, bad, refuse=self._of.bad_rows == "refuse" or checks.slow is not None)
         return set(wrong)
 
