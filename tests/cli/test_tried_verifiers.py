@@ -19,7 +19,10 @@ from rl_lightning.environments import Verifier
 
 class Even(Verifier):
     def __call__(self, expected, answer):
-        return 1.0 if answer == expected else 0.5
+        return 0.5
+
+    def check_expected(self, expected):
+        pass
 
     def explain(self, expected, answer):
         if answer == "raise":
