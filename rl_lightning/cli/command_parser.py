@@ -8,8 +8,8 @@ from typing import NoReturn
 
 from rl_lightning.environments.environment import Environment
 from rl_lightning.environments.verifier import Verifier
-from rl_lightning.types import UserError
 from rl_lightning.sandbox.users_code import place_of, said_by
+from rl_lightning.types import UserError
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -104,7 +104,7 @@ class _Parser(LightningArgumentParser):
             shown = f"fit --{setting}.help CLASS shows it" if "." in setting else "docs/own_tasks.md lists them"
             raise UserError(
                 f"{setting}: there is no class {value!r}; name one that ships ({shown}), or give the "
-                " path of your own class, such as my_package.MyClass"
+                "path of your own class, such as my_package.MyClass"
             )
         raise UserError(line)
 

@@ -145,6 +145,7 @@ def _class_of(base: type, path: Any) -> type | None:
 
 
 def _subclasses(of: type) -> Iterator[type]:
+    each: type
     for each in of.__subclasses__():
         yield each
         yield from _subclasses(each)

@@ -14,8 +14,8 @@ from rl_lightning.environments.plain_answers import plain_answers
 from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
 from rl_lightning.environments.setting_names import refuse_null
-from rl_lightning.types import Problem, UserError, first_line
 from rl_lightning.sandbox.users_code import said_by
+from rl_lightning.types import Problem, UserError, first_line
 
 _EXPLANATION_CHARACTERS = 500
 """A longer explanation is cut: it is one line for a person."""

@@ -12,8 +12,8 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from rl_lightning.sandbox import lock_down
-from rl_lightning.types import UserError
 from rl_lightning.sandbox.users_code import said_by
+from rl_lightning.types import UserError
 
 WORKER_FAILURES = (TimeoutError, ProcessExpired, BrokenProcessPool)
 """What a call's future raises if its worker exceeded the time limit or died."""
