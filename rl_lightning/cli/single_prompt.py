@@ -10,6 +10,7 @@ from typing import Any, cast
 import jsonargparse
 import yaml
 
+from rl_lightning.cli import own_tasks
 from rl_lightning.cli.command_parser import users_mistake
 from rl_lightning.environments.examples import worked_examples
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
@@ -126,13 +127,17 @@ def settings_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
     wanted: dict[str, Any] = {name: model[name] for name in ("policy", "sampling") if name in model}
     wanted["policy"] = {**(wanted.get("policy") or {}), "reference": "base"}  # no answer depends on it
     wanted |= {name: data[name] for name in ("datasets", "eval_seed", "eval_num_samples") if name in data}
+    if isinstance(wanted.get("datasets"), dict):
+        wanted["datasets"] = own_tasks.read(wanted["datasets"])
     wanted["prompt"] = {each.name: data[each.name] for each in fields(PromptSettings) if each.name in data}
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--settings", type=Settings)
     parsed = parser.parse_object({"settings": wanted})
     try:
         return cast(Settings, parser.instantiate_classes(parsed).settings)
-    except ValueError as error:
+    except UserError:
+        raise
+    except Exception as error:  # of the user's own classes any
         if (mistake := users_mistake(error)) is None:
             raise
         raise mistake from error

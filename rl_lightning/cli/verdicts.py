@@ -86,7 +86,9 @@ def read_verifier(value: str) -> Verifier:
             f"--verifier: {reason}; there are {', '.join(verifiers.__all__)}, and your own by their path, such as "
             "my_package.MyVerifier"
         ) from error
-    except (ValueError, ImportError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of the user's own class any
         if (mistake := users_mistake(error)) is None:
             raise
         raise mistake from error
