@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from jsonargparse import set_parsing_settings
@@ -90,22 +90,21 @@ class _Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a mistyped name must not pass for an abbreviation
 
-    def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
-        """Accept a task's `class_path` on the command line; see `own_tasks`."""
-        return super().parse_args(None if args is None else own_tasks.in_words(args), *others, **kwargs)
-
-    def _apply_actions(self, cfg: Any, *args: Any, **kwargs: Any) -> Any:
-        """Accept a task's `class_path` in a config file; see `own_tasks`."""
-        return super()._apply_actions(own_tasks.in_config(cfg), *args, **kwargs)
+    def read_own_tasks(self) -> None:
+        """Accept a task's `class_path`, and name what is wrong with a task, wherever `data.datasets` is read from; see
+        `own_tasks`."""
+        action: Any = next(each for each in self._actions if each.dest == "data.datasets")
+        action._check_type = own_tasks.checking(action._check_type)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         line = " ".join(str(message).split()).partition(" Given value type:")[0]
         line = _OR_NULL.sub(r"\1", _NO_PATH.sub("", line))
         if found := _NO_CLASS.search(line):
             setting, value = found.groups()
+            shown = f"fit --{setting}.help CLASS shows it" if "." in setting else "docs/own_tasks.md lists them"
             raise UserError(
-                f"{setting}: there is no class {value!r}; name one that ships (fit --{setting}.help CLASS shows it), or give "
-                "the path of your own class, such as my_package.MyClass"
+                f"{setting}: there is no class {value!r}; name one that ships ({shown}), or give the "
+                "path of your own class, such as my_package.MyClass"
             )
         raise UserError(line)
 
@@ -145,6 +144,7 @@ class RLCommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key, callback in _CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
+        cast(_Parser, parser).read_own_tasks()
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
 
@@ -195,7 +195,9 @@ class RLCommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except UserError:
+            raise
+        except Exception as error:  # of the user's own classes any
             if (mistake := users_mistake(error)) is None:
                 raise
             raise mistake from error

@@ -10,6 +10,7 @@ from typing import Any, cast
 import jsonargparse
 import yaml
 
+from rl_lightning.cli import own_tasks
 from rl_lightning.cli.command_parser import users_mistake
 from rl_lightning.environments.examples import worked_examples
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
@@ -32,13 +33,18 @@ class Settings:
     eval_seed: int = 0
     eval_num_samples: int = 50
 
+    def __post_init__(self) -> None:
+        self._mixtures: dict[str, EnvironmentMixture] = {}
+
     def mixture(self, task: str) -> EnvironmentMixture:
         """The task alone, by the config's settings for it or else the task's defaults.
 
         Raises:
             UserError: there is no such task.
         """
-        return EnvironmentMixture({task: self.datasets.get(task, TaskSpec())})
+        if task not in self._mixtures:
+            self._mixtures[task] = EnvironmentMixture({task: self.datasets.get(task, TaskSpec())})
+        return self._mixtures[task]
 
     def problem(self, task: str, index: int) -> Problem:
         """The task's evaluation problem with that number.
@@ -46,10 +52,18 @@ class Settings:
         Raises:
             UserError: there is no such task, or it has fewer different problems.
         """
-        problems = eval_problems(self.mixture(task), self.eval_seed, index + 1)
+        problems = self.problems(task, index + 1)
         if len(problems) <= index:
             raise UserError(f"{task} has only {len(problems)} different problems; the first is 0, not {index}")
         return problems[index]
+
+    def problems(self, task: str, number: int) -> tuple[Problem, ...]:
+        """The task's first evaluation problems; fewer if it has no more.
+
+        Raises:
+            UserError: there is no such task.
+        """
+        return eval_problems(self.mixture(task), self.eval_seed, number)
 
     def template(self, tokenizer: Any, task: str | None, supervised: bool = False) -> PromptTemplate:
         """The prompt template, with the worked examples of a task as a run without a curriculum has them.
@@ -113,13 +127,17 @@ def settings_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
     wanted: dict[str, Any] = {name: model[name] for name in ("policy", "sampling") if name in model}
     wanted["policy"] = {**(wanted.get("policy") or {}), "reference": "base"}  # no answer depends on it
     wanted |= {name: data[name] for name in ("datasets", "eval_seed", "eval_num_samples") if name in data}
+    if isinstance(wanted.get("datasets"), dict):
+        wanted["datasets"] = own_tasks.read(wanted["datasets"])
     wanted["prompt"] = {each.name: data[each.name] for each in fields(PromptSettings) if each.name in data}
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--settings", type=Settings)
     parsed = parser.parse_object({"settings": wanted})
     try:
         return cast(Settings, parser.instantiate_classes(parsed).settings)
-    except ValueError as error:
+    except UserError:
+        raise
+    except Exception as error:  # of the user's own classes any
         if (mistake := users_mistake(error)) is None:
             raise
         raise mistake from error

@@ -36,7 +36,9 @@ def arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = CommandParser("tasks", "All tasks; or one with its settings and two problems.")
     parser.add_argument("name", nargs="?", help="the task")
     shown = parser.add_mutually_exclusive_group()
-    shown.add_argument("--levels", action="store_true", help="the task's difficulty levels")
+    shown.add_argument(
+        "--levels", action="store_true", help="the task's difficulty levels, of --config if there is one"
+    )
     shown.add_argument("--prompt", action="store_true", help="a problem exactly as the model of --config reads it")
     shown.add_argument("--check", metavar="ANSWER", help="what the verifier says of this answer, and why")
     parser.add_argument(
@@ -53,8 +55,6 @@ def arguments(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         parser.error("this is about one task; name it, e.g. tasks spell_backward --levels")
     if args.prompt and args.config is None:
         parser.error("--prompt and --config FILE belong together")
-    if args.levels and args.config is not None:
-        parser.error("--levels are those of reasoning-gym's curriculum; leave --config out")
     if args.index is not None and (args.check is None or args.index < 0):
         parser.error("--index is the number of a problem, 0 or more, and needs --check")
     if others and args.config is None:
@@ -82,11 +82,12 @@ def answer_to(args: argparse.Namespace, of_fit: Sequence[str]) -> str:
         return check_by(read_verifier(args.verifier), settings, Problem("", args.expected), args.check)
     if args.name is None:
         return catalogue()
-    if args.levels:
-        return describe_levels(args.name)
-    if args.config is None and args.check is None:
+    if args.config is None and args.check is None and not args.levels:
         return describe(args.name)
     settings = _settings(of_fit) if args.config else Settings(datasets={args.name: TaskSpec()})
+    if args.levels:
+        mixture = settings.mixture(args.name)
+        return describe_levels(args.name, mixture.tasks[args.name], mixture.own_levels[args.name])
     if args.check is not None:
         problem = settings.problem(args.name, args.index or 0)
         if args.verifier is not None:
@@ -103,7 +104,7 @@ def _without_own(words: Sequence[str], name: str | None) -> list[str]:
             next(left)
         elif word == name and not named:
             named = True
-        elif word != "--prompt" and not word.startswith(tuple(f"{each}=" for each in _VALUED)):
+        elif word not in ("--prompt", "--levels") and not word.startswith(tuple(f"{each}=" for each in _VALUED)):
             rest.append(word)
     return rest
 

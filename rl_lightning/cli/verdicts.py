@@ -13,6 +13,7 @@ from rl_lightning.environments import verifiers
 from rl_lightning.environments.mixture import TaskSpec
 from rl_lightning.environments.one_problem import OneProblem
 from rl_lightning.environments.plain_answers import plain_answers
+from rl_lightning.environments.questions.checks import refused_answers
 from rl_lightning.environments.verifier import Verifier
 from rl_lightning.scoring import Scorer
 from rl_lightning.types import Problem, UserError
@@ -21,17 +22,18 @@ _SECONDS = 10.0
 """Time limit of the verifier, in seconds."""
 
 
-def verdict(settings: Settings, problem: Problem, text: str) -> str:
+def verdict(settings: Settings, problem: Problem, text: str, is_answer: bool = False) -> str:
     """Score a completion by its task's verifier, and say what was expected and why.
 
     Args:
         settings: have the task, and the format of answers.
         problem: what was asked.
         text: the completion.
+        is_answer: whether it is the answer alone.
     """
     scorer = Scorer(settings.mixture(problem.task), workers=1, seconds=_SECONDS, answers=settings.prompt.format)
     try:
-        (score,) = scorer([problem], [text])
+        (score,) = scorer.score_answers([problem], [text]) if is_answer else scorer([problem], [text])
         because = scorer.explain(problem, score)
     finally:
         scorer.close()
@@ -42,26 +44,24 @@ def verdict(settings: Settings, problem: Problem, text: str) -> str:
 
 
 def check(settings: Settings, problem: Problem, answer: str) -> str:
-    """What the problem's verifier says of an answer; for `tasks NAME --check ANSWER`.
-
-    Raises:
-        UserError: the answer cannot be written in the format of answers.
-    """
+    """What the problem's verifier says of an answer; for `tasks NAME --check ANSWER`."""
     parts = [problem.question.strip(), ""] if problem.question else []
     parts.append(f"answer  {answer}")
     if plain := plain_answers(problem, answer):
         parts.append(f"also as {', '.join(plain)}")
-    return "\n".join([*parts, verdict(settings, problem, settings.prompt.format.write("", answer))])
+    return "\n".join([*parts, verdict(settings, problem, answer, is_answer=True)])
 
 
 def check_by(verifier: Verifier, settings: Settings, problem: Problem, answer: str) -> str:
     """The same as `check`, by another verifier than that of the problem's task.
 
     Raises:
-        UserError: the problem has no expected answer, or the answer cannot be written in the format of answers.
+        UserError: the problem has no expected answer, or none that the verifier can compare with.
     """
     if problem.expected is None:
         raise UserError(f"tasks: {problem.task} has no expected answers, and a verifier compares with one")
+    if wrong := refused_answers(verifier, [problem.expected])[0]:
+        raise UserError(f"--verifier: {type(verifier).__name__}: {wrong}")
     problem = replace(problem, task=problem.task or "expected", level=None)
     own = TaskSpec(environment=OneProblem(problem, verifier))
     return check(replace(settings, datasets={problem.task: own}), problem, answer)
@@ -86,7 +86,9 @@ def read_verifier(value: str) -> Verifier:
             f"--verifier: {reason}; there are {', '.join(verifiers.__all__)}, and your own by their path, such as "
             "my_package.MyVerifier"
         ) from error
-    except (ValueError, ImportError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of the user's own class any
         if (mistake := users_mistake(error)) is None:
             raise
         raise mistake from error
@@ -101,8 +103,7 @@ def describe_own(settings: Settings, task: str) -> str:
     environment = settings.mixture(task).tasks[task]
     config = "\n".join(f"    {name}: {value}" for name, value in environment.config.items())
     parts = [environment.describe(), f"Settings:\n\n{config or '    none'}"]
-    for number in range(2):
-        problem = settings.problem(task, number)
+    for number, problem in enumerate(settings.problems(task, 2)):
         question = "\n".join(f"    {line}" for line in problem.question.strip().splitlines())
         parts.append(f"Problem {number + 1}:\n\n{question}\n\nAnswer: {problem.expected}")
     return "\n\n".join(parts)

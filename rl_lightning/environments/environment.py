@@ -37,7 +37,8 @@ class Environment(ABC):
             difficulty level changes some of them.
         size: the number of its problems if that is limited; then `problem` takes their number in place of a seed. The evaluation
             takes its problems first, and training has each of the others once in an epoch.
-        eval_items: with `size`, the numbers of the problems that are for the evaluation alone; None: it takes them from all.
+        eval_items: with `size`, the numbers of the problems that are for the evaluation alone, without gaps; None: it takes them
+            from all.
     """
 
     config: Config = {}  # noqa: RUF012, it is never modified
@@ -91,8 +92,15 @@ class Environment(ABC):
         """Called once in each worker process, before that gives up the right to start other processes; does nothing by default."""
 
     def table(self) -> QuestionTable:
-        """With `size`, what must be known of all questions at once; override it where making all problems takes long."""
-        return QuestionTable.of(self.problem(number).question for number in range(self.size or 0))
+        """With `size`, what must be known of all questions at once; override it where making all problems takes long. A problem
+        that fails is never used."""
+        return QuestionTable.of(self._question(number) for number in range(self.size or 0))
+
+    def _question(self, number: int) -> str | None:
+        try:
+            return self.problem(number).question
+        except Exception:  # a user's own may raise any; the stream says so of problems that it is asked for
+            return None
 
     def thinking(self, problem: Problem) -> str | None:
         """The working that leads to the problem's expected answer, for worked examples in prompts; None where none is known."""

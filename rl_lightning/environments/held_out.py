@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rl_lightning.environments.environment import GenerationFailed
+from rl_lightning.environments.environment import Environment, GenerationFailed
 from rl_lightning.environments.finite import EpochOrder
 from rl_lightning.environments.mixture import EnvironmentMixture
-from rl_lightning.environments.prompts import PromptTemplate
-from rl_lightning.environments.question_hash import as_numbers, question_hash
+from rl_lightning.environments.prompts import JOINTS, PromptTemplate
+from rl_lightning.environments.question_hash import UNKNOWN, QuestionTable, as_numbers, question_hash
 from rl_lightning.environments.stream import ATTEMPTS, MakeProblem, item_seed
 from rl_lightning.types import UserError
 
@@ -97,20 +98,42 @@ def epoch_orders(
         if environment.size is None:
             continue
         table, own = environment.table(), environment.eval_items
-        is_free = ~np.isin(table.hashes, as_numbers(held_out))
-        is_free[own.start if own else len(is_free) :] = False
-        usable = is_free & (table.most_tokens <= template.surely_short(max_prompt_tokens, task))
-        for number in np.flatnonzero(is_free & ~usable):
-            question = environment.problem(int(number)).question
-            usable[number] = len(template.token_ids(question, task)) <= max_prompt_tokens
+        is_free = ~np.isin(table.hashes, as_numbers(held_out)) & (table.length != UNKNOWN)
+        if own is not None:
+            is_free[own.start : own.stop] = False
+        usable = is_free & _is_short(environment, table, template, max_prompt_tokens, task, np.flatnonzero(is_free))
         if not usable.any():
             raise UserError(
                 f"datasets.{task}: nothing left to train on: of {len(usable)} problems {np.sum(~is_free)} are held out for "
-                f"evaluation or shown as examples, and {np.sum(is_free)} are longer than max_prompt_tokens; give more problems, "
-                "lower data.eval_num_samples or raise data.max_prompt_tokens"
+                f"evaluation, shown as examples or fail, and {np.sum(is_free)} are longer than max_prompt_tokens; give more "
+                "problems, lower data.eval_num_samples or raise data.max_prompt_tokens"
             )
         orders[task] = EpochOrder(np.flatnonzero(usable), f"{task}:{seed}")
     return orders
+
+
+def _is_short(
+    environment: Environment,
+    table: QuestionTable,
+    template: PromptTemplate,
+    limit: int,
+    task: str,
+    numbers: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """(N,) whether the prompt of a question, one of `numbers`, has at most `limit` tokens. Only where it is close to that, the
+    prompt is made."""
+
+    def question(number: int) -> str:
+        return environment.problem(number).question
+
+    room = limit - template.tokens_around(task)
+    short = table.most_tokens(template.tokenizer) <= room - JOINTS
+    unsure = numbers[~short[numbers]]
+    tokens = table.tokens(template.tokenizer, unsure, question)
+    short[unsure[tokens <= room - JOINTS]] = True
+    for number in unsure[(tokens > room - JOINTS) & (tokens <= room + JOINTS)]:
+        short[number] = len(template.token_ids(question(int(number)), task)) <= limit
+    return short
 
 
 def few_problems(orders: Mapping[str, EpochOrder], mixture: EnvironmentMixture, prompts_per_step: int) -> Iterator[str]:

@@ -13,6 +13,8 @@ from rl_lightning.environments.environment import Config, Environment, Generatio
 from rl_lightning.environments.plain_answers import plain_answers
 from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
+from rl_lightning.environments.setting_names import refuse_null
+from rl_lightning.sandbox.users_code import said_by
 from rl_lightning.types import Problem, UserError, first_line
 
 _EXPLANATION_CHARACTERS = 500
@@ -62,8 +64,8 @@ class EnvironmentMixture:
         self.tasks = {name: _environment(name, spec) for name, spec in datasets.items()}
         self.weights = {name: spec.weight for name, spec in datasets.items()}
         for name, weight in self.weights.items():
-            if not weight > 0:
-                raise UserError(f"datasets.{name}.weight: {weight} is not positive; leave the task out instead")
+            if not 0 < weight < math.inf:
+                raise UserError(f"datasets.{name}.weight: {weight} is not positive and finite; leave the task out instead")
         self.own_levels = {name: list(spec.levels) for name, spec in datasets.items()}
         for name, levels in self.own_levels.items():
             for number, level in enumerate(levels):
@@ -87,8 +89,12 @@ class EnvironmentMixture:
 
     def start(self) -> None:
         """Prepare a worker process for all environments; see `Environment.start`."""
-        for environment in (*self.tasks.values(), *self._at_level.values()):
-            environment.start()
+        at_levels = ((name, environment) for (name, _), environment in self._at_level.items())
+        for name, environment in (*self.tasks.items(), *at_levels):
+            try:
+                environment.start()
+            except Exception as error:  # the user's own environments may raise any
+                raise UserError(f"datasets.{name}: start raised {said_by(error)}") from error
 
     def draw(self, seed: int, slot: int) -> str:
         """The task of a slot, a pure function of (seed, slot)."""
@@ -183,11 +189,13 @@ def _is_score(outcome: float | str) -> TypeGuard[float]:
 
 def _environment(name: str, spec: TaskSpec) -> Environment:
     where = f"datasets.{name}"
+    refuse_null(where, TaskSpec, vars(spec))
     if spec.config and (spec.path or spec.environment):
         raise UserError(f"{where}.config: is only for reasoning-gym's tasks; your own has its own settings (init_args)")
     if spec.path and spec.environment:
         raise UserError(f"{where}: path and environment exclude each other")
     if spec.path:
+        _refuse_unpicklable(f"{where}.verifier", spec.verifier)
         try:
             return QuestionFile(spec)
         except UserError as error:
@@ -197,11 +205,15 @@ def _environment(name: str, spec: TaskSpec) -> Environment:
             raise UserError(f"{where}.{each.name}: is only for questions from a file; name it by path")
     if spec.environment is None:
         return ReasoningGymTask(name, spec.config)
+    _refuse_unpicklable(where, spec.environment)
+    return spec.environment
+
+
+def _refuse_unpicklable(where: str, served: object) -> None:
     try:
-        pickle.dumps(spec.environment)
+        pickle.dumps(served)
     except Exception as error:  # pickle's own, TypeError, AttributeError, and whatever its methods raise
         raise UserError(f"{where}: cannot be copied into worker processes: {first_line(error)}") from error
-    return spec.environment
 
 
 def _checked(task: str, seed: int, problem: Problem) -> Problem:

@@ -26,6 +26,10 @@ class OneProblem(Environment):
         """See the verifier."""
         return self.verifier(str(problem.expected), answer)
 
+    def start(self) -> None:
+        """See the verifier."""
+        self.verifier.start()
+
     def explain(self, problem: Problem, answer: str) -> str:
         """See the verifier."""
         return self.verifier.explain(str(problem.expected), answer)

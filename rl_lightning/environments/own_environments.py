@@ -33,12 +33,16 @@ def try_own(mixture: EnvironmentMixture, problems: Sequence[Problem], seed: int,
     """
     verify_all = make.verify_all if isinstance(make, ProblemWorkers) else mixture.verify_all
     for task, environment in mixture.tasks.items():
-        if not isinstance(environment, QuestionFile) and not _ships(environment):
+        if not _ships(environment):
             _refuse_changing(task, mixture, seed, make)
             _refuse_unpaid(task, mixture, [p for p in problems if p.task == task][:_TRIED], verify_all)
 
 
 def _ships(environment: Environment) -> bool:
+    """Whether nothing of it is the user's: of a file the rows have been tried when they were read."""
+    if isinstance(environment, QuestionFile):
+        own = type(environment)
+        return own.problem is QuestionFile.problem and own.verify is QuestionFile.verify
     return isinstance(environment, ReasoningGymTask) and environment.name in task_names()
 
 

@@ -13,7 +13,7 @@ from rl_lightning.types import UserError, require
 ExamplesFor = Literal["all_steps", "sft_steps"]
 
 
-_JOINTS = 16
+JOINTS = 16
 """Tokens that a prompt can have more than its parts, because the tokenizer divides it otherwise where they meet."""
 
 
@@ -174,13 +174,8 @@ class PromptTemplate:
         special = self.conversation.adds_special_tokens
         return tuple(self.tokenizer(self.text(question, task), add_special_tokens=special)["input_ids"])
 
-    def surely_short(self, limit: int, task: str = "") -> int:
-        """The most tokens of a question with which a prompt certainly has no more than `limit`; 0 where that is not known.
-
-        Args:
-            limit: tokens of the whole prompt.
-            task: the task, for the worked examples.
-        """
-        if self.text(QUESTION, task).count(QUESTION) != 1:
-            return 0
-        return max(limit - len(self.token_ids(QUESTION, task)) - _JOINTS, 0)
+    def tokens_around(self, task: str = "") -> int:
+        """The tokens of a prompt of a task besides those of its question; where the two meet there may be up to JOINTS more."""
+        return len(self.token_ids(QUESTION, task)) - len(
+            self.tokenizer(QUESTION, add_special_tokens=False)["input_ids"]
+        )

@@ -139,12 +139,15 @@ class PromptStream(Dataset[Prompt]):
         if self.schedule is not None:
             task, level = self.schedule.draw(self.seed, slot, in_turn=slot < EXTRA_SLOTS)
         if task in self.orders:
-            return task, self._item(task, slot), slot, level
+            return task, self._item(task, slot, attempt), slot, level
         return task, item_seed(self.split, self.seed, slot, attempt), slot, level
 
-    def _item(self, task: str, slot: int) -> int:
-        """The number of a slot's problem, of a task with a limited number of them."""
+    def _item(self, task: str, slot: int, attempt: int) -> int:
+        """The number of a slot's problem, of a task with a limited number of them. In place of one that fails comes one of another
+        order, which may be a second time in the epoch."""
         order = self.orders[task]
+        if attempt:
+            return order.item(slot, f"in place {attempt}")
         if slot >= EXTRA_SLOTS:
             return order.item(slot - EXTRA_SLOTS, "extra")
         # A curriculum changes the weights and forgets them, so there all slots count.
@@ -202,14 +205,15 @@ def first_items(mixture: EnvironmentMixture, task: str, split: Split, seed: int,
     environment = mixture.tasks[task]
     if environment.size is None:
         return item_seed(split, seed, slot, 0)
-    own, items = environment.eval_items, range(environment.size)
+    own, size = environment.eval_items, environment.size
     if own is not None:
-        items = own if split == "eval" else range(own.start)
-    return (
-        items[Permutation(len(items), f"{task}:{seed}")[slot if split == "eval" else -1 - slot]]
-        if slot < len(items)
-        else None
-    )
+        size = len(own) if split == "eval" else size - len(own)
+    if slot >= size:
+        return None
+    number = Permutation(size, f"{task}:{seed}")[slot if split == "eval" else -1 - slot]
+    if own is None:
+        return number
+    return own[number] if split == "eval" else number + len(own) * (number >= own.start)
 
 
 def _spread(problems: int, levels: int) -> list[tuple[int | None, int]]:

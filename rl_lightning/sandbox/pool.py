@@ -12,12 +12,14 @@ from typing import Any
 from pebble import ProcessExpired, ProcessPool
 
 from rl_lightning.sandbox import lock_down
+from rl_lightning.sandbox.users_code import said_by
 from rl_lightning.types import UserError
 
 WORKER_FAILURES = (TimeoutError, ProcessExpired, BrokenProcessPool)
 """What a call's future raises if its worker exceeded the time limit or died."""
 
 _served: Any = None
+_start_failed = ""
 
 
 class SandboxPool:
@@ -67,12 +69,14 @@ class SandboxPool:
     def _check(self) -> None:
         """Check once that workers can start at all. Otherwise each call would look as if its worker had been lost."""
         try:
-            self._pool.schedule(_ready).result()
+            failed = self._pool.schedule(_failed).result()
         except WORKER_FAILURES as error:
             raise UserError(
                 'worker processes do not start; a script that trains needs the guard `if __name__ == "__main__":`, because '
                 "they import it (the lines above say more)"
             ) from error
+        if failed:
+            raise UserError(failed)
         self._checked = True
 
     def close(self) -> None:
@@ -92,17 +96,22 @@ def _context(module: str) -> Any:
 
 
 def _start(served: Any, memory_bytes: int) -> None:
-    global _served
+    global _served, _start_failed
     _served = served
     if hasattr(served, "start"):
-        served.start()
+        try:
+            served.start()
+        except (Exception, SystemExit) as error:  # of the user's own classes any; each call says so
+            _start_failed = str(error) if isinstance(error, UserError) else f"start raised {said_by(error)}"
     lock_down.lock_down(memory_bytes)
 
 
-def _ready() -> bool:
-    return True
+def _failed() -> str:
+    return _start_failed
 
 
 def _run(method: str, seconds: float, *args: Any) -> Any:
+    if _start_failed:
+        raise UserError(_start_failed)
     lock_down.limit_processor_seconds(seconds)
     return getattr(_served, method)(*args)

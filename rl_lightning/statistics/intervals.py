@@ -76,7 +76,8 @@ def share_interval(values: Array, tasks: Sequence[object]) -> Interval:
     size = _effective_size(n, variance_of_mean(values, strata(tasks)), p * (1 - p) / max(n - 1, 1))
     middle = (p + Z**2 / (2 * size)) / (1 + Z**2 / size)
     half = Z / (1 + Z**2 / size) * np.sqrt(p * (1 - p) / size + Z**2 / (4 * size**2))
-    return Interval(np.maximum(middle - half, 0.0), np.minimum(middle + half, 1.0))
+    # At shares of 0 and 1 rounding would leave the share itself outside.
+    return Interval(np.clip(middle - half, 0.0, p), np.clip(middle + half, p, 1.0))
 
 
 def paired_score_interval(differences: Array, tasks: Sequence[object]) -> Interval:

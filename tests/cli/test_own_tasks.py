@@ -71,10 +71,24 @@ def test_a_file_that_is_not_there_is_one_line(config, tmp_path, capsys, command)
         (["--check", "5"], "this is about one task; name it"),
         (["chain_sum", "--index", "1"], "--index is the number of a problem, 0 or more, and needs --check"),
         (["chain_sum", "--check", "5", "--index", "-1"], "--index is the number of a problem"),
-        (["chain_sum", "--levels", "--config", "a.yaml"], "leave --config out"),
         (["nothing", "--check", "5"], "nothing"),
     ],
 )
 def test_mistakes_are_one_line(words, said, capsys):
     assert main(["tasks", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_levels_of_ones_own_class_are_shown(tmp_path, capsys):
+    config = tmp_path / "own.yaml"
+    tasks = {
+        "boxes": {"class_path": "tests.own_boxes.Boxes"},
+        "chain_sum": {"levels": [{"max_terms": 3}, {"max_terms": 4}]},
+    }
+    config.write_text(yaml.safe_dump({"data": {"datasets": tasks}}))
+    assert main(["tasks", "boxes", "--levels", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "Level 0: most: 3" in out
+    assert "Level 2: most: 6 -> 9" in out
+    assert main(["tasks", "chain_sum", "--config", str(config), "--levels"]) == 0
+    assert "Level 1: max_terms: 3 -> 4" in capsys.readouterr().out

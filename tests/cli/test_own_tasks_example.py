@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from rl_lightning.environments.questions import Questions
+from rl_lightning.environments.verifiers import Choice
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs" / "own_tasks.md").read_text()
@@ -84,3 +85,13 @@ def test_the_settings_in_the_text_are_those_there_are():
         if kind == "yaml" and "datasets" in block and not block.startswith("#"):
             for spec in yaml.safe_load(block)["data"]["datasets"].values():
                 assert spec.keys() <= {*named, "class_path", "init_args"}
+
+
+def test_the_class_that_makes_questions_of_several_columns(tmp_path):
+    (code,) = [code for kind, code in re.findall(r"```(\w+)\n(.*?)```", TEXT, re.DOTALL) if "class Choices" in code]
+    namespace: dict = {}
+    exec(code, namespace)
+    rows = [{"question": "Which is even?", "choices": ["1", "2", "3"], "answer": 1}]
+    (tmp_path / "mmlu.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problem = namespace["Choices"](Questions(path=str(tmp_path / "mmlu.jsonl"), verifier=Choice())).problem(0)
+    assert (problem.question, problem.expected) == ("Which is even?\nA. 1\nB. 2\nC. 3", "B")

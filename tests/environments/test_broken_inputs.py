@@ -31,8 +31,11 @@ def with_line(number: int, line: str | bytes, end: bytes = b"\n") -> bytes:
 class Slow(Verifier):
     """Sleeps at one answer."""
 
+    def __init__(self, at="17"):
+        self.at = at
+
     def __call__(self, expected, answer):
-        time.sleep(3600 * (answer == "17"))
+        time.sleep(3600 * (answer == self.at))
         return float(expected == answer)
 
 
@@ -119,6 +122,13 @@ REFUSED = [
         {"answer_pattern": "(?P<answer>1.)"},
         "line 1: answer_pattern finds nothing in '1'",
     ),
+    (
+        "a.jsonl",
+        with_line(17, json.dumps({"question": "q", "answer": "a" * 40 + "b"})),
+        {"answer_pattern": "^(?P<answer>(a|aa)+$|[0-9]+)"},
+        "line 17: answer_pattern ",
+    ),
+    ("a.jsonl", with_line(1, LINES[0]), {"split": "test"}, "split: is for data sets of the hub"),
     ("a.jsonl", with_line(1, LINES[0]), {"answer_pattern": "x"}, "has no group (?P<answer>…)"),
     ("a.jsonl", with_line(1, LINES[0]), {"answer_pattern": "("}, "is not a regular expression"),
     ("a.jsonl", with_line(1, LINES[0]), {"where": {"kind": 1}}, "line 1: has no column 'kind'"),
@@ -133,13 +143,43 @@ REFUSED = [
     ("a.jsonl", with_line(1, LINES[0]), {"subset": "main"}, "subset: is for data sets of the hub"),
     ("a.jsonl", with_line(1, LINES[0]), {"eval_path": "nowhere.csv"}, "nowhere.csv: No such file"),
     ("a.csv", b"question,answer\nq,5\nr,6,7\n", {}, "line 3: 3 fields, but the first line names 2"),
-    ("a.csv", b"question;answer\nq;5\n", {}, "line 2: has no column 'question'; it has question;answer"),
+    ("a.csv", b"question;answer\nq;5\n", {}, "line 1: the separator is a semicolon; save it with commas"),
     ("a.csv", b"question,question\nq,5\n", {}, "line 1: two columns have the name 'question'"),
     ("a.csv", b"question,answer\nq,5\n\xff,6\n", {}, "line 3: not UTF-8 (byte 1 of the line)"),
     ("a.csv", b'question,answer\n"q,5\n' + b"r" * 200_000, {}, "line 3: not CSV (field larger than field limit"),
     ("a.parquet", b"not one", {}, "not a Parquet file"),
     ("a.parquet", b"PAR1" + b"\0" * 100 + b"PAR1", {}, "not a Parquet file"),
 ]
+
+
+class Exits(Verifier):
+    """Raises what is no Exception."""
+
+    def __call__(self, expected, answer):
+        raise SystemExit(3)
+
+
+class Keys(QuestionFile):
+    """Reshapes by a column that is not there."""
+
+    def reshape(self, row):
+        return {"question": row["nothing"], "answer": "5"}
+
+
+def test_faults_of_the_users_own_code_are_one_line(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(with_line(1, LINES[0]))
+    with pytest.raises(UserError, match="line 1: Exits: SystemExit: 3"):
+        QuestionFile(Questions(path=str(path), verifier=Exits()))
+    with pytest.raises(UserError, match="line 1: reshape raised KeyError: 'nothing'"):
+        Keys(Questions(path=str(path)))
+    with pytest.raises(UserError, match="line 2: Slow: takes longer"):
+        QuestionFile(Questions(path=str(path), verifier=Slow("2"), bad_rows="leave_out"))
+
+
+@pytest.fixture(autouse=True)
+def short_limits(monkeypatch):
+    monkeypatch.setattr("rl_lightning.environments.questions.checks._CHUNK_SECONDS", 3.0)
 
 
 @pytest.mark.parametrize(("name", "content", "settings", "said"), REFUSED, ids=range(len(REFUSED)))

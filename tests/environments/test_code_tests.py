@@ -271,3 +271,20 @@ def test_a_row_whose_tests_cannot_be_used_is_refused_with_its_number(tmp_path):
     (tmp_path / "code.jsonl").write_text('{"question": "q", "answer": "assert f(1) < 2"}\n')
     with pytest.raises(UserError, match="line 1: CodeTests: a truth can only be that of a call with literals"):
         QuestionFile(Questions(path=str(tmp_path / "code.jsonl"), verifier=CodeTests()))
+
+
+@RUNS
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [
+        (ADD, "passes all"),
+        ("def add(x, y): return x * y", "gave "),
+        ("def add(x, y) return x", "not Python: "),
+        ("def add(x, y): return 1 / 0", "gave no result: it raised an exception"),
+        ("while True: pass", "took longer than 0.5 s"),
+    ],
+)
+def test_why_a_program_fails_is_said(program, said):
+    verifier = CodeTests(seconds=0.5)
+    assert said in verifier.explain(MBPP, program)
+    assert ("passes" in said) == (verifier(MBPP, program) == 1)

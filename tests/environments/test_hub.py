@@ -46,7 +46,7 @@ def test_a_split_is_trained_on_and_another_evaluates(directory, caplog):
     assert len(set(asked)) == 35
     assert asked[0] == "What is 990 + 1?"
     assert file.problem(10).expected == "1,001"
-    assert f"{directory} (train): 5 questions of the evaluation are left out: row 26 of row 1" in caplog.text
+    assert f"{directory} (train): 5 questions of the evaluation are left out: row 26 of 1" in caplog.text
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -92,7 +92,7 @@ def test_long_prompts_are_skipped_and_counted():
         stream(specs, max_prompt_tokens=3)[0]
 
 
-@pytest.mark.parametrize("weight", [0, -1, float("nan")])
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
 def test_weights_must_be_positive(weight):
     with pytest.raises(UserError, match="datasets.chain_sum.weight"):
         EnvironmentMixture({"chain_sum": TaskSpec(weight)})

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rl_lightning.sandbox import WORKER_FAILURES, SandboxPool
+from rl_lightning.types import UserError
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="limits of POSIX systems")
 
@@ -123,6 +124,23 @@ def test_the_trainer_cannot_be_killed_from_there(pool):
 @POSIX
 def test_memory_is_limited(pool):
     assert pool.call("attempt", "hoard", seconds=10).result() == "MemoryError"
+
+
+class StartsNot:
+    """Cannot be started."""
+
+    def start(self):
+        raise KeyError("no luck")
+
+
+def test_what_start_raises_is_one_line_with_its_place(capfd):
+    pool = SandboxPool(StartsNot(), workers=1)
+    try:
+        with pytest.raises(UserError, match=r"^start raised KeyError: 'no luck' \(.*test_pool.py, line \d+\)$"):
+            pool.call("anything", seconds=10)
+    finally:
+        pool.close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -11,7 +11,7 @@ import regex
 
 from rl_lightning.environments.questions.rows import BadRow, Row
 from rl_lightning.environments.questions.settings import Cell, Questions
-from rl_lightning.types import UserError
+from rl_lightning.types import UserError, first_line
 
 _PATTERN_SECONDS = 1.0
 _LONGEST_QUESTION = 100_000
@@ -42,13 +42,16 @@ class Cells:
         """
         if isinstance(row, BadRow):
             raise ValueError(row.why)
-        row, of = self._reshape(row), self._of
+        row, of = self._reshaped(row), self._of
         if any(not _is_one_of(_cell(row, column), allowed) for column, allowed in of.where.items()):
             return None
         question, answer = _question(_cell(row, of.question), of.question), _text(_cell(row, of.answer), of.answer)
         working = _text(_cell(row, of.thinking), of.thinking) if of.thinking else None
         if self._pattern is not None:
-            found = self._pattern.search(answer, timeout=_PATTERN_SECONDS)
+            try:
+                found = self._pattern.search(answer, timeout=_PATTERN_SECONDS)
+            except TimeoutError as error:
+                raise ValueError(f"answer_pattern takes longer than {_PATTERN_SECONDS:g} s") from error
             if found is None:
                 raise ValueError(f"answer_pattern finds nothing in {answer[-60:]!r}")
             answer = (found["answer"] or "").strip()
@@ -56,11 +59,23 @@ class Cells:
             raise ValueError(f"{of.answer!r} is empty")
         return question, answer, working
 
+    def _reshaped(self, row: Row) -> Row:
+        try:
+            reshaped = self._reshape(row)
+        except Exception as error:  # the user's own code
+            raise ValueError(f"reshape raised {type(error).__name__}: {first_line(error)}") from error
+        if not isinstance(reshaped, dict):
+            raise ValueError(f"reshape returned {_kind(reshaped)}, not a row")
+        return reshaped
+
 
 def _is_one_of(value: object, allowed: Cell | list[Cell]) -> bool:
     """Whether a cell has one of the allowed values; a CSV file has only texts."""
     return any(
-        value == each or str(value) == str(each) for each in (allowed if isinstance(allowed, list) else [allowed])
+        str(value).lower() == str(each).lower()
+        if isinstance(value, bool) or isinstance(each, bool)
+        else value == each or str(value) == str(each)
+        for each in (allowed if isinstance(allowed, list) else [allowed])
     )
 
 

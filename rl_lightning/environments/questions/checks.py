@@ -23,12 +23,14 @@ class ExpectedAnswerChecks:
 
     Attributes:
         wrong: number of a row to why its answer is not accepted, as far as known.
+        slow: number of a row whose answer takes too long, which depends on the machine; None if there is none.
     """
 
     def __init__(self, verifier: Verifier) -> None:
         # Forked from what all workers are forked from, because the first pool decides.
         self._pool = SandboxPool(_ExpectedAnswers(verifier), workers=2, module="rl_lightning.environments.mixture")
-        self._kind, self.wrong = type(verifier).__name__, dict[int, str]()
+        self.wrong = dict[int, str]()
+        self.slow: int | None = None
         self._waiting: list[tuple[int, str]] = []
         self._sent: deque[tuple[list[tuple[int, str]], Future[list[str]]]] = deque()
 
@@ -65,12 +67,13 @@ class ExpectedAnswerChecks:
             said = future.result()
         except WORKER_FAILURES:  # which answer it was shows one by one
             said = [self._alone(each) for each in chunk]
-        self.wrong |= {number: f"{self._kind}: {why}" for (number, _), why in zip(chunk, said, strict=True) if why}
+        self.wrong |= {number: why for (number, _), why in zip(chunk, said, strict=True) if why}
 
     def _alone(self, one: tuple[int, str]) -> str:
         try:
             return self._call([one], _ANSWER_SECONDS).result()[0]
         except TimeoutError:
+            self.slow = one[0]
             return f"takes longer than {_ANSWER_SECONDS:g} s for the data's own answer {one[1][:60]!r}"
         except WORKER_FAILURES:
             return f"ends its process at the data's own answer {one[1][:60]!r}"
@@ -97,6 +100,18 @@ class _ExpectedAnswers:
     def _refusal(self, answer: str) -> str:
         try:
             self._verifier.check_expected(answer)
-        except Exception as error:  # of a user's own verifier any
-            return first_line(error)
+        except BaseException as error:  # verifiers raise SystemExit, RecursionError and others
+            return f"{'' if isinstance(error, ValueError) else type(error).__name__ + ': '}{first_line(error)}"
         return ""
+
+
+def refused_answers(verifier: Verifier, answers: list[str]) -> list[str]:
+    """Why a verifier does not accept each of the data's answers; empty where it does."""
+    checks = ExpectedAnswerChecks(verifier)
+    try:
+        for number, answer in enumerate(answers):
+            checks.add(number, answer)
+        wrong = checks.finish()
+    finally:
+        checks.close()
+    return [wrong.get(number, "") for number in range(len(answers))]

@@ -112,13 +112,13 @@ class FileRows:
 
     def _csv(self) -> Iterator[tuple[int, Row | BadRow]]:
         lines = csv.reader(self._readable())
-        number = 0
         try:
             header = next(lines, [])
+            if len(header) == 1 and ";" in header[0]:
+                self._refuse(1, "the separator is a semicolon; save it with commas")
             if twice := sorted({name for name in header if header.count(name) > 1}):
                 self._refuse(1, f"two columns have the name {twice[0]!r}")
             for fields in lines:
-                number += 1
                 if fields:
                     whole = len(fields) == len(header)
                     bad = BadRow(f"{len(fields)} fields, but the first line names {len(header)}")
@@ -143,7 +143,13 @@ class FileRows:
                     for row in batch.to_pylist():
                         number += 1
                         yield number, row
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except (
+            pa.ArrowException,
+            OSError,
+            ValueError,
+            OverflowError,
+            TypeError,
+        ) as error:  # of what Python has no value for
             what = f"cannot be read after row {number}" if number else "not a Parquet file"
             raise UserError(f"{self.name}: {what} ({' '.join(str(error).split())[:200]})") from error
 
@@ -213,8 +219,11 @@ class HubRows:
             for row in self._rows:
                 number += 1
                 yield number, row
-        except OSError as error:
-            raise UserError(f"{self.name}: cannot be read after row {number} ({error})") from error
+        except Exception as error:  # of network, hub and file formats
+            why = error.__cause__ or error
+            raise UserError(
+                f"{self.name}: cannot be read after row {number} ({' '.join(str(why).split())[:300]})"
+            ) from error
 
 
 class _Hash(io.RawIOBase):

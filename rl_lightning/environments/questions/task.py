@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import logging
-import uuid
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
 from rl_lightning.environments.environment import Environment
 from rl_lightning.environments.question_hash import QuestionTable
+from rl_lightning.environments.questions.identity import settings_of, source_of
 from rl_lightning.environments.questions.index import open_index
 from rl_lightning.environments.questions.rows import FileRows, HubRows, Rows
 from rl_lightning.environments.questions.settings import Questions
@@ -20,9 +18,6 @@ from rl_lightning.environments.questions.writer import QuestionWriter
 from rl_lightning.types import Problem, UserError, require
 
 log = logging.getLogger(__name__)
-
-_FORMAT = 1
-"""Version of the index: raised when what it holds changes."""
 
 
 class QuestionFile(Environment):
@@ -44,25 +39,34 @@ class QuestionFile(Environment):
         require("rows", questions.rows, questions.rows >= 0, "0 or more")
         self.questions, self.verifier = questions, questions.verifier
         training, evaluation = _sources(questions)
-        writer = QuestionWriter(questions, self.reshape)
-        self._index = open_index(
-            self._key(training, evaluation), lambda directory: writer.write(directory, training, evaluation)
-        )
+        key, writer = self._key(training, evaluation), QuestionWriter(questions, self.reshape)
+        self._index = open_index(key, lambda directory: writer.write(directory, training, evaluation))
+        if key != self._key(training, evaluation):
+            raise UserError(f"{questions.path}: changed while it was read; start again")
         info = self._index.info
         for line in info.left_out:
             log.warning(line)
         self.size = info.size
         if info.evaluation:
             self.eval_items = range(info.size - info.evaluation, info.size)
-        self.config = {"sha256": info.sha256, "questions": info.size, "verifier": _name(self.verifier)}
+        own = {
+            k: v for k, v in vars(self).items() if k not in ("questions", "verifier", "_index", "size", "eval_items")
+        }
+        self.config = {"sha256": info.sha256, "questions": info.size, "verifier": settings_of(self.verifier)}
+        self.config |= {"reshape": settings_of(own)} if own else {}
 
     def _key(self, training: Rows, evaluation: Rows | None) -> str | None:
-        """What the index is found by: it changes with the file's content, the settings, and the code that reads or verifies."""
+        """What the index is found by: it changes with the file's content, the settings, and the code that reads or verifies. None
+        where no part of it may stay the same: the hub's newest rows, or a class without a file."""
         digests = [rows.digest() for rows in (training, evaluation) if rows is not None]
-        if None in digests:
+        code = [source_of(type(self)), source_of(type(self.verifier))]
+        if None in digests or None in code:
             return None
-        settings = {k: v for k, v in asdict(self.questions).items() if k not in ("verifier", "path", "eval_path")}
-        parts = _FORMAT, digests, settings, _name(self.verifier), _source(type(self.verifier)), _source(type(self))
+        settings = {
+            each.name: getattr(self.questions, each.name) for each in fields(Questions) if each.name != "verifier"
+        }
+        own = {k: v for k, v in vars(self).items() if k not in ("questions", "verifier", "_index")}
+        parts = digests, code, settings, settings_of(self.verifier), settings_of(own)
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def reshape(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -111,6 +115,7 @@ class QuestionFile(Environment):
 def _sources(questions: Questions) -> tuple[Rows, Rows | None]:
     """Where the rows of training are read, and those of the evaluation's own split."""
     hub_only = {name: getattr(questions, name) for name in ("subset", "revision", "eval_split")}
+    hub_only["split"] = questions.split != "train"
     if questions.is_file:
         if given := next((name for name, value in hub_only.items() if value), None):
             raise UserError(f"{given}: is for data sets of the hub; {questions.path} is a file")
@@ -130,20 +135,3 @@ def _sources(questions: Questions) -> tuple[Rows, Rows | None]:
     )
     assert training is not None  # its split has a name
     return training, evaluation
-
-
-def _name(verifier: object) -> str:
-    return f"{type(verifier).__qualname__} {vars(verifier)}"
-
-
-def _source(of: type) -> str:
-    """A hash of the module that defines a class; one that never comes again where there is no file."""
-    try:
-        module = inspect.getmodule(of)
-        return (
-            hashlib.sha256(Path(inspect.getsourcefile(of) or "").read_bytes()).hexdigest()
-            if module
-            else uuid.uuid4().hex
-        )
-    except (OSError, TypeError):  # defined in a notebook or by exec
-        return uuid.uuid4().hex

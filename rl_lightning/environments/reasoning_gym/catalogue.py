@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
+from rl_lightning.environments.environment import Config, Environment
 from rl_lightning.environments.levels import LevelCheck, check_levels, usable
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask, category, config_defaults, task_names
@@ -42,31 +44,26 @@ def describe(name: str) -> str:
     return "\n\n".join(parts)
 
 
-def describe_levels(name: str, seconds: float = 60.0) -> str:
-    """One task's levels by reasoning-gym's curriculum: what each level changes, with a problem and its answer; and which levels
-    are not usable, and why.
+def describe_levels(name: str, task: Environment, own: Sequence[Config] = (), seconds: float = 60.0) -> str:
+    """One task's levels: what each level changes, with a problem and its answer; and which levels are not usable, and why.
 
     Args:
-        name: the task.
+        name: of the task.
+        task: the task.
+        own: the user's levels of it; empty for those of the task, or of reasoning-gym's curriculum.
         seconds: time limit of checking a level, as `data.problem_seconds`.
-
-    Raises:
-        UserError: the task does not exist.
     """
-    task = ReasoningGymTask(name, {})
-    checks = check_levels({name: task}, {name: task.levels([])}, seconds, workers=2)[name]
+    checks = check_levels({name: task}, {name: task.levels(own)}, seconds, workers=2)[name]
     parts = [task.describe()]
     if not usable(checks):
-        parts.append(
-            "With a curriculum the task stays at its config: reasoning-gym has fewer than two usable levels of it."
-        )
-    previous, number = config_defaults(name), 0
+        parts.append("With a curriculum the task stays at its config: it has fewer than two usable levels.")
+    previous, number = config_defaults(task.name) if isinstance(task, ReasoningGymTask) else dict(task.config), 0
     for check in checks:
         if check.wrong is None:
             parts.append(_describe_level(number, check, previous))
             previous, number = {**previous, **check.config}, number + 1
         else:
-            parts.append(f"Left out: level {check.number} of reasoning-gym's curriculum: {check.wrong}")
+            parts.append(f"Left out: level {check.number}: {check.wrong}")
     return "\n\n".join(parts)
 
 

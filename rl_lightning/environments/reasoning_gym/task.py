@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ from rl_lightning.environments.reasoning_gym.answer_checks import refuse_answer
 from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
 from rl_lightning.environments.reasoning_gym.thinking import working
-from rl_lightning.types import Problem, UserError, first_line
+from rl_lightning.types import Problem, UserError, first_line, require
 
 ITEM_SEEDS = 2**32
 """Number of item seeds. numpy, which pool_matrix seeds, accepts no larger seeds."""
@@ -47,6 +48,9 @@ _HASH_ORDERED = frozenset(
 
 _OWNED_KEYS = frozenset({"seed", "size"})
 """Config keys that the stream sets."""
+
+_OF_PART = ("name", "weight", "config")
+"""Keys of a part of a composite."""
 
 
 def task_names() -> list[str]:
@@ -82,8 +86,6 @@ class ReasoningGymTask(Environment):
         self.name, self.config, self._module = name, dict(config), module
         _import(module)
         _check_name(name)
-        for part in config.get("datasets", []) if name == COMPOSITE else []:
-            _check_name(part.get("name", ""))
         check_keys(name, config, f"datasets.{name}.config")
         self._drawn_at_creation = bool({name} & (_DRAWN_AT_CREATION | {COMPOSITE}) or module)
         self._dataset = self._create(seed=0)
@@ -148,11 +150,11 @@ class ReasoningGymTask(Environment):
 
     def thinking(self, problem: Problem) -> str | None:
         """The working of the problem, for the tasks that have one; see `working`."""
-        return working(self._source(problem), problem.payload["metadata"])
+        return working(self._source(problem), _metadata(problem.payload))
 
     def _source(self, problem: Problem) -> str:
         """The task that a problem comes from, which of reasoning-gym's composite is one of several."""
-        return problem.payload["metadata"]["source_dataset"] if self.name == COMPOSITE else self.name
+        return _metadata(problem.payload)["source_dataset"] if self.name == COMPOSITE else self.name
 
     def levels(self, own: Sequence[Config]) -> list[Config]:
         """The user's levels, which override keys of the config. Without any, the levels of reasoning-gym's curriculum, whose keys
@@ -172,10 +174,15 @@ class ReasoningGymTask(Environment):
         return f"{self.name}: {' '.join((DATASETS[self.name][0].__doc__ or 'a dataset of your own').split())}"
 
 
+def _metadata(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What an item says about itself, which that of a registered dataset need not."""
+    return entry.get("metadata") or {}
+
+
 def _difficulty(entry: Mapping[str, Any]) -> dict[str, int]:
     """The difficulty features that reasoning-gym names under `difficulty`, with this problem's values if these are whole
     numbers."""
-    metadata = entry.get("metadata") or {}
+    metadata = _metadata(entry)
     difficulty = metadata.get("difficulty")
     if not isinstance(difficulty, dict):
         return {}
@@ -230,6 +237,26 @@ def check_keys(name: str, config: Mapping[str, Any], place: str) -> None:
             raise UserError(f"{where}: belongs to the stream; --seed_everything selects the problems")
         if key not in allowed:
             raise UserError(f"{where}: no such key; {_nearest(key, list(allowed))}allowed: {', '.join(allowed)}")
+    if name == COMPOSITE and "datasets" in config:
+        _check_parts(config["datasets"], f"{place}.datasets")
+
+
+def _check_parts(parts: Any, place: str) -> None:
+    """Raise an error for parts of a composite that are none, or have settings that their task does not have."""
+    if not isinstance(parts, (list, tuple)):
+        raise UserError(f"{place}: {parts!r} is not allowed; it must be a list, such as [{{name: gcd, weight: 2}}]")
+    for number, part in enumerate(parts):
+        where = f"{place}[{number}]"
+        if not isinstance(part, dict) or not isinstance(part.get("name"), str) or part["name"] == COMPOSITE:
+            raise UserError(f"{where}: {part!r} is not allowed; it must be a task by its name, such as {{name: gcd}}")
+        if unknown := next((key for key in part if key not in _OF_PART), None):
+            raise UserError(f"{where}.{unknown}: no such key; allowed: {', '.join(_OF_PART)}")
+        weight, config = part.get("weight", 1.0), part.get("config", {})
+        is_number = isinstance(weight, (int, float)) and not isinstance(weight, bool)
+        require(f"{where}.weight", weight, is_number and 0 < weight < math.inf, "a number above 0")
+        require(f"{where}.config", config, isinstance(config, dict), "settings by name")
+        _check_name(part["name"])
+        check_keys(part["name"], config, f"{where}.config")
 
 
 def _nearest(name: str, names: list[str]) -> str:

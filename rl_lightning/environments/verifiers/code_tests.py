@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 from dataclasses import dataclass
 
-from rl_lightning.environments.verifier import Verifier
+from rl_lightning.environments.verifier import Verifier, shown
 from rl_lightning.environments.verifiers.expected_tests import ExpectedTest, expected_tests
 from rl_lightning.sandbox import programs
 from rl_lightning.types import require
 
 _FENCE = "```"
+_FAILED = {
+    "time": "took longer than {:g} s",
+    "too_long": "is, or gave something, too long",
+    "no_result": "gave no result: it raised an exception, ended, or gave what is no plain value",
+}
 _LANGUAGES = ("", "python", "python3", "py")
 
 
@@ -55,12 +61,28 @@ class CodeTests(Verifier):
                 return 0.0
         return passed / len(tests)
 
-    def _passes(self, program: str, test: ExpectedTest) -> bool:
-        runner = programs.runner(self.memory_mib)
+    def explain(self, expected: str, answer: str) -> str:
+        """The first test that is not passed, and what the program gave."""
+        tests, program = expected_tests(expected), source(answer)
         try:
-            return test.is_right(runner.run(program, test.call, test.given, self.seconds))
-        except programs.ProgramFailed:
-            return False
+            ast.parse(program)
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            return f"not Python: {error}"
+        for number, test in enumerate(tests, start=1):
+            if fault := self._fault(program, test):
+                return f"test {number} of {len(tests)}, {shown(test.call or f'input {test.given!r}')}: {fault}"
+        return f"passes {'all ' if len(tests) > 1 else ''}{len(tests)} test{'s' if len(tests) > 1 else ''}"
+
+    def _passes(self, program: str, test: ExpectedTest) -> bool:
+        return not self._fault(program, test)
+
+    def _fault(self, program: str, test: ExpectedTest) -> str:
+        """What is wrong with the program's result; empty if nothing is."""
+        try:
+            made = programs.runner(self.memory_mib).run(program, test.call, test.given, self.seconds)
+        except programs.ProgramFailed as error:
+            return _FAILED[error.reason].format(self.seconds)
+        return "" if test.is_right(made) else f"gave {shown(repr(made))}; right is {shown(repr(test.expected))}"
 
 
 def source(answer: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl_lightning.environments.verifier import Verifier, shown
-from rl_lightning.types import UserError
+from rl_lightning.types import UserError, first_line
 
 _FENCE = re.compile(r"\s*```(?:json)?\s*\n(?P<inside>.*)\n\s*```\s*", re.DOTALL)
 
@@ -25,6 +25,10 @@ class JSONValue(Verifier):
     def __post_init__(self) -> None:
         if self.schema is None:
             return
+        if not isinstance(self.schema.get("$schema", ""), str):
+            raise UserError(
+                f"verifier.schema: not a JSON Schema (its $schema {self.schema['$schema']!r} is not a text)"
+            )
         try:
             from jsonschema import SchemaError
             from jsonschema.validators import validator_for
@@ -33,7 +37,7 @@ class JSONValue(Verifier):
         try:
             validator_for(self.schema).check_schema(self.schema)
         except SchemaError as error:
-            raise UserError(f"verifier.schema: not a JSON Schema ({error.message})") from error
+            raise UserError(f"verifier.schema: not a JSON Schema ({first_line(error)})") from error
 
     def __call__(self, expected: str, answer: str) -> float:
         return float(not self._fault(expected, _read(answer)))

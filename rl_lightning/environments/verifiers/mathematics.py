@@ -31,6 +31,14 @@ _MIXED = re.compile(r"(?<![\d.,_^])(\d+) +(\d+) ?/ ?(\d+)(?![\d.,])", re.ASCII)
 _BESIDE = re.compile(rf"(?<![\d_^])\d+{_SPACE}\d|\d\s*\}}?_", re.ASCII)
 """A number beside another one, which the parser would add; a number with an index, which it would drop."""
 
+_OTHER_RELATION = re.compile(
+    r"\\(?:approx(?:eq)?|sim(?:eq)?|cong|equiv|asymp|doteq|propto|triangleq|neq?|not|[bp]?mod)(?![A-Za-z])|≠"
+)
+"""Relations other than equality and order: of 5 \\approx 6 the parser would take the 5."""
+
+_PRIME = re.compile(r"[\d)}\]]\s*(?:'|\^\s*\{?\s*\\prime)|'(?!\s*[(='])")
+"""A prime that is no derivative's, as in 5' or x', which the parser would drop."""
+
 _EXPONENT = re.compile(r"(?<![\w.])(\d+(?:\.\d*)?|\.\d+)[eE]([+-]?\d{1,3})(?![\w.])", re.ASCII)
 
 
@@ -67,6 +75,8 @@ class Mathematics(Verifier):
         return wanted
 
     def _given(self, expected: str, answer: str) -> list[Any]:
+        if any(sign.search(answer) and not sign.search(expected) for sign in (_OTHER_RELATION, _PRIME)):
+            return []
         return parsed(answer) if len(answer) <= max(_MOST_CHARACTERS, _MOST_TIMES * len(expected)) else []
 
 

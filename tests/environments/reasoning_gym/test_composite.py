@@ -43,8 +43,16 @@ class Double(ProceduralDataset):
         return {"question": f"What is twice {number}?", "answer": str(2 * number), "metadata": {"number": number}}
 
 
+class DoubleWithoutMetadata(Double):
+    """Double a number, and say no more."""
+
+    def __getitem__(self, idx):
+        return {key: value for key, value in super().__getitem__(idx).items() if key != "metadata"}
+
+
 if "double" not in DATASETS:
     register_dataset("double", Double, DoubleConfig)
+    register_dataset("double_without_metadata", DoubleWithoutMetadata, DoubleConfig)
 
 
 @pytest.fixture
@@ -97,6 +105,16 @@ def test_a_module_of_ones_own_registers_a_dataset_which_workers_import_too():
         (("composite", {"datasets": [{"name": "chain_sun"}]}), "no such task; did you mean chain_sum"),
         (("composite", {"datasets": [{"name": "chain_sum", "wieght": 1}]}), "wieght"),
         (("composite", {"datasets": [{"name": "chain_sum", "config": {"max": 1}}]}), "max"),
+        (("composite", {"datasets": None}), "datasets.composite.config.datasets: None is not allowed"),
+        (("composite", {"datasets": 5}), "datasets.composite.config.datasets: 5 is not allowed"),
+        (("composite", {"datasets": ["gcd"]}), "datasets[0]: 'gcd' is not allowed; it must be a task by its name"),
+        (("composite", {"datasets": [{"name": None}]}), "datasets[0]: {'name': None} is not allowed"),
+        (("composite", {"datasets": [{"name": "gcd", "weight": 0}]}), "datasets[0].weight: 0 is not allowed"),
+        (("composite", {"datasets": [{"name": "gcd", "config": None}]}), "datasets[0].config: None is not allowed"),
+        (
+            ("composite", {"datasets": [{"name": "gcd"}, {"name": "gcd", "config": {"seed": 1}}]}),
+            "datasets.composite.config.datasets[1].config.seed: belongs to the stream",
+        ),
     ],
 )
 def test_mistakes_are_one_line(arguments, said):
@@ -104,3 +122,11 @@ def test_mistakes_are_one_line(arguments, said):
         ReasoningGymTask(*arguments)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_registered_dataset_need_not_say_anything_about_its_items():
+    own = ReasoningGymTask("double_without_metadata", {}, module=__name__)
+    problem = own.problem(3)
+    assert own.thinking(problem) is None
+    assert own.refuse(problem, problem.expected) is None
+    assert own.verify(problem, problem.expected) == 1
