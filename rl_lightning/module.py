@@ -108,9 +108,8 @@ class GRPOModule(AdapterModule):
             seed=seed,
         )
         self.objective, self.reward, self.sft_steps = objective, reward, sft_steps
-        self.score_workers, self.score_seconds = score_workers, score_seconds
+        self.score_workers, self.score_seconds, self.supervised = score_workers, score_seconds, False
         self.eval_sampling: EvalSampling | None = None
-        self.supervised = False
         require("model.score_workers", score_workers, score_workers > 0, "above 0")
         require("model.score_seconds", score_seconds, score_seconds > 0, "above 0")
         require("model.sft_steps", sft_steps, sft_steps >= 0, "0 or more")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -30,19 +31,22 @@ class TorchRanks:
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all ranks."""
         total = values.clone()
-        dist.all_reduce(total)
+        with _together():
+            dist.all_reduce(total)
         return total
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is true on any rank."""
         raised = torch.tensor(int(flag), device=self._device)
-        dist.all_reduce(raised, dist.ReduceOp.MAX)
+        with _together():
+            dist.all_reduce(raised, dist.ReduceOp.MAX)
         return bool(raised)
 
     def gather(self, value: T) -> list[T]:
         """The values of all ranks."""
         found: list[Any] = [None] * self.world_size
-        dist.all_gather_object(found, _pickled(value))
+        with _together():
+            dist.all_gather_object(found, _pickled(value))
         return [value if rank == self.rank else self._unpickled(each) for rank, each in enumerate(found)]
 
     def broadcast(self, make: Callable[[], T]) -> T:
@@ -55,7 +59,8 @@ class TorchRanks:
             except Exception as raised:  # any: the other ranks wait for this
                 error, made = raised, (None, f"rank 0: {first_line(raised)}")
         sent = [_pickled(made) if self.rank == 0 else None]
-        dist.broadcast_object_list(sent, 0, device=self._device if self._device.type == "cuda" else None)
+        with _together():
+            dist.broadcast_object_list(sent, 0, device=self._device if self._device.type == "cuda" else None)
         if error is not None:
             raise error
         value, failure = made if self.rank == 0 else self._unpickled(sent[0])
@@ -65,6 +70,20 @@ class TorchRanks:
 
     def _unpickled(self, content: Any) -> Any:
         return torch.load(io.BytesIO(content), map_location=self._device, weights_only=False)
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Say in a line that another rank is gone."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # gloo's, and a base class of NCCL's
+        raise UserError(
+            f"another rank has ended or cannot be reached ({first_line(error)[:160]}); what it printed says why; resume by "
+            "--ckpt_path last"
+        ) from error
 
 
 def _pickled(value: object) -> bytes:

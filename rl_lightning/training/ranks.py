@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,8 @@ from torch import nn
 
 from rl_lightning.distributed import Collective, TorchRanks
 from rl_lightning.types import UserError, require
+
+log = logging.getLogger(__name__)
 
 
 def join_ranks(trainer: Trainer, stage: str) -> Collective:
@@ -31,6 +34,9 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     require("trainer.devices", trainer.world_size, stage == "fit", f"1 in {stage}")
     prompts, ranks = trainer.datamodule.prompts_per_step, trainer.world_size  # type: ignore[attr-defined]
     require("data.prompts_per_step", prompts, prompts >= ranks, f"at least {ranks}, the number of ranks")
+    if strategy.global_rank == 0:
+        share = f"each samples and trains on about {prompts / ranks:.3g}"
+        log.warning(f"{ranks} ranks share the {prompts} prompts of a step: {share}")
     # Without DistributedDataParallel around the module: its hooks would average in every backward what is summed here once, and
     # hang where one rank has more micro-batches than another.
     strategy.configure_ddp = lambda: None

@@ -1,0 +1,158 @@
+"""The ranks of torch.distributed: the collective's contract in two processes, and whole runs on the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from safetensors.torch import load_file
+
+from rl_lightning.distributed import TorchRanks
+from rl_lightning.types import UserError
+from tests.conftest import ROOT
+
+CONFIG = ROOT / "configs" / "quickstart.yaml"
+FEW = [
+    *("--data.eval_num_samples=3", "--data.prompts_per_step=3", "--fixed_eval.fixed_eval_steps=2"),
+    *("--model.policy.quantization=none", "--model.lr_schedule=constant", "--model.sampling.num_generations=8"),
+    *("--checkpoint.save_steps=2", "--model.sampling.max_resample=1", "--data.curriculum={}"),
+]
+
+
+def contract(rank: int, file: str) -> None:
+    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
+    ranks = TorchRanks(torch.device("cpu"))
+    assert (ranks.rank, ranks.world_size) == (rank, 2)
+    mine = torch.tensor([1.0, 10.0]) * (rank + 1)
+    assert ranks.sum(mine).tolist() == [3.0, 30.0]
+    assert mine.tolist() == [1.0 * (rank + 1), 10.0 * (rank + 1)], "the argument is not changed"
+    assert ranks.any(rank == 1)
+    assert not ranks.any(False)
+    gathered = ranks.gather({"rank": rank, "values": torch.arange(rank + 2)})
+    assert [each["rank"] for each in gathered] == [0, 1]
+    assert [len(each["values"]) for each in gathered] == [2, 3]
+    assert ranks.broadcast(lambda: ("from", torch.ones(2)) if rank == 0 else pytest.fail("not called"))[0] == "from"
+
+    def fails():
+        raise KeyError("nothing")
+
+    with pytest.raises(KeyError if rank == 0 else UserError, match="nothing"):
+        ranks.broadcast(fails)
+    assert ranks.gather(rank) == [0, 1], "after a failure the ranks go on together"
+    if rank == 1:
+        os._exit(0)
+    with pytest.raises(UserError, match="another rank has ended or cannot be reached"):
+        ranks.gather(rank)
+
+
+def test_the_contract_of_a_collective_in_two_processes(tmp_path):
+    mp.spawn(contract, (str(tmp_path / "meet"),), nprocs=2)
+
+
+def start(root: Path, *words: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "rl_lightning", "fit", "--config", str(CONFIG), *FEW]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, f"--trainer.default_root_dir={root}", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def fit(root: Path, *words: str) -> str:
+    process = start(root, *words)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, said[-3000:]
+    return said
+
+
+def alike(one: Path, other: Path, step: int) -> None:
+    """The same completions and evaluations, and adapters that differ by rounding only."""
+    a, b = (pd.read_parquet(root / "rollouts") for root in (one, other))
+    assert len(a) == len(b) > 0
+    for column in ("prompt", "completion", "level", "reward", "advantage", "exact"):
+        assert a[column].equals(b[column]), column
+    for name in ("entropy", "mean_logprob"):
+        assert a[name].isna().equals(b[name].isna())
+        assert (a[name] - b[name]).abs().max() < 1e-3
+    first, second = (load_file(root / f"checkpoint-{step}" / "adapter_model.safetensors") for root in (one, other))
+    for name, values in first.items():
+        assert (values - second[name]).norm() <= 1e-3 * values.norm() + 1e-6, name
+    rows = [
+        pd.read_json(root / "eval_results" / f"eval_step_{step}.json", typ="series")["rows"] for root in (one, other)
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ranks") / "alone"
+    fit(root, "--trainer.max_steps=4")
+    return root
+
+
+def test_two_ranks_train_what_one_does_and_resume_with_another_number_of_them(alone, tmp_path):
+    said = fit(tmp_path / "two", "--trainer.max_steps=4", "--trainer.devices=2")
+    assert "2 ranks share the 3 prompts of a step" in said
+    assert said.count("step 0: accuracy") == 1, "only the first rank speaks"
+    alike(alone, tmp_path / "two", 4)
+    fit(tmp_path / "resumed", "--trainer.max_steps=2", "--trainer.devices=2", "--trainer.strategy=ddp")
+    fit(tmp_path / "resumed", "--trainer.max_steps=4", "--ckpt_path=last")
+    alike(alone, tmp_path / "resumed", 4)
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize(("number", "first"), [(signal.SIGTERM, True), (signal.SIGKILL, False)])
+def test_a_signal_to_one_rank_ends_all(tmp_path, number, first):
+    process = start(tmp_path / "run", "--trainer.max_steps=1000", "--trainer.devices=2")
+    metrics = tmp_path / "run" / "metrics.csv"
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 3):
+        time.sleep(0.2)
+    (other,) = [pid for pid in children(process) if b"rl_lightning" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    os.kill(process.pid if first else other, number)
+    said, _ = process.communicate(timeout=120)
+    assert not Path(f"/proc/{other}").exists()
+    if number == signal.SIGTERM:
+        assert process.returncode == 128 + signal.SIGTERM, said[-2000:]
+        assert "to resume: " in said
+    else:
+        assert process.returncode != 0
+        assert "another rank has ended" in said
+        assert "Traceback" not in said
+    assert any((tmp_path / "run").glob("checkpoint-*/trainer.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--trainer.devices=2", "--trainer.strategy=fsdp"], "trainer.strategy"),
+        (
+            ["--trainer.devices=2", "--data.prompts_per_step=1"],
+            "data.prompts_per_step: 1 is not allowed; it must be at least 2",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_one_line(tmp_path, words, said):
+    process = start(tmp_path / "run", "--trainer.max_steps=2", *words)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert errors
+    assert said in errors[0]
