@@ -13,7 +13,7 @@ _MESSAGE = b"\nstopping: finishing this step, then writing a checkpoint; Ctrl-C 
 
 
 class StopAtSignal(Callback):
-    """At the first SIGINT or SIGTERM finish the step and end the run, so that AdapterCheckpoint writes a checkpoint. A second
+    """At the first SIGINT or SIGTERM, of any rank, finish the step and end the run, so that AdapterCheckpoint writes a checkpoint. A second
     Ctrl-C stops immediately. Best put before other callbacks: then what they do at the start of training is covered too.
 
     Attributes:
@@ -45,6 +45,7 @@ class StopAtSignal(Callback):
             self.received = None
         elif pl_module.collective.any(self.received is not None):  # all ranks stop after the same step
             trainer.should_stop = pl_module.interrupted = True
+            self.received = max(pl_module.collective.gather(self.received or 0))
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         if not pl_module.interrupted:
