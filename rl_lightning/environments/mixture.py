@@ -65,7 +65,9 @@ class EnvironmentMixture:
         self.weights = {name: spec.weight for name, spec in datasets.items()}
         for name, weight in self.weights.items():
             if not 0 < weight < math.inf:
-                raise UserError(f"datasets.{name}.weight: {weight} is not positive and finite; leave the task out instead")
+                raise UserError(
+                    f"datasets.{name}.weight: {weight} is not positive and finite; leave the task out instead"
+                )
         self.own_levels = {name: list(spec.levels) for name, spec in datasets.items()}
         for name, levels in self.own_levels.items():
             for number, level in enumerate(levels):
