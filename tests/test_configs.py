@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rl_lightning.cli.lightning_cli import RLCommandLine
-from rl_lightning.environments.mixture import EnvironmentMixture
+from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.memory import gpu_of_size, make_plan
 from rl_lightning.memory.shapes import known_models
 from rl_lightning.policy import PolicyConfig
@@ -29,6 +29,11 @@ def parse(monkeypatch, *configs: Path):
     return RLCommandLine().config.fit
 
 
+def tasks_of(config) -> dict[str, TaskSpec]:
+    """The tasks, which are reasoning-gym's."""
+    return {name: TaskSpec(spec.weight, spec.config, spec.levels) for name, spec in config.data.datasets.items()}
+
+
 def names(path: Path) -> set[str]:
     return set(yaml.safe_load(path.read_text())["data"]["datasets"])
 
@@ -44,7 +49,7 @@ def test_the_configs_that_the_design_names_are_there():
 def test_a_config_parses_and_its_tasks_exist(monkeypatch, model):
     config = parse(monkeypatch, model)
     assert set(config.data.datasets) == names(model)
-    EnvironmentMixture(config.data.datasets)
+    EnvironmentMixture(tasks_of(config))
 
 
 @pytest.mark.parametrize("path", [p for p in MODELS if p.stem != "quickstart"], ids=lambda p: p.stem)
@@ -75,7 +80,7 @@ def test_a_task_set_replaces_the_models_own(monkeypatch, model, tasks):
         == yaml.safe_load(model.read_text())["model"]["policy"]["model_name_or_path"]
     )
     assert config.fixed_eval.fixed_eval_steps  # required callbacks stay, whatever a later file says
-    EnvironmentMixture(config.data.datasets)
+    EnvironmentMixture(tasks_of(config))
 
 
 def test_one_seed_sets_all(monkeypatch, tmp_path):

@@ -94,13 +94,7 @@ class Environment(ABC):
     def table(self) -> QuestionTable:
         """With `size`, what must be known of all questions at once; override it where making all problems takes long. A problem
         that fails is never used."""
-        return QuestionTable.of(self._question(number) for number in range(self.size or 0))
-
-    def _question(self, number: int) -> str | None:
-        try:
-            return self.problem(number).question
-        except Exception:  # a user's own may raise any; the stream says so of problems that it is asked for
-            return None
+        return QuestionTable.of(_question(self, number) for number in range(self.size or 0))
 
     def thinking(self, problem: Problem) -> str | None:
         """The working that leads to the problem's expected answer, for worked examples in prompts; None where none is known."""
@@ -139,3 +133,10 @@ class Environment(ABC):
     def describe(self) -> str:
         """A description, for `python -m rl_lightning tasks NAME`."""
         return type(self).__doc__ or type(self).__name__
+
+
+def _question(environment: Environment, number: int) -> str | None:
+    try:
+        return environment.problem(number).question
+    except Exception:  # a user's own may raise any; few problems, or none, are then said where they are asked for
+        return None

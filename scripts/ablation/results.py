@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ablation.experiments import Experiment, Run, runs
+from rl_lightning.environments import Questions
 from rl_lightning.types import UserError
 
 _SHARED = ("suite", "seconds", "every", "threads")
@@ -35,6 +36,9 @@ _ADDED: dict[str, Any] = {
     "model.sft_steps": 0,
 }
 """Settings that older results lack, with the value by which a run does what it did before there was the setting."""
+
+_ADDED_OF_A_TASK = {each.name for each in fields(Questions)}
+"""The same of each of `data.datasets`, whose tasks are reasoning-gym's."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,8 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted(before.keys() | now.keys()):
             inner = f"{name}.{key}" if name else key
+            if key not in before and key in _ADDED_OF_A_TASK and not now.get("path", True):
+                continue
             yield from _differences(before.get(key, _ADDED.get(inner, "not set")), now.get(key, "not set"), inner)
     elif before != now:
         yield f"{name} was {before} and is {now}"

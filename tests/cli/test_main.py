@@ -207,7 +207,7 @@ def test_the_levels_of_a_task_are_shown_with_what_each_changes(capsys):
     assert "Level 10: min_terms: 11 -> 12, max_terms: 11 -> 12\n" in text
     assert text.count("Answer: ") == 11
     assert main(["tasks", "base_conversion", "--levels"]) == 0
-    assert "Left out: level 4 of reasoning-gym's curriculum: the same as the level before" in capsys.readouterr().out
+    assert "Left out: level 4: the same as the level before" in capsys.readouterr().out
 
 
 def test_a_prompt_is_shown_as_the_model_reads_it(capsys, tmp_path):

@@ -41,7 +41,7 @@ def test_from_the_command_to_the_page(tmp_path, capsys, monkeypatch):
     assert ablations.main(argv) == 1
     said = capsys.readouterr().out
     assert "toy: 2 runs, 0 of them done already" in said
-    assert "bad, seed 3: FAILED: datasets.spell_backward: nothing left to train on" in said
+    assert "bad, seed 3: FAILED: datasets.spell_backward: its first problems all fail" in said
     assert "\nplain, seed 3: 0." in said
     assert [file.name for file in (results / "toy").iterdir()] == ["plain_seed_3.json"]
 
