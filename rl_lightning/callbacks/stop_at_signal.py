@@ -13,8 +13,8 @@ _MESSAGE = b"\nstopping: finishing this step, then writing a checkpoint; Ctrl-C 
 
 
 class StopAtSignal(Callback):
-    """At the first SIGINT or SIGTERM, of any rank, finish the step and end the run, so that AdapterCheckpoint writes a checkpoint. A second
-    Ctrl-C stops immediately. Best put before other callbacks: then what they do at the start of training is covered too.
+    """At the first SIGINT or SIGTERM of any rank finish the step and end the run, so that AdapterCheckpoint writes a checkpoint. A
+    second Ctrl-C stops immediately. Best put before other callbacks: then what they do at the start of training is covered too.
 
     Attributes:
         received: the signal's number; None if there was none.

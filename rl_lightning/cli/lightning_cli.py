@@ -206,7 +206,10 @@ class RLCommandLine(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         if settings["logger"] in (None, True):  # `validate` leaves metrics.csv alone: its results are in eval_results
             kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # Lightning's, of settings that do not fit together
+            raise users_mistake(error) or UserError(f"trainer: {' '.join(str(error).split())}") from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         if config.get("enable_progress_bar") is False:  # None is the default and means True

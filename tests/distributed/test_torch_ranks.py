@@ -11,14 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file
 
-from rl_lightning.distributed import TorchRanks
-from rl_lightning.types import UserError
 from tests.conftest import ROOT
+from tests.distributed.contract import contract
 
 CONFIG = ROOT / "configs" / "quickstart.yaml"
 FEW = [
@@ -26,32 +23,6 @@ FEW = [
     *("--model.policy.quantization=none", "--model.lr_schedule=constant", "--model.sampling.num_generations=8"),
     *("--checkpoint.save_steps=2", "--model.sampling.max_resample=1", "--data.curriculum={}"),
 ]
-
-
-def contract(rank: int, file: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    ranks = TorchRanks(torch.device("cpu"))
-    assert (ranks.rank, ranks.world_size) == (rank, 2)
-    mine = torch.tensor([1.0, 10.0]) * (rank + 1)
-    assert ranks.sum(mine).tolist() == [3.0, 30.0]
-    assert mine.tolist() == [1.0 * (rank + 1), 10.0 * (rank + 1)], "the argument is not changed"
-    assert ranks.any(rank == 1)
-    assert not ranks.any(False)
-    gathered = ranks.gather({"rank": rank, "values": torch.arange(rank + 2)})
-    assert [each["rank"] for each in gathered] == [0, 1]
-    assert [len(each["values"]) for each in gathered] == [2, 3]
-    assert ranks.broadcast(lambda: ("from", torch.ones(2)) if rank == 0 else pytest.fail("not called"))[0] == "from"
-
-    def fails():
-        raise KeyError("nothing")
-
-    with pytest.raises(KeyError if rank == 0 else UserError, match="nothing"):
-        ranks.broadcast(fails)
-    assert ranks.gather(rank) == [0, 1], "after a failure the ranks go on together"
-    if rank == 1:
-        os._exit(0)
-    with pytest.raises(UserError, match="another rank has ended or cannot be reached"):
-        ranks.gather(rank)
 
 
 def test_the_contract_of_a_collective_in_two_processes(tmp_path):
@@ -113,8 +84,18 @@ def test_two_ranks_train_what_one_does_and_resume_with_another_number_of_them(al
     alike(alone, tmp_path / "resumed", 4)
 
 
-def children(process: subprocess.Popen) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+def second_rank(process: subprocess.Popen) -> int:
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (found,) = [pid for pid in children if b"LOCAL_RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes()]
+    return int(found)
+
+
+def ends(pid: int) -> None:
+    """Wait until a process has ended, whether anybody has asked for its status or not."""
+    deadline = time.monotonic() + 60
+    while (stat := Path(f"/proc/{pid}/stat")).exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "the other rank goes on"
+        time.sleep(0.2)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -125,10 +106,10 @@ def test_a_signal_to_one_rank_ends_all(tmp_path, number, first):
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text().count("\n") > 3):
         time.sleep(0.2)
-    (other,) = [pid for pid in children(process) if b"rl_lightning" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    other = second_rank(process)
     os.kill(process.pid if first else other, number)
     said, _ = process.communicate(timeout=120)
-    assert not Path(f"/proc/{other}").exists()
+    ends(other)
     if number == signal.SIGTERM:
         assert process.returncode == 128 + signal.SIGTERM, said[-2000:]
         assert "to resume: " in said
@@ -142,7 +123,7 @@ def test_a_signal_to_one_rank_ends_all(tmp_path, number, first):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--trainer.devices=2", "--trainer.strategy=fsdp"], "trainer.strategy"),
+        (["--trainer.devices=2", "--trainer.strategy=fsdp"], "trainer: The strategy `fsdp` requires a GPU"),
         (
             ["--trainer.devices=2", "--data.prompts_per_step=1"],
             "data.prompts_per_step: 1 is not allowed; it must be at least 2",
