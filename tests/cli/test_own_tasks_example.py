@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+import runpy
 import shlex
-import subprocess
-import sys
 
 import pytest
 import yaml
 
+from rl_lightning.cli.main import main
 from rl_lightning.environments.questions import Questions
 from rl_lightning.environments.verifiers import Choice
 from tests.conftest import ROOT
@@ -27,54 +26,67 @@ FEWER = [
 ]
 
 
-def in_directory(directory, words) -> str:
-    words = [sys.executable, *words]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
-    done = subprocess.run(words, cwd=directory, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr[-2000:]}"
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
-def said(tmp_path_factory):
-    """What each command of the example prints, by its first words; and the directory."""
-    directory = tmp_path_factory.mktemp("example")
+def directory(tmp_path_factory):
+    """The example's files."""
+    found = tmp_path_factory.mktemp("example")
     for _, block in BLOCKS:
         if block.startswith("# ") and block.split()[1].endswith((".py", ".yaml")):
-            (directory / block.split()[1]).write_text(block)
+            (found / block.split()[1]).write_text(block)
+    return found
+
+
+@pytest.fixture
+def run(directory, monkeypatch, capsys):
+    """Runs a command in the directory: its status, and what it printed."""
+    monkeypatch.chdir(directory)
+    monkeypatch.syspath_prepend(str(directory))
+
+    def command(words):
+        if words[0] != "-m":
+            runpy.run_path(words[0], run_name="__main__")
+            return 0, ""
+        status = main(words[2:])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return command
+
+
+def test_each_kind_of_task_is_shown_trained_compared_and_reported_and_a_changed_file_refused(directory, run):
     (commands,) = [block for kind, block in BLOCKS if kind == "sh"]
     found = {}
     for line in commands.splitlines():
-        words = shlex.split(line, comments=True)[1:]
-        if "fit" in words:
-            words += FEWER
-        words = [word.replace("checkpoint-30", "checkpoint-4") for word in words]
-        key = " ".join(words[2:4]) if words[0] == "-m" else words[0]
-        found[key + (f" {words[-1]}" if words[-1].startswith("--") else "")] = in_directory(directory, words)
-    return directory, found
-
-
-def test_each_kind_of_task_is_shown_trained_compared_and_reported(said):
-    directory, found = said
-    assert "words.jsonl: 50 questions, verified by ExactText" in found["tasks words"]
-    assert "because read as 1200; expected" in found["tasks sums"]
-    assert "Calculate" in found["tasks long_sums --prompt"]
-    compared = found["compare outputs/own"]
+        words = [word.replace("checkpoint-30", "checkpoint-4") for word in shlex.split(line, comments=True)[1:]]
+        status, found[" ".join(words)] = run([*words, *FEWER] if "fit" in words else words)
+        assert status == 0, line
+    words_said, checked, prompt, _, reported, compared, chatted = [
+        said for words, said in found.items() if "-m" in words
+    ]
+    assert "words.jsonl: 50 questions, verified by ExactText" in words_said
+    assert "because read as 1200; expected" in checked
+    assert "Calculate" in prompt
     assert all(re.search(rf"^{task} +6 ", compared, re.MULTILINE) for task in ("words", "sums", "long_sums"))
-    assert "outputs/own/report.html" in found["report outputs/own"]
-    assert re.search(r"score +(right|wrong)", found["chat --ckpt_path"])
+    assert "outputs/own/report.html" in reported
+    assert re.search(r"score +(right|wrong)", chatted)
     result = json.loads((directory / "outputs/own/eval_results/eval_step_4.json").read_text())
     assert {task: row["n"] for task, row in result["tasks"].items()} == {"long_sums": 6, "sums": 6, "words": 6}
-
-
-def test_the_run_goes_on_and_refuses_a_file_that_has_changed(said):
-    directory, _ = said
-    more = [*FEWER[1:], "--trainer.max_steps=5", "--ckpt_path=last"]
-    in_directory(directory, ["-m", "rl_lightning", "fit", "--config", "own.yaml", *more])
+    again = [
+        "-m",
+        "rl_lightning",
+        "fit",
+        "--config",
+        "own.yaml",
+        *FEWER[1:],
+        "--trainer.max_steps=5",
+        "--ckpt_path=last",
+    ]
+    assert run(again)[0] == 0
     with (directory / "words.jsonl").open("a") as file:
         file.write('{"question": "Spell this word backward (example: sun -> nus): zebra", "answer": "arbez"}\n')
-    with pytest.raises(AssertionError, match=r"words.config.sha256 was '\w+' and is '\w+'"):
-        in_directory(directory, ["-m", "rl_lightning", "fit", "--config", "own.yaml", *more])
+    status, said = run(again)
+    assert status == 2
+    assert re.search(r"words.config.sha256 was '\w+' and is '\w+'", said)
 
 
 def test_the_settings_in_the_text_are_those_there_are():
