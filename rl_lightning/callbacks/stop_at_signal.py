@@ -42,7 +42,7 @@ class StopAtSignal(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == trainer.max_steps:  # the run has ended by itself, and writes its results
-            self.received = None
+            self.received, pl_module.interrupted = None, False
         elif pl_module.collective.any(self.received is not None):  # all ranks stop after the same step
             trainer.should_stop = pl_module.interrupted = True
             self.received = max(pl_module.collective.gather(self.received or 0))

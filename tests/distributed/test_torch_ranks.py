@@ -8,12 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch.multiprocessing as mp
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from safetensors.torch import load_file
 
+from rl_lightning.cli.main import main
+from rl_lightning.training.ranks import join_ranks
+from rl_lightning.types import UserError
 from tests.conftest import ROOT
 from tests.distributed.contract import contract
 
@@ -121,19 +126,26 @@ def test_a_signal_to_one_rank_ends_all(tmp_path, number, first):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("strategy", "stage", "prompts", "said"),
     [
-        (["--trainer.devices=2", "--trainer.strategy=fsdp"], "trainer: The strategy `fsdp` requires a GPU"),
-        (
-            ["--trainer.devices=2", "--data.prompts_per_step=1"],
-            "data.prompts_per_step: 1 is not allowed; it must be at least 2",
-        ),
+        (FSDPStrategy, "fit", 4, "trainer.strategy: 'fsdp' is not allowed; it must be ddp"),
+        (DDPStrategy, "validate", 4, "trainer.devices: 2 is not allowed; it must be 1 in validate"),
+        (DDPStrategy, "fit", 1, "data.prompts_per_step: 1 is not allowed; it must be at least 2"),
     ],
 )
-def test_what_is_not_supported_is_one_line(tmp_path, words, said):
-    process = start(tmp_path / "run", "--trainer.max_steps=2", *words)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    errors = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert errors
-    assert said in errors[0]
+def test_what_is_not_supported_is_one_line(strategy, stage, prompts, said):
+    data = SimpleNamespace(prompts_per_step=prompts)
+    with pytest.raises(UserError, match=said):
+        join_ranks(SimpleNamespace(strategy=strategy(), world_size=2, datamodule=data), stage)
+
+
+def test_a_strategy_that_does_not_fit_the_accelerator_is_one_line(tmp_path, capsys):
+    words = [
+        "fit",
+        "--config",
+        str(CONFIG),
+        "--trainer.strategy=fsdp",
+        f"--trainer.default_root_dir={tmp_path / 'run'}",
+    ]
+    assert main(words) == 2
+    assert "error: trainer: The strategy `fsdp` requires a GPU" in capsys.readouterr().err
