@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from safetensors import SafetensorError
 
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, damage, intact_checkpoints, write_checkpoint
-from rl_lightning.types import UserError, require
+from rl_lightning.types import UserError, first_line, require
 
 
 class AdapterCheckpoint(Checkpoint):
@@ -81,13 +81,9 @@ class AdapterCheckpoint(Checkpoint):
                 if intact
                 else "there is no checkpoint yet"
             )
-            raise UserError(f"{final} cannot be written: {_first_line(error)}; {kept}") from error
+            raise UserError(f"{final} cannot be written: {first_line(error)}; {kept}") from error
         if self.save_total_limit is not None:
             # Damaged ones do not count, or a run that was resumed from an older one would delete that.
             for old in intact_checkpoints(root)[: -self.save_total_limit]:
                 if old != final:
                     shutil.rmtree(old)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

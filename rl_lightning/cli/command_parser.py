@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from rl_lightning.environments.environment import Environment
@@ -27,6 +29,19 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise the mistake as a UserError."""
         raise UserError(f"{self._name}: {message}")
+
+
+@contextmanager
+def users_mistakes() -> Iterator[None]:
+    """Raise, in place of an error of jsonargparse or of a class that the user named, the mistake in it."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of the user's own classes any
+        if (mistake := users_mistake(error)) is None:
+            raise
+        raise mistake from error
 
 
 def users_mistake(error: BaseException) -> UserError | None:

@@ -30,7 +30,7 @@ from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
 from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
 from rl_lightning.cli import own_tasks
-from rl_lightning.cli.command_parser import users_mistake
+from rl_lightning.cli.command_parser import users_mistake, users_mistakes
 from rl_lightning.cli.single_prompt import settings_of
 from rl_lightning.data import PromptDataModule
 from rl_lightning.loggers.metrics_csv import MetricsCSV
@@ -193,14 +193,8 @@ class RLCommandLine(LightningCLI):
         return next((c.received for c in self.trainer.callbacks if isinstance(c, StopAtSignal)), None)  # type: ignore[attr-defined]
 
     def instantiate_classes(self) -> None:
-        try:
+        with users_mistakes():
             super().instantiate_classes()
-        except UserError:
-            raise
-        except Exception as error:  # of the user's own classes any
-            if (mistake := users_mistake(error)) is None:
-                raise
-            raise mistake from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")

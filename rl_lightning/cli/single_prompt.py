@@ -11,7 +11,7 @@ import jsonargparse
 import yaml
 
 from rl_lightning.cli import own_tasks
-from rl_lightning.cli.command_parser import users_mistake
+from rl_lightning.cli.command_parser import users_mistakes
 from rl_lightning.environments.examples import worked_examples
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.prompts import PromptSettings, PromptTemplate
@@ -133,14 +133,8 @@ def settings_of(model: Mapping[str, Any], data: Mapping[str, Any]) -> Settings:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--settings", type=Settings)
     parsed = parser.parse_object({"settings": wanted})
-    try:
+    with users_mistakes():
         return cast(Settings, parser.instantiate_classes(parsed).settings)
-    except UserError:
-        raise
-    except Exception as error:  # of the user's own classes any
-        if (mistake := users_mistake(error)) is None:
-            raise
-        raise mistake from error
 
 
 def prompt_of(task: str, settings: Settings) -> str:

@@ -7,7 +7,7 @@ from typing import cast
 
 import jsonargparse
 
-from rl_lightning.cli.command_parser import users_mistake
+from rl_lightning.cli.command_parser import users_mistakes
 from rl_lightning.cli.single_prompt import Settings
 from rl_lightning.environments import verifiers
 from rl_lightning.environments.mixture import TaskSpec
@@ -79,19 +79,14 @@ def read_verifier(value: str) -> Verifier:
     parser = jsonargparse.ArgumentParser(exit_on_error=False)
     parser.add_argument("--verifier", type=Verifier)
     try:
-        return cast(Verifier, parser.instantiate_classes(parser.parse_args([f"--verifier={value}"])).verifier)
+        with users_mistakes():
+            return cast(Verifier, parser.instantiate_classes(parser.parse_args([f"--verifier={value}"])).verifier)
     except jsonargparse.ArgumentError as error:
         reason = " ".join(str(error).split()).partition(" Given value type:")[0].removeprefix('Parser key "verifier": ')
         raise UserError(
             f"--verifier: {reason}; there are {', '.join(verifiers.__all__)}, and your own by their path, such as "
             "my_package.MyVerifier"
         ) from error
-    except UserError:
-        raise
-    except Exception as error:  # of the user's own class any
-        if (mistake := users_mistake(error)) is None:
-            raise
-        raise mistake from error
 
 
 def describe_own(settings: Settings, task: str) -> str:

@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from rl_lightning.environments.environment import Environment
 from rl_lightning.environments.question_hash import QuestionTable
 from rl_lightning.environments.questions.identity import settings_of, source_of
 from rl_lightning.environments.questions.index import open_index
 from rl_lightning.environments.questions.rows import FileRows, HubRows, Rows
 from rl_lightning.environments.questions.settings import Questions
 from rl_lightning.environments.questions.writer import QuestionWriter
+from rl_lightning.environments.verified import VerifiedTask
 from rl_lightning.types import Problem, UserError, require
 
 log = logging.getLogger(__name__)
 
 
-class QuestionFile(Environment):
+class QuestionFile(VerifiedTask):
     """The questions of a file or data set, each row with a question and its answer. Each is trained on once in an epoch.
 
     Of rows whose questions differ only in white space, case or punctuation after a word, the first counts, and none that the
@@ -85,18 +85,6 @@ class QuestionFile(Environment):
     def table(self) -> QuestionTable:
         """Read from the index."""
         return self._index.table()
-
-    def verify(self, problem: Problem, answer: str) -> float:
-        """See the verifier."""
-        return self.verifier(str(problem.expected), answer)
-
-    def start(self) -> None:
-        """See the verifier."""
-        self.verifier.start()
-
-    def explain(self, problem: Problem, answer: str) -> str:
-        """See the verifier."""
-        return self.verifier.explain(str(problem.expected), answer)
 
     def thinking(self, problem: Problem) -> str | None:
         """The row's working."""
