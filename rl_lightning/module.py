@@ -121,7 +121,7 @@ class GRPOModule(AdapterModule):
         One rollout gives `num_iterations` optimizer steps, each over the WHOLE batch: there are no mini-batches. Micro-batches
         only accumulate the gradient of one optimizer step.
         """
-        self.meter, self.supervised = StepMeter(), self.global_step < self.sft_steps
+        self.meter, self.supervised = StepMeter(self.collective), self.global_step < self.sft_steps
         rollouts = self.collect_rollouts(batch)
         advantages, weights = self.compute_advantages(rollouts)
         logprobs = TrainerLogprobs.empty(rollouts.rollout)
@@ -135,7 +135,7 @@ class GRPOModule(AdapterModule):
                     break
             logprobs = logprobs_of_all(logprobs, self.collective)
         self.prompt_source.advance(batch.cursor, [] if self.supervised else rollouts.accuracies)
-        of = rollouts, advantages, weights, logprobs, dict(self.meter.seconds), self.supervised
+        of = rollouts, advantages, weights, logprobs, self.meter.finish(), self.supervised
         record = StepRecord(self.global_step, *of)
         self.finish_step(record, rollout_metrics(rollouts) | self.meter.metrics(int(rollouts.rollout.mask.sum())))
 

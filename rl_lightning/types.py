@@ -226,7 +226,7 @@ class StepRecord:
         advantages: (B, G) float32.
         weights: (N, T) float32, each token's weight in the loss; 0 for tokens that are not trained on.
         trainer_logprobs: log-probs and entropies by the trainer.
-        seconds: wall time by part of the step: sample, score, train.
+        seconds: wall time by part of the step (sample, score, train), of the rank that took the longest.
         supervised: whether it is one of `model.sft_steps`; its samples may have been drawn for prompts with examples.
     """
 

@@ -33,11 +33,12 @@ class PanelMetrics:
         reward: mean reward of the step's completions.
         right: share of exact answers among them.
         with_variance: share of groups with reward variance.
-        tokens_per_second: completion tokens sampled.
+        tokens_per_second: completion tokens sampled, by all ranks together.
         memory: bytes in use on the GPU, and its total bytes.
         seconds_left: estimate from the mean speed so far.
         accuracy: held-out accuracy at the last evaluation.
         gain: that accuracy minus the one at step 0.
+        ranks: number of ranks, and the share of the step that they waited for each other on average; None for one.
         sft_samples: in a step of `model.sft_steps`, completions that it trained on.
     """
 
@@ -52,6 +53,7 @@ class PanelMetrics:
     accuracy: float | None
     gain: float | None
     sft_samples: float | None = None
+    ranks: tuple[int, float] | None = None
 
     def items(self) -> dict[str, str]:
         """Return label to text, in the order in which they are shown, without the step."""
@@ -63,6 +65,8 @@ class PanelMetrics:
         elif self.with_variance is not None:
             shown["groups with variance"] = f"{self.with_variance:.0%}"
         shown["tokens/s"] = f"{self.tokens_per_second:,.0f}"
+        if self.ranks is not None:
+            shown["ranks"] = f"{self.ranks[0]} (waiting {self.ranks[1]:.0%})"
         if self.memory is not None:
             shown["memory"] = f"{self.memory[0] / 1e9:.1f} of {self.memory[1] / 1e9:.1f} GB"
         if self.seconds_left is not None:
@@ -171,6 +175,7 @@ class LivePanel(ProgressBar, StepCallback):
             accuracy,
             gain,
             metrics.get("sft/samples"),
+            (round(metrics["time/ranks"]), metrics["time/ranks_waiting"]) if "time/ranks" in metrics else None,
         )
 
     def _accuracy(self, trainer: Trainer) -> tuple[float | None, float | None]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 from torch import Tensor
@@ -23,6 +24,11 @@ class Collective(Protocol):
 
     rank: int
     world_size: int
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds that this rank has spent so far in each operation, by the operation's name, waiting for others included."""
+        ...
 
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all ranks, on the device and in the dtype of `values`; every rank gets it.
@@ -52,6 +58,7 @@ class SingleProcess:
 
     rank = 0
     world_size = 1
+    seconds: Mapping[str, float] = MappingProxyType({})
 
     def sum(self, values: Tensor) -> Tensor:
         return values

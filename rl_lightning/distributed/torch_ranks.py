@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -27,25 +29,28 @@ class TorchRanks:
 
     def __init__(self, device: torch.device) -> None:
         self.rank, self.world_size, self._device = dist.get_rank(), dist.get_world_size(), device
+        self.seconds: dict[str, float] = defaultdict(float)
 
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all ranks."""
         total = values.clone()
-        with _together():
+        with self._together("sum"):
             dist.all_reduce(total)
+            if total.device.type == "cuda":
+                torch.cuda.synchronize(total.device)  # so that its seconds are known
         return total
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is true on any rank."""
         raised = torch.tensor(int(flag), device=self._device)
-        with _together():
+        with self._together("any"):
             dist.all_reduce(raised, dist.ReduceOp.MAX)
-        return bool(raised)
+            return bool(raised)
 
     def gather(self, value: T) -> list[T]:
         """The values of all ranks."""
         found: list[Any] = [None] * self.world_size
-        with _together():
+        with self._together("gather"):
             dist.all_gather_object(found, _pickled(value))
         return [value if rank == self.rank else self._unpickled(each) for rank, each in enumerate(found)]
 
@@ -59,7 +64,7 @@ class TorchRanks:
             except Exception as raised:  # any: the other ranks wait for this
                 error, made = raised, (None, f"rank 0: {first_line(raised)}")
         sent = [_pickled(made) if self.rank == 0 else None]
-        with _together():
+        with self._together("broadcast"):
             dist.broadcast_object_list(sent, 0, device=self._device if self._device.type == "cuda" else None)
         if error is not None:
             raise error
@@ -71,19 +76,20 @@ class TorchRanks:
     def _unpickled(self, content: Any) -> Any:
         return torch.load(io.BytesIO(content), map_location=self._device, weights_only=False)
 
-
-@contextmanager
-def _together() -> Iterator[None]:
-    """Say in a line that another rank is gone."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:  # gloo's, and a base class of NCCL's
-        raise UserError(
-            f"another rank has ended or cannot be reached ({first_line(error)[:160]}); what it printed says why; resume by "
-            "--ckpt_path last"
-        ) from error
+    @contextmanager
+    def _together(self, operation: str) -> Iterator[None]:
+        """Count the operation's seconds, and say in a line that another rank is gone."""
+        began = time.perf_counter()
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:  # gloo's, and a base class of NCCL's
+            raise UserError(
+                f"another rank has ended or cannot be reached ({first_line(error)[:160]}); what it printed says why; resume by "
+                "--ckpt_path last"
+            ) from error
+        self.seconds[operation] += time.perf_counter() - began
 
 
 def _pickled(value: object) -> bytes:

@@ -97,6 +97,12 @@ TRAINING = (
         "Completion tokens per second.",
     ),
     Chart(
+        "Several ranks",
+        "share",
+        (("time/ranks_waiting", "waiting"),),
+        "Share of a step that the ranks wait for each other, on average.",
+    ),
+    Chart(
         "Memory",
         "GB",
         (("memory/peak_gb", "peak so far"),),

@@ -28,6 +28,7 @@ def test_a_line_has_all_metrics():
         "step 10/60  reward 0.420  right 31%  accuracy 0.500 (+0.125)  groups with variance 94%  tokens/s 1,234  "
         "memory 5.2 of 8.0 GB  left 1:02:03"
     )
+    assert "tokens/s 1,234  ranks 4 (waiting 12%)  memory" in line(replace(FIGURES, ranks=(4, 0.12)))
     supervised = line(replace(FIGURES, sft_samples=12.0))
     assert "sft samples 12" in supervised
     assert "with variance" not in supervised

@@ -19,6 +19,7 @@ class TwoRanks:
     """Two processes at the ends of a pipe."""
 
     world_size = 2
+    seconds = {}  # noqa: RUF012
 
     def __init__(self, rank: int, other: Connection) -> None:
         self.rank, self._other = rank, other
