@@ -21,9 +21,7 @@ from rl_lightning.objective import (
     token_weights,
 )
 from rl_lightning.policy import PolicyConfig, pack
-from rl_lightning.rollout import LocalEngine, RolloutEngine, Sampling
-from rl_lightning.rollout.engine import OnFinished
-from rl_lightning.rollout.sampling import draw_uniforms
+from rl_lightning.rollout import LocalEngine, OnFinished, RolloutEngine, Sampling, draw_uniforms
 from rl_lightning.scoring import Reward, Scorer, WeightedReward, component_weights, reward_components
 from rl_lightning.training import AdapterModule
 from rl_lightning.training.compatible_settings import refuse_incompatible
@@ -156,15 +154,20 @@ class GRPOModule(AdapterModule):
     def sample_and_score(self, prompts: PromptBatch) -> RolloutBatch:
         """A scored group of completions for each prompt, gathered from the shares of all ranks."""
         group, share = self.sampling.num_generations, share_of_prompts(self.collective)
+        draws = draw_uniforms(self.generator, len(prompts) * group, self.sampling.max_new_tokens)
+        mine, draws = prompts.select(share), draws.unflatten(0, (-1, group))[share].flatten(0, 1)
+        scored = [self.scored_groups(mine, draws)] if mine.problems else []  # extra prompts may be fewer than ranks
+        return interleave([groups for of_rank in self.collective.gather(scored) for groups in of_rank])
+
+    def scored_groups(self, prompts: PromptBatch, draws: Tensor) -> RolloutBatch:
+        """A scored group of completions for each prompt of this rank, from uniform draws for each completion and token."""
         with self.meter.time("sample"):
-            draws = draw_uniforms(self.generator, len(prompts) * group, self.sampling.max_new_tokens)
-            draws, prompts = draws.unflatten(0, (-1, group))[share].flatten(0, 1), prompts.select(share)
-            rollout = self.engine.generate(prompts, self.sampling, draws, self.scoring_callback(prompts, group))
+            on_finished = self.scoring_callback(prompts, self.sampling.num_generations)
+            rollout = self.engine.generate(prompts, self.sampling, draws, on_finished)
         with self.meter.time("score"):
             scores, components = self.score(prompts, rollout)
         kept = torch.ones(len(prompts), dtype=torch.bool, device=components.device)
-        mine = RolloutBatch(prompts, rollout, scores, components, components @ self.component_weights(), kept)
-        return interleave(self.collective.gather(mine))
+        return RolloutBatch(prompts, rollout, scores, components, components @ self.component_weights(), kept)
 
     def scoring_callback(self, prompts: PromptBatch, group: int) -> OnFinished:
         """A hook that starts to verify each finished completion while others are still being sampled."""
@@ -175,8 +178,7 @@ class GRPOModule(AdapterModule):
         problems, separate = prompts.repeat_problems(rollout.group_size), self.objective.normalizes_components
         scores = self.scorer(problems, rollout.texts)
         components = reward_components(self.reward, separate, problems, rollout.texts, scores).to(self.device)
-        limit, buffer = self.sampling.max_new_tokens, self.objective.overlong_buffer
-        penalty = overlong_penalty(rollout.lengths, limit, buffer)
+        penalty = overlong_penalty(rollout.lengths, self.sampling.max_new_tokens, self.objective.overlong_buffer)
         components = torch.cat([components, penalty[:, None].double()], dim=1)
         return tuple(scores), components.view(len(prompts), rollout.group_size, -1)
 
@@ -214,15 +216,13 @@ class GRPOModule(AdapterModule):
     def mask_low_entropy(self, rollout: Rollout, advantages: Tensor, weights: Tensor) -> Tensor:
         """(N, T) weights, set to zero except at the tokens of the highest entropy of the step; costs one more forward pass."""
         rows, budget = self.trainable_rows(rollout, advantages, weights), self.limits.token_budget
-        mine = share_of_groups(rollout, rows, self.collective)
+        mine, temperature = share_of_groups(rollout, rows, self.collective), self.sampling.temperature
 
         def attempt() -> Tensor:
             entropies = torch.full_like(weights, torch.nan)
             with torch.no_grad():
                 for micro in pack(rollout, mine, budget.value):
-                    _, entropies[micro.row_of, micro.column_of] = self.policy.log_probs(
-                        micro, self.sampling.temperature
-                    )
+                    _, entropies[micro.row_of, micro.column_of] = self.policy.log_probs(micro, temperature)
             return entropies
 
         entropies = fill_missing(halve_on_oom(budget, attempt), self.collective)

@@ -6,8 +6,8 @@ loop, `cache` its key/value cache, `network` and `policy_decoder` the model that
 CUDA graphs.
 """
 
-from rl_lightning.rollout.engine import RolloutEngine
+from rl_lightning.rollout.engine import OnFinished, RolloutEngine
 from rl_lightning.rollout.local_engine import LocalEngine
-from rl_lightning.rollout.sampling import Sampling
+from rl_lightning.rollout.sampling import Sampling, draw_uniforms
 
-__all__ = ["LocalEngine", "RolloutEngine", "Sampling"]
+__all__ = ["LocalEngine", "OnFinished", "RolloutEngine", "Sampling", "draw_uniforms"]
