@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import time
 from collections import defaultdict
@@ -30,6 +31,7 @@ class TorchRanks:
     def __init__(self, device: torch.device) -> None:
         self.rank, self.world_size, self._device = dist.get_rank(), dist.get_world_size(), device
         self.seconds: dict[str, float] = defaultdict(float)
+        atexit.register(_leave)
 
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all ranks."""
@@ -90,6 +92,12 @@ class TorchRanks:
                 "--ckpt_path last"
             ) from error
         self.seconds[operation] += time.perf_counter() - began
+
+
+def _leave() -> None:
+    """End gloo's threads before the interpreter ends: where another rank is gone, they would abort this process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _pickled(value: object) -> bytes:
