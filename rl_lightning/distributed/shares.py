@@ -79,7 +79,7 @@ def fill_missing(values: Tensor, collective: Collective) -> Tensor:
     if collective.world_size == 1:
         return values
     known = ~values.isnan()
-    total, ranks = collective.sum(torch.where(known, values, 0.0)), collective.sum(known.to(values.dtype))
+    total, ranks = collective.sum(torch.where(known, values, 0.0)), collective.sum(known.to(torch.uint8))
     return torch.where(ranks > 0, total, torch.nan)
 
 
