@@ -131,17 +131,17 @@ def waiting(
         group: completions per prompt.
         rows_at_cost: rows at which a decode step takes twice as long as with one.
     """
-    rng, waited = np.random.default_rng(0), []
+    rng, noise, waited = np.random.default_rng(0), np.random.default_rng(1), []
     for _ in range(steps):
         prompts = ranks * per_rank
         logs = np.log(600) + 0.5 * rng.standard_normal((prompts, 1)) + 0.5 * rng.standard_normal((prompts, group))
         lengths = np.minimum(np.exp(logs), 4096)
-        of = share(lengths, rng, ranks)
+        of = share(lengths, noise, ranks)  # the same lengths for every way of sharing
         longest, tokens = np.zeros(ranks), np.zeros(ranks)
         np.maximum.at(longest, of, lengths.max(1))
         np.add.at(tokens, of, lengths.sum(1))
         rollout = longest + tokens / rows_at_cost
-        trained = np.bincount(by_expected(1.0)(lengths, rng, ranks), lengths.sum(1), ranks) / rows_at_cost
+        trained = np.bincount(by_expected(1.0)(lengths, noise, ranks), lengths.sum(1), ranks) / rows_at_cost
         waited.append(1 - (rollout + trained).mean() / (rollout.max() + trained.max()))
     return float(np.mean(waited))
 
