@@ -50,8 +50,8 @@ SLURM = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_the_step_and_the_run_goes_on_the_same(tmp_path, monkeypatch, number):
-    """Sent in the middle of the third step's sampling. SIGUSR1 is for a job of SLURM, where Lightning would write a checkpoint of its
-    own and put the job back into the queue."""
+    """Sent in the middle of the third step's sampling. SIGUSR1 is for a job of SLURM, where Lightning would write a checkpoint of
+    its own and put the job back into the queue."""
     from rl_lightning.callbacks import StopAtSignal
 
     if number == signal.SIGUSR1:

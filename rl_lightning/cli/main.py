@@ -151,6 +151,8 @@ def quiet() -> None:
     for module, message in _EXPECTED.items():
         warnings.filterwarnings("ignore", message, module=module.replace(".", r"\.") + "$")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # Under SLURM it says that Lightning puts the job back into the queue, where StopAtSignal has taken its signal over.
+    logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_no_offer)
     set_tqdm_hook(_no_loading_bar)
 
