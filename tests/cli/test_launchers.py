@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
+from rl_lightning.checkpointing.checkpoints import STATE_FILE, resolve_checkpoint, write_checkpoint
 from rl_lightning.cli.launchers import is_first_rank, is_launched, refuse_other_ranks
+from rl_lightning.cli.lightning_cli import RLCommandLine
 from rl_lightning.cli.main import main
 from rl_lightning.types import UserError
 from tests.conftest import QUICKSTART
@@ -94,3 +98,29 @@ def test_a_process_of_several_does_not_train_alone(told, tmp_path, capsys, varia
     assert main(["fit", "--config", str(QUICKSTART), f"--trainer.default_root_dir={tmp_path / 'run'}"]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("left", "resumed", "again"),
+    [((), None, True), (("config.yaml",), None, True), (("checkpoint-2",), "checkpoint-2", False)],
+)
+def test_auto_resumes_if_there_is_a_checkpoint_else_begins(tmp_path, left, resumed, again):
+    for name in left:
+        if name.startswith("checkpoint"):
+            write_checkpoint(tmp_path / name, lambda directory: (directory / STATE_FILE).write_text("state"))
+        else:
+            (tmp_path / name).write_text("")
+    asked = SimpleNamespace(
+        ckpt_path="auto",
+        trainer=SimpleNamespace(default_root_dir=str(tmp_path)),
+        run_directory=SimpleNamespace(start_again=False),
+    )
+    RLCommandLine._resolve_ckpt_path(SimpleNamespace(config=SimpleNamespace(subcommand="fit")), asked)
+    assert asked.ckpt_path == (resumed and str(tmp_path / resumed / STATE_FILE))
+    assert asked.run_directory.start_again is again
+
+
+def test_auto_does_not_begin_again_where_every_checkpoint_is_damaged(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    with pytest.raises(UserError, match="no intact checkpoint"):
+        resolve_checkpoint("auto", tmp_path)
