@@ -99,7 +99,8 @@ def _context(module: str) -> Any:
 def _start(served: Any, memory_bytes: int) -> None:
     global _served, _start_failed
     _served = served
-    if sys.platform != "win32":  # the trainer finishes its step at this signal, which SLURM may send to all its processes
+    if sys.platform != "win32":
+        # The trainer finishes its step at this signal, which SLURM may send to all its processes.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(served, "start"):
         try:
