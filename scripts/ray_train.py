@@ -31,6 +31,10 @@ BY_RAY = [  # Lightning takes ranks and devices from Ray
     "--trainer.num_nodes=1",
     "--ckpt_path=auto",
 ]
+OURS = {word.partition("=")[0] for word in BY_RAY} - {"--trainer.callbacks+"} | {
+    "--trainer.devices",
+    "--trainer.accelerator",
+}
 
 
 def environment() -> dict[str, str]:
@@ -63,6 +67,11 @@ def run_directory(words: list[str]) -> Path:
     Raises:
         UserError: a mistake in the settings, which would otherwise be found by every worker, each time that it is started.
     """
+    for word in words:
+        if word.partition("=")[0] in OURS:
+            raise UserError(
+                f"{word}: this is set here; see --workers and --gpu, and name a new run directory to begin again"
+            )
     quiet()
     from rl_lightning.cli.lightning_cli import RLCommandLine
 
