@@ -11,6 +11,7 @@ from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, instantiate_class
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from rl_lightning.callbacks import (
     AdapterCheckpoint,
@@ -71,6 +72,10 @@ _CALLBACKS = {
 }
 """Callbacks of every run, each configurable by its key, whatever `trainer.callbacks` says. `stop_at_signal` comes first, so that it
 covers what the others do at the start; the order of the rest does not matter."""
+
+
+_ENVIRONMENTS = (LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment)
+"""Where Lightning by itself takes the ranks from."""
 
 
 _NO_CLASS = re.compile(r'^Parser key "([\w.]+)":.* Expected a dot import path string: (\S+)')
@@ -209,7 +214,8 @@ class RLCommandLine(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, RuntimeError) as error:  # Lightning's, of settings that do not fit together or SLURM's job
             raise users_mistake(error) or UserError(f"trainer: {' '.join(str(error).split())}") from error
-        if settings["plugins"] is None:  # else the ranks are counted by a plugin, such as Ray's
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if environment is None or type(environment) in _ENVIRONMENTS:  # else a plugin counts the ranks, such as Ray's
             refuse_other_ranks(trainer.num_devices, trainer.num_nodes)
         return trainer
 
