@@ -47,6 +47,7 @@ LIBRARIES = {
     "lightning": {"training", "module", "data", "callbacks", "loggers", "cli"},
     "matplotlib": {"report", "comparison"},
     "rich": {"callbacks"},
+    "ray": {"callbacks"},
     "pyarrow": {"environments", "loggers", "report"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

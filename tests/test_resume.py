@@ -45,11 +45,18 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path, model):
     same(tmp_path / "halves", tmp_path / "whole", 6)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+SLURM = {"SLURM_NTASKS": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_JOB_ID": "7"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_ends_the_step_and_the_run_goes_on_the_same(tmp_path, monkeypatch, number):
-    """Sent in the middle of the third step's sampling."""
+    """Sent in the middle of the third step's sampling. SIGUSR1 is for a job of SLURM, where Lightning would write a checkpoint of
+    its own and put the job back into the queue."""
     from rl_lightning.callbacks import StopAtSignal
 
+    if number == signal.SIGUSR1:
+        for name, value in SLURM.items():
+            monkeypatch.setenv(name, value)
     run(tmp_path / "whole", 5)
     calls, generate = 0, LocalEngine.generate
 
@@ -61,12 +68,13 @@ def test_a_signal_ends_the_step_and_the_run_goes_on_the_same(tmp_path, monkeypat
             os.kill(os.getpid(), number)
         return generate(self, prompts, sampling, draws, on_finished)
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     monkeypatch.setattr(LocalEngine, "generate", signalled)
     stop = StopAtSignal()
     trainer, *_ = run(tmp_path / "halves", 5, callbacks=[stop])
     assert (trainer.global_step, stop.received) == (3, number)
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(number) == before
+    assert not list((tmp_path / "halves").glob("hpc_ckpt*"))
     assert [p.name for p in checkpoints(tmp_path / "halves")] == ["checkpoint-2", "checkpoint-3"]
     assert not (tmp_path / "halves" / "train_results.json").exists()  # which is for the end
     run(tmp_path / "halves", 5, ckpt_path=str(resolve_checkpoint("last", tmp_path / "halves")))

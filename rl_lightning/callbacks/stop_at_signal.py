@@ -1,4 +1,4 @@
-"""Stop cleanly at Ctrl-C or SIGTERM: finish the step, and write a checkpoint."""
+"""Stop cleanly at Ctrl-C, SIGTERM or SIGUSR1: finish the step, and write a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,10 +11,18 @@ from lightning.pytorch import Callback, Trainer
 
 _MESSAGE = b"\nstopping: finishing this step, then writing a checkpoint; Ctrl-C again stops immediately\n"
 
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]  # Windows lacks the last
+
 
 class StopAtSignal(Callback):
-    """At the first SIGINT or SIGTERM of any rank finish the step and end the run, so that AdapterCheckpoint writes a checkpoint. A
-    second Ctrl-C stops immediately. Best put before other callbacks: then what they do at the start of training is covered too.
+    """At the first SIGINT, SIGTERM or SIGUSR1 of any rank finish the step and end the run, so that AdapterCheckpoint writes a
+    checkpoint. A second Ctrl-C stops immediately. Best put before other callbacks: then what they do at the start of training is
+    covered too.
+
+    SIGUSR1 is what a SLURM job asks for before its time limit (scripts/slurm.sbatch). Lightning would answer it by a checkpoint of
+    another format in the middle of a step, and put the job back into the queue itself.
 
     Attributes:
         received: the signal's number; None if there was none.
@@ -23,6 +31,7 @@ class StopAtSignal(Callback):
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
+        self._handler: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -30,6 +39,8 @@ class StopAtSignal(Callback):
 
         def stop(number: int, _frame: Any) -> None:
             if self.received is not None:
+                if number != signal.SIGINT:  # SLURM sends SIGTERM too where the step outlasts the time limit
+                    return
                 self._restore()
                 raise KeyboardInterrupt
             self.received = number
@@ -37,7 +48,8 @@ class StopAtSignal(Callback):
                 trainer.should_stop = pl_module.interrupted = True
             os.write(2, _MESSAGE)  # not print, which the signal may have interrupted
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._handler = stop
+        for number in _SIGNALS:
             self._before[number] = signal.signal(number, stop)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -57,5 +69,6 @@ class StopAtSignal(Callback):
 
     def _restore(self) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is self._handler:  # else Lightning has put back what was there before its own
+                signal.signal(number, handler)
         self._before = {}

@@ -91,14 +91,14 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
     """Return the file that Lightning loads from an intact checkpoint.
 
     Args:
-        name: `last`, a checkpoint directory, or the file itself. `last` skips damaged checkpoints with a warning.
+        name: `last` or `auto`, a checkpoint directory, or the file itself. The words skip damaged checkpoints with a warning.
         root: the run directory, in which `last` is looked for.
 
     Raises:
         UserError: there is no such checkpoint, or the one that was named is damaged; the message names those there are.
     """
     found = checkpoints(root)
-    if name == "last":
+    if name in ("last", "auto"):
         for path in reversed(found):
             if (wrong := damage(path)) is None:
                 return path / STATE_FILE

@@ -11,6 +11,7 @@ from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, instantiate_class
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from rl_lightning.callbacks import (
     AdapterCheckpoint,
@@ -31,6 +32,7 @@ from rl_lightning.checkpointing.atomic_files import unused_path, write_atomicall
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
 from rl_lightning.cli import own_tasks
 from rl_lightning.cli.command_parser import users_mistake, users_mistakes
+from rl_lightning.cli.launchers import refuse_other_ranks
 from rl_lightning.cli.single_prompt import settings_of
 from rl_lightning.data import PromptDataModule
 from rl_lightning.loggers.metrics_csv import MetricsCSV
@@ -70,6 +72,10 @@ _CALLBACKS = {
 }
 """Callbacks of every run, each configurable by its key, whatever `trainer.callbacks` says. `stop_at_signal` comes first, so that it
 covers what the others do at the start; the order of the rest does not matter."""
+
+
+_ENVIRONMENTS = (LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment)
+"""Where Lightning by itself takes the ranks from."""
 
 
 _NO_CLASS = re.compile(r'^Parser key "([\w.]+)":.* Expected a dot import path string: (\S+)')
@@ -162,7 +168,11 @@ class RLCommandLine(LightningCLI):
     def _resolve_ckpt_path(self, config: Any) -> None:
         root = Path(config.trainer.default_root_dir)
         fitting = self.config.subcommand == "fit"
-        if fitting and config.ckpt_path == "last" and is_taken(root) and not checkpoints(root):
+        if (
+            fitting
+            and not checkpoints(root)
+            and (config.ckpt_path == "auto" or (config.ckpt_path == "last" and is_taken(root)))
+        ):
             print(f"no checkpoint in {root} yet: starting from the beginning")
             config.ckpt_path, config.run_directory.start_again = None, True
             return
@@ -201,9 +211,13 @@ class RLCommandLine(LightningCLI):
         if settings["logger"] in (None, True):  # `validate` leaves metrics.csv alone: its results are in eval_results
             kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
         try:
-            return super().instantiate_trainer(**kwargs)
-        except ValueError as error:  # Lightning's, of settings that do not fit together
+            trainer = super().instantiate_trainer(**kwargs)
+        except (ValueError, RuntimeError) as error:  # Lightning's, of settings that do not fit together or SLURM's job
             raise users_mistake(error) or UserError(f"trainer: {' '.join(str(error).split())}") from error
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if environment is None or type(environment) in _ENVIRONMENTS:  # else a plugin counts the ranks, such as Ray's
+            refuse_other_ranks(trainer.num_devices, trainer.num_nodes)
+        return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         if config.get("enable_progress_bar") is False:  # None is the default and means True

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rl_lightning.cli.launchers import is_first_rank, is_launched
 from rl_lightning.types import UserError
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
@@ -20,7 +21,7 @@ _USAGE = """\
 usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
 
   fit --config configs/quickstart.yaml          train; --help lists every setting
-  fit --config ... --ckpt_path last             resume a run from its newest checkpoint
+  fit --config ... --ckpt_path last             resume a run from its newest checkpoint; auto: if there is one, else begin
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint or adapter
   compare RUN_OR_CHECKPOINT... [base]           paired differences on the same problems: table, picture, JSON
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
@@ -59,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
         (full, or not writable), named by one line on stderr; 128 + the signal's number after a signal.
     """
     args = list(sys.argv[1:] if args is None else args)
-    if not _is_first_rank():
+    if not is_first_rank():
         _only_errors()
     sys.argv = [sys.argv[0], *args]  # LightningCLI warns where the two differ
     try:
@@ -100,17 +101,13 @@ def _train(args: list[str]) -> int:
 
     try:
         signal = RLCommandLine().stopped_by
-        if signal is not None and _is_first_rank():  # of another status Lightning would kill the other ranks
-            print(f"stopped; to resume: {_resume_command(args)}")
+        if signal is not None and is_first_rank():  # of another status Lightning would kill the other ranks
+            command = "the same command with --ckpt_path last" if is_launched() else _resume_command(args)
+            print(f"stopped; to resume: {command}")
             return 128 + signal
     except MisconfigurationException as error:  # Lightning's error for wrong settings
         raise UserError(" ".join(str(error).split())) from error
     return 0
-
-
-def _is_first_rank() -> bool:
-    """Whether this process is the first of those that train together, by what Lightning, torchrun or SLURM tell each."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "NODE_RANK", "LOCAL_RANK", "SLURM_PROCID"))
 
 
 def _only_errors() -> None:
@@ -154,6 +151,8 @@ def quiet() -> None:
     for module, message in _EXPECTED.items():
         warnings.filterwarnings("ignore", message, module=module.replace(".", r"\.") + "$")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    # Under SLURM it says that Lightning puts the job back into the queue, where StopAtSignal has taken its signal over.
+    logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
     logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_no_offer)
     set_tqdm_hook(_no_loading_bar)
 

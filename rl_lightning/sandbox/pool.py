@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import multiprocessing.forkserver
+import signal
 import sys
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -98,6 +99,9 @@ def _context(module: str) -> Any:
 def _start(served: Any, memory_bytes: int) -> None:
     global _served, _start_failed
     _served = served
+    if sys.platform != "win32":
+        # The trainer finishes its step at this signal, which SLURM may send to all its processes.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if hasattr(served, "start"):
         try:
             served.start()

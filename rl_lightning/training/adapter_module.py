@@ -19,7 +19,7 @@ from rl_lightning.training.learning_rate import Schedule, learning_rate_share
 from rl_lightning.training.metrics import StepMeter
 from rl_lightning.training.non_finite import MAX_IN_A_ROW, save_failed_batch
 from rl_lightning.training.prompt_source import PromptSource, members
-from rl_lightning.training.ranks import join_ranks, refuse_different_adapters
+from rl_lightning.training.ranks import join_ranks, refuse_different_starts
 from rl_lightning.training.step_callback import StepCallback
 from rl_lightning.types import RolloutBatch, StepRecord, UserError, require
 
@@ -211,9 +211,12 @@ class AdapterModule(LightningModule):
     def _step_callbacks(self) -> list[StepCallback]:
         return [callback for callback in self.trainer.callbacks if isinstance(callback, StepCallback)]  # type: ignore[attr-defined]
 
+    def on_fit_start(self) -> None:
+        """Check that all ranks begin alike, before callbacks communicate about what they begin with."""
+        refuse_different_starts(self.policy.adapter_parameters(), self.loaded_step, self.collective)
+
     def on_train_start(self) -> None:
         """Restore the RNG states of a resumed run, when all setup that uses random numbers is done."""
-        refuse_different_adapters(self.policy.adapter_parameters(), self.collective)
         self._settings_at_start = self.settings()  # a reward function may have state that changes in training
         if self._random_states:
             restore_rng_states(self._random_states)

@@ -17,12 +17,15 @@ from rl_lightning.types import UserError, require
 
 log = logging.getLogger(__name__)
 
+_STRATEGIES = ("DDPStrategy", "RayDDPStrategy")
+"""Lightning's own, and that of ray.train.lightning, which takes the device from Ray; any other may sum or divide differently."""
+
 
 def join_ranks(trainer: Trainer, stage: str) -> Collective:
     """The ranks of a trainer whose strategy is ddp; they share each step's prompts, and sum the gradients of its update once.
 
     Args:
-        trainer: with several ranks, which run already.
+        trainer: with several ranks, which run already; its strategy is Lightning's ddp, or Ray's form of it.
         stage: "fit", or what else.
 
     Raises:
@@ -30,7 +33,8 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     """
     strategy: Any = trainer.strategy
     name = type(strategy).__name__.removesuffix("Strategy").lower()
-    require("trainer.strategy", name, type(strategy) is DDPStrategy, "ddp, with several devices or nodes")
+    known = isinstance(strategy, DDPStrategy) and type(strategy).__name__ in _STRATEGIES
+    require("trainer.strategy", name, known, "ddp, with several devices or nodes")
     require("trainer.devices", trainer.world_size, stage == "fit", f"1 in {stage}")
     prompts, ranks = trainer.datamodule.prompts_per_step, trainer.world_size  # type: ignore[attr-defined]
     require("data.prompts_per_step", prompts, prompts >= ranks, f"at least {ranks}, the number of ranks")
@@ -43,18 +47,28 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     return TorchRanks(strategy.root_device)
 
 
-def refuse_different_adapters(parameters: Sequence[nn.Parameter], collective: Collective) -> None:
-    """Refuse to train where the ranks would not begin alike, for example because their machines have other versions.
+def refuse_different_starts(parameters: Sequence[nn.Parameter], step: int, collective: Collective) -> None:
+    """Refuse to train where the ranks would not begin alike, for example because their machines have other files or versions.
+
+    Args:
+        parameters: the adapters.
+        step: of the checkpoint that this rank has loaded, 0 without one.
+        collective: the ranks.
 
     Raises:
-        UserError: the adapters differ.
+        UserError: the checkpoint or the adapters differ.
     """
     found = hashlib.sha256()
     for parameter in parameters:
         found.update(parameter.detach().to("cpu", torch.float32).numpy().tobytes())
-    hashes = collective.gather(found.hexdigest())
-    if len(set(hashes)) > 1:
-        others = ", ".join(str(rank) for rank, each in enumerate(hashes) if each != hashes[0])
-        raise UserError(
-            f"trainer.devices: the adapters of rank {others} do not begin as those of rank 0; use the same versions everywhere"
-        )
+    starts = collective.gather((step, found.hexdigest()))
+    for rank, start in enumerate(starts):
+        if start[0] != starts[0][0]:
+            raise UserError(
+                f"ckpt_path: rank {rank} begins at step {start[0]}, and rank 0 at step {starts[0][0]}; trainer.default_root_dir "
+                "must be in a file system that all machines share"
+            )
+        if start != starts[0]:
+            raise UserError(
+                f"trainer.devices: the adapters of rank {rank} do not begin as those of rank 0; use the same versions everywhere"
+            )

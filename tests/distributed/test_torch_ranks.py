@@ -12,12 +12,14 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from safetensors.torch import load_file
+from torch.nn import Parameter
 
 from rl_lightning.cli.main import main
-from rl_lightning.training.ranks import join_ranks
+from rl_lightning.training.ranks import join_ranks, refuse_different_starts
 from rl_lightning.types import UserError
 from tests.conftest import ROOT
 from tests.distributed.contract import contract
@@ -34,8 +36,11 @@ def test_the_contract_of_a_collective_in_two_processes(tmp_path):
     mp.spawn(contract, (str(tmp_path / "meet"),), nprocs=2)
 
 
-def start(root: Path, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "rl_lightning", "fit", "--config", str(CONFIG), *FEW]
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0")
+
+
+def start(root: Path, *words: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+    command = [sys.executable, *launcher, "-m", "rl_lightning", "fit", "--config", str(CONFIG), *FEW]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [*command, f"--trainer.default_root_dir={root}", *words],
@@ -47,8 +52,8 @@ def start(root: Path, *words: str) -> subprocess.Popen:
     )
 
 
-def fit(root: Path, *words: str) -> str:
-    process = start(root, *words)
+def fit(root: Path, *words: str, launcher: tuple[str, ...] = ()) -> str:
+    process = start(root, *words, launcher=launcher)
     said, _ = process.communicate(timeout=300)
     assert process.returncode == 0, said[-3000:]
     return said
@@ -74,7 +79,7 @@ def alike(one: Path, other: Path, step: int) -> None:
 
 def test_two_ranks_train_evaluate_and_write_what_one_does(tmp_path):
     fit(tmp_path / "alone", "--trainer.max_steps=4")
-    said = fit(tmp_path / "two", "--trainer.max_steps=4", "--trainer.devices=2")
+    said = fit(tmp_path / "two", "--trainer.max_steps=4", "--trainer.devices=2", launcher=TORCHRUN)
     assert "2 ranks share the 3 prompts of a step" in said
     assert said.count("step 0: accuracy") == 1, "only the first rank speaks"
     alike(tmp_path / "alone", tmp_path / "two", 4)
@@ -116,9 +121,14 @@ def test_a_signal_to_one_rank_ends_all(tmp_path, number, first):
     assert any((tmp_path / "run").glob("checkpoint-*/trainer.ckpt"))
 
 
+class UnknownDDPStrategy(DDPStrategy):
+    """May do anything with the gradients."""
+
+
 @pytest.mark.parametrize(
     ("strategy", "stage", "prompts", "said"),
     [
+        (UnknownDDPStrategy, "fit", 4, "trainer.strategy: 'unknownddp' is not allowed; it must be ddp"),
         (FSDPStrategy, "fit", 4, "trainer.strategy: 'fsdp' is not allowed; it must be ddp"),
         (DDPStrategy, "validate", 4, "trainer.devices: 2 is not allowed; it must be 1 in validate"),
         (DDPStrategy, "fit", 1, "data.prompts_per_step: 1 is not allowed; it must be at least 2"),
@@ -140,3 +150,28 @@ def test_a_strategy_that_does_not_fit_the_accelerator_is_one_line(tmp_path, caps
     ]
     assert main(words) == 2
     assert "error: trainer: The strategy `fsdp` requires a GPU" in capsys.readouterr().err
+
+
+class Apart:
+    """What another rank, which begins otherwise, would send."""
+
+    def __init__(self, step: int, found: str) -> None:
+        self.theirs = (step, found)
+
+    def gather(self, value):
+        return [value, self.theirs]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "said"),
+    [
+        (
+            Apart(0, ""),
+            "rank 1 begins at step 0, and rank 0 at step 4; trainer.default_root_dir must be in a file system that",
+        ),
+        (Apart(4, ""), "the adapters of rank 1 do not begin as those of rank 0"),
+    ],
+)
+def test_ranks_that_do_not_begin_alike_are_refused(theirs, said):
+    with pytest.raises(UserError, match=said):
+        refuse_different_starts([Parameter(torch.zeros(2))], 4, theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -115,6 +116,16 @@ def test_no_process_and_no_network(pool, what):
 
 def test_what_is_started_before_is_allowed(pool):
     assert pool.call("said_before", seconds=10).result() == b"allowed\n"
+
+
+@POSIX
+def test_a_signal_for_the_trainer_that_a_worker_gets_too_costs_no_answer(pool):
+    pid = pool.call("pid", seconds=10).result()
+    answer = pool.call("sleep", 0.5, seconds=10)
+    time.sleep(0.1)
+    os.kill(pid, signal.SIGUSR1)
+    answer.result()
+    assert pool.call("pid", seconds=10).result() == pid
 
 
 def test_the_trainer_cannot_be_killed_from_there(pool):
