@@ -1,9 +1,9 @@
 """Several cards on one CPU: every tensor is of one card, and what only works on one card raises an error where cards mix.
 
 A tensor's card is that of its storage; `tensor.device` says it: `cpu` for the first card, `cpu:1` for the second, and so on. An
-operation takes tensors of one card, and numbers (tensors of no dimension) of the first, which stands for the host too, as CUDA does;
-its result is of that card. Only copies go from card to card, and are counted. The computation is that of one CPU, so what is
-computed on several cards must be equal to the last bit.
+operation takes tensors of one card, and numbers (tensors of no dimension) of the host, as CUDA does; its result is of that card.
+Only copies go from card to card, and are counted. The host's tensors count as the first card's. The computation is that of one CPU,
+so what is computed on several cards must be equal to the last bit.
 """
 
 from __future__ import annotations
@@ -43,12 +43,16 @@ class Cards:
         self._of: dict[int, tuple[StorageWeakRef, int]] = {}
         self.copies: Counter[tuple[int, int, tuple[int, ...]]] = Counter()
 
-    def of(self, tensor: Tensor) -> int | None:
-        """A tensor's card; None: of no card yet, as what autograd makes without saying where."""
+    def of(self, tensor: Tensor) -> int:
+        """A tensor's card."""
         found = self._of.get(tensor.untyped_storage()._cdata)
         return found[1] if found else 0
 
-    def put(self, tensor: Tensor, number: int | None) -> None:
+    def is_of_host(self, tensor: Tensor) -> bool:
+        """Whether the tensor was made without saying where, of others like it."""
+        return tensor.untyped_storage()._cdata not in self._of
+
+    def put(self, tensor: Tensor, number: int) -> None:
         storage = tensor.untyped_storage()
         self._of[storage._cdata] = StorageWeakRef(storage), number  # a weak reference keeps the address its own
         if len(self._of) > 100_000:
@@ -79,7 +83,7 @@ class _Transfer(torch.autograd.Function):
 
 
 def _copied(cards: Cards, x: Tensor, target: int, **options: Any) -> Tensor:
-    cards.copies[cards.of(x) or 0, target, tuple(x.shape)] += 1
+    cards.copies[cards.of(x), target, tuple(x.shape)] += 1
     with torch._C.DisableTorchFunction(), torch.utils._python_dispatch._disable_current_modes():
         out = x.to(**options, copy=True)
     cards.put(out, target)
@@ -97,13 +101,13 @@ class _Devices(TorchFunctionMode):
         kwargs = kwargs or {}
         if func == DEVICE:
             real = func(*args)  # it may also be the meta device
-            return card(self.cards.of(args[0]) or 0) if real.type == "cpu" else real
+            return card(self.cards.of(args[0])) if real.type == "cpu" else real
         if func is Tensor.cpu:
             func, kwargs = Tensor.to, {"device": card(0)}
         if func is Tensor.to and (target := _device(args[1:], kwargs)) is not None:
             x = args[0]
             options = {k: v for k, v in kwargs.items() if k in ("dtype", "memory_format")}
-            options |= {"dtype": each for each in args[1:] if isinstance(each, torch.dtype)}
+            options |= dict.fromkeys(["dtype"], next((d for d in args[1:] if isinstance(d, torch.dtype)), x.dtype))
             if target.type == x.device.type == "cpu" and self.cards.of(x) != (target.index or 0):
                 return _Transfer.apply(x, self.cards, target.index or 0, options)
         return func(*args, **kwargs)
@@ -131,35 +135,29 @@ class _Operations(TorchDispatchMode):
         if name == "aten::copy_":
             source, target = self.cards.of(args[1]), self.cards.of(args[0])
             if source != target:
-                self.cards.copies[source or 0, target or 0, tuple(args[1].shape)] += 1
+                self.cards.copies[source, target, tuple(args[1].shape)] += 1
         elif name.startswith(("aten::_foreach", "aten::_fused")) and lists:  # torch deals with each device by itself
             results = out if isinstance(out, list | tuple) else [None] * len(lists[0])
             for together in zip(*lists, results, strict=True):
                 self._one_card(name, together[:-1], together[-1:])
         else:
-            inputs = tree_leaves((args, kwargs))
-            if "device" in kwargs and not any(isinstance(each, Tensor) for each in inputs):
-                self._put_all(out, (kwargs["device"].index or 0) if kwargs["device"] is not None else 0)
-            else:
-                self._one_card(name, inputs, out, kwargs.get("device"))
+            self._one_card(name, tree_leaves((args, kwargs)), out, kwargs.get("device"))
         return out
 
     def _one_card(self, name: str, inputs: Any, out: Any, device: torch.device | None = None) -> None:
-        tensors = [each for each in inputs if isinstance(each, Tensor)]
-        known = [each for each in tensors if self.cards.of(each) is not None]
-        found = {self.cards.of(each) for each in known if each.dim() or self.cards.of(each)}
+        tensors = [each for each in inputs if isinstance(each, Tensor) and each.device.type == "cpu"]
+        placed = [each for each in tensors if each.dim() or not self.cards.is_of_host(each)]
+        found = {self.cards.of(each) for each in placed}
         if len(found) > 1:
             shapes = [(tuple(each.shape), self.cards.of(each)) for each in tensors]
             raise MixedCards(f"{name} on tensors of several cards: {shapes}")
-        target = found.pop() if found else 0
-        for each in tensors:
-            if self.cards.of(each) is None:
-                self.cards.put(each, target)
-        self._put_all(out, device.index if device is not None and device.index else target)
-
-    def _put_all(self, out: Any, number: int) -> None:
+        if device is None and all(map(self.cards.is_of_host, tensors)):
+            return
+        number = found.pop() if found else 0
+        if device is not None and (device.index or not tensors):
+            number = device.index or 0
         for each in tree_leaves(out):
-            if isinstance(each, Tensor) and self.cards.of(each) != number:
+            if isinstance(each, Tensor) and each.device.type == "cpu":
                 self.cards.put(each, number)
 
 

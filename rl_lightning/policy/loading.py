@@ -21,7 +21,7 @@ from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Co
 
 from rl_lightning.policy.adapters import load_adapter, lora_settings
 from rl_lightning.policy.attention import register_attention
-from rl_lightning.policy.lora import adapt_in_place, add_adapters, decoder_layers, fused_experts
+from rl_lightning.policy.lora import adapt_in_place, add_adapters, fused_experts
 from rl_lightning.policy.placement import device_map, remove_dispatch_hooks
 from rl_lightning.types import UserError, first_line, require
 
@@ -93,8 +93,8 @@ class PolicyConfig:
     standard deviation 1 / lora_r; orthogonal: A and B random, with a product of zero, for an even lora_r."""
 
     devices_per_replica: int = 1
-    """GPUs of one machine that the model's layers are laid over, in one process: room for a larger model, at the speed of one GPU; at
-    least 1. With trainer.devices: 2 there are two such replicas."""
+    """GPUs of one machine that the layers of one model are laid over, in one process: room for a larger model, at the speed of one
+    GPU; at least 1. trainer.devices counts such replicas."""
 
     self_test: bool = True
     """Compare a short rollout and update with transformers' own forward at load, in float32, and refuse a model that differs."""
@@ -190,7 +190,7 @@ def load_model(
         dtype=dtype,
         quantization_config=quantization_config(config, base_config, dtype),
         attn_implementation=register_attention(_attention_kernel(config.attn_implementation)),
-        device_map=_device_map(base_config, layer_devices) if layer_devices else {"": device},
+        device_map=device_map(base_config, layer_devices) if layer_devices else {"": device},
     )
     if layer_devices:
         remove_dispatch_hooks(base)
@@ -212,12 +212,6 @@ def load_model(
         load_adapter(model, Path(config.adapter).expanduser())
     adapt_in_place(model)
     return model
-
-
-def _device_map(base_config: PretrainedConfig, devices: Sequence[torch.device]) -> dict[str, torch.device]:
-    with torch.device("meta"):
-        prefix, _ = decoder_layers(AutoModelForCausalLM.from_config(base_config))
-    return device_map(prefix, devices)
 
 
 def quantization_config(config: PolicyConfig, base: PretrainedConfig, dtype: torch.dtype) -> Any:

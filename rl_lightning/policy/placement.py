@@ -14,6 +14,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from rl_lightning.policy.lora import decoder_layers
+from rl_lightning.types import require
+
+
+def replica_devices(root: torch.device, count: int) -> list[torch.device]:
+    """The devices of a model: its first one and those after it.
+
+    Raises:
+        UserError: there are too few.
+    """
+    if count == 1:
+        return [root]
+    there = torch.cuda.device_count() - (root.index or 0) if root.type == "cuda" else 1
+    allowed = f"at most {there}, the number of GPUs from {root} on" if root.type == "cuda" else "1 on a CPU"
+    require("policy.devices_per_replica", count, count <= there, allowed)
+    return [torch.device("cuda", (root.index or 0) + number) for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -42,18 +60,20 @@ def stages(devices: Sequence[torch.device]) -> list[Stage]:
     return found
 
 
-def device_map(prefix: str, devices: Sequence[torch.device]) -> dict[str, torch.device]:
+def device_map(config: PretrainedConfig, devices: Sequence[torch.device]) -> dict[str, torch.device]:
     """The `device_map` of `from_pretrained`.
 
     Args:
-        prefix: name of the list of decoder layers.
+        config: the model's config.
         devices: of each decoder layer.
     """
+    with torch.device("meta"):
+        prefix, _ = decoder_layers(AutoModelForCausalLM.from_config(config))
     elsewhere = {f"{prefix}.{number}": device for number, device in enumerate(devices) if device != devices[0]}
     return {"": devices[0], **elsewhere}
 
 
-def connect(layers: Sequence[nn.Module], devices: Sequence[torch.device]) -> None:
+def connect(layers: nn.ModuleList, devices: Sequence[torch.device]) -> None:
     """Let hidden states, and what all layers are given, move to the layers' devices in a forward pass, and autograd move gradients
     back. On one device nothing is changed.
 
@@ -80,8 +100,10 @@ def disconnect(layers: Sequence[Any]) -> None:
 
 
 def remove_dispatch_hooks(model: nn.Module) -> None:
-    """Remove the hooks by which accelerate moves the input and output of every module of a model that was loaded to several devices:
-    `connect` moves less, and knows what packed attention is given."""
+    """Remove the hooks by which accelerate moves the inputs of every module of a model that was loaded to several devices.
+
+    `connect` moves less, and knows what packed attention is given.
+    """
     from accelerate.hooks import remove_hook_from_module
 
     remove_hook_from_module(model, recurse=True)

@@ -150,7 +150,8 @@ class ThroughTransformers:
 
     def __init__(self, policy: Policy, seen: Probe) -> None:
         self._policy, self._decoder = policy, policy.model.get_base_model().get_decoder()
-        self.head, self.kv_shape, self.devices = policy.head, seen.kv_shape, policy.layer_devices
+        self.head, self.kv_shape = policy.head, seen.kv_shape
+        self.devices: Sequence[torch.device] = policy.layer_devices
 
     def refresh(self) -> None:
         """Nothing to do: it runs on the trained layers themselves."""
