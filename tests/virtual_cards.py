@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import _engine_run_backward
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
+from torch.utils import checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM
@@ -73,19 +75,19 @@ class _Transfer(torch.autograd.Function):
     """A copy to another card, whose gradient goes back."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cards: Cards, target: int, options: dict[str, Any]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cards: Cards, target: int, dtype: torch.dtype) -> Tensor:
         ctx.cards, ctx.source, ctx.dtype = cards, cards.of(x), x.dtype
-        return _copied(cards, x, target, **options)
+        return _copied(cards, x, target, dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return _copied(ctx.cards, grad, ctx.source, dtype=ctx.dtype), None, None, None
+        return _copied(ctx.cards, grad, ctx.source, ctx.dtype), None, None, None
 
 
-def _copied(cards: Cards, x: Tensor, target: int, **options: Any) -> Tensor:
+def _copied(cards: Cards, x: Tensor, target: int, dtype: torch.dtype) -> Tensor:
     cards.copies[cards.of(x), target, tuple(x.shape)] += 1
     with torch._C.DisableTorchFunction(), torch.utils._python_dispatch._disable_current_modes():
-        out = x.to(**options, copy=True)
+        out = x.to(dtype, copy=True)
     cards.put(out, target)
     return out
 
@@ -106,10 +108,17 @@ class _Devices(TorchFunctionMode):
             func, kwargs = Tensor.to, {"device": card(0)}
         if func is Tensor.to and (target := _device(args[1:], kwargs)) is not None:
             x = args[0]
-            options = {k: v for k, v in kwargs.items() if k in ("dtype", "memory_format")}
-            options |= dict.fromkeys(["dtype"], next((d for d in args[1:] if isinstance(d, torch.dtype)), x.dtype))
+            dtype = kwargs.get("dtype") or next((each for each in args[1:] if isinstance(each, torch.dtype)), x.dtype)
             if target.type == x.device.type == "cpu" and self.cards.of(x) != (target.index or 0):
-                return _Transfer.apply(x, self.cards, target.index or 0, options)
+                return _Transfer.apply(x, self.cards, target.index or 0, dtype)
+        if (
+            func is Tensor.backward
+        ):  # of a loss; it may compute a forward pass again, in which devices must be right too
+            with self:
+                start = torch.ones_like(args[0])
+                return _engine_run_backward(
+                    args, (start,), False, False, (), allow_unreachable=True, accumulate_grad=True
+                )
         return func(*args, **kwargs)
 
 
@@ -175,4 +184,6 @@ def virtual_cards(monkeypatch: pytest.MonkeyPatch):
 
     with monkeypatch.context() as patch, _Devices(cards), _Operations(cards):
         patch.setattr(AutoModelForCausalLM, "from_pretrained", classmethod(from_pretrained))
+        # Where a forward pass is computed again, torch compares devices as it finds them inside of operations.
+        patch.setitem(checkpoint._allowed_determinism_checks_to_fns, "default", lambda x: (x.shape, x.dtype))
         yield cards
