@@ -134,7 +134,8 @@ def test_virtual_cards_tell_what_cuda_would_refuse(monkeypatch):
         doubled.sum().backward()
         here.copy_(there.detach())
         moved = there.detach().to(card(0))
-        assert cards.of(moved) == 0 and moved.data_ptr() != there.data_ptr()
+        assert cards.of(moved) == 0
+        assert moved.data_ptr() != there.data_ptr()
 
 
 def test_a_policy_on_several_cards_stays_there(monkeypatch):
