@@ -1,4 +1,4 @@
-"""Whole runs of a model that is laid over several cards, on virtual ones: to the last bit those of one card, and resumed on others."""
+"""Whole runs of a model that is laid over several virtual cards: to the last bit those of one card, and resumed on others."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def sum_gradients(parameters: Sequence[nn.Parameter], collective: Collective) ->
         return False
     if collective.world_size > 1:  # a single rank has nothing to sum, and need not copy its gradients
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        device = parameters[0].device  # the rank's own; layers may be on further ones
+        device = parameters[0].device  # layers may be on several
         summed = collective.sum(torch.cat([gradient.flatten().to(device) for gradient in gradients]))
         for parameter, gradient in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = gradient.view_as(parameter).to(parameter.device, copy=True)

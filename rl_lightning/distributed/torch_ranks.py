@@ -30,10 +30,10 @@ class TorchRanks:
 
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all ranks."""
-        total = values.clone()
+        total = values.to(self._device, copy=True)  # a layer may be on another one
         with _together():
             dist.all_reduce(total)
-        return total
+        return total.to(values.device)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is true on any rank."""

@@ -23,7 +23,6 @@ from rl_lightning.training.ranks import (
     devices_of_replica,
     join_ranks,
     refuse_different_adapters,
-    refuse_sharding,
     states_to_parameters,
 )
 from rl_lightning.training.step_callback import StepCallback
@@ -107,7 +106,6 @@ class AdapterModule(LightningModule):
         Raises:
             UserError: the strategy cannot be used, or the data module is not a `PromptSource`.
         """
-        refuse_sharding(self.trainer.strategy)
         if self.trainer.world_size > 1:
             self.collective = join_ranks(self.trainer, stage)
         source: Any = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -20,21 +20,6 @@ from rl_lightning.types import UserError, require
 log = logging.getLogger(__name__)
 
 
-def refuse_sharding(strategy: Any) -> None:
-    """Refuse strategies that split each weight over several devices.
-
-    Raises:
-        UserError: it is one.
-    """
-    name = type(strategy).__name__.removesuffix("Strategy")
-    if name in ("FSDP", "DeepSpeed", "ModelParallel"):
-        raise UserError(
-            f"trainer.strategy: {name} would split the base's weights, which bitsandbytes' 4-bit ones do not bear (bitsandbytes "
-            "#1945, accelerate #3987), and gather them for every sampled token; for a model larger than one GPU use "
-            "model.policy.devices_per_replica, with ddp for several replicas"
-        )
-
-
 def first_devices(devices: Any, per_replica: int) -> Any:
     """`trainer.devices` of replicas that take several GPUs each: the first GPU of each.
 
@@ -53,8 +38,9 @@ def devices_of_replica(strategy: Any, count: int) -> list[torch.device]:
     """The devices of this rank's replica: the trainer's device and those after it.
 
     Raises:
-        UserError: there are too few, or another rank's replica begins among them.
+        UserError: there are too few, or another rank's replica begins among them; or the strategy splits weights.
     """
+    _refuse_sharding(strategy)
     devices = replica_devices(strategy.root_device, count)
     roots = sorted(each.index or 0 for each in getattr(strategy, "parallel_devices", None) or devices[:1])
     apart = all(after - before >= count for before, after in pairwise(roots))
@@ -81,6 +67,7 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
         UserError: another strategy or stage, or fewer prompts in a step than ranks.
     """
     strategy: Any = trainer.strategy
+    _refuse_sharding(strategy)
     name = type(strategy).__name__.removesuffix("Strategy").lower()
     require("trainer.strategy", name, type(strategy) is DDPStrategy, "ddp, with several devices or nodes")
     require("trainer.devices", trainer.world_size, stage == "fit", f"1 in {stage}")
@@ -109,4 +96,19 @@ def refuse_different_adapters(parameters: Sequence[nn.Parameter], collective: Co
         others = ", ".join(str(rank) for rank, each in enumerate(hashes) if each != hashes[0])
         raise UserError(
             f"trainer.devices: the adapters of rank {others} do not begin as those of rank 0; use the same versions everywhere"
+        )
+
+
+def _refuse_sharding(strategy: Any) -> None:
+    """Refuse strategies that split each weight over several devices.
+
+    Raises:
+        UserError: it is one.
+    """
+    name = type(strategy).__name__.removesuffix("Strategy")
+    if name in ("FSDP", "DeepSpeed", "ModelParallel"):
+        raise UserError(
+            f"trainer.strategy: {name} would split the base's weights, which bitsandbytes' 4-bit ones do not bear (bitsandbytes "
+            "#1945, accelerate #3987), and gather them for every sampled token; for a model larger than one GPU use "
+            "model.policy.devices_per_replica, with ddp for several replicas"
         )

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from rl_lightning.distributed import SingleProcess, sum_gradients
-from rl_lightning.training.ranks import devices_of_replica, first_devices, refuse_sharding
+from rl_lightning.training.ranks import devices_of_replica, first_devices, join_ranks
 from rl_lightning.types import UserError
 from tests.virtual_cards import card, virtual_cards
 
@@ -56,12 +56,12 @@ def test_each_rank_takes_the_gpus_after_its_own(eight_gpus):
 
 @pytest.mark.parametrize("name", ["FSDP", "DeepSpeed", "ModelParallel"])
 def test_strategies_that_split_weights_are_refused_with_the_reason(name):
-    strategy = type(f"{name}Strategy", (), {})()
-    with pytest.raises(
-        UserError, match=rf"trainer.strategy: {name} .*bitsandbytes #1945.*model.policy.devices_per_replica"
-    ):
-        refuse_sharding(strategy)
-    refuse_sharding(type("DDPStrategy", (), {})())
+    strategy = type(f"{name}Strategy", (), {"root_device": torch.device("cpu")})()
+    reason = rf"trainer.strategy: {name} .*bitsandbytes #1945.*model.policy.devices_per_replica"
+    with pytest.raises(UserError, match=reason):
+        devices_of_replica(strategy, 1)
+    with pytest.raises(UserError, match=reason):
+        join_ranks(SimpleNamespace(strategy=strategy), "fit")
 
 
 class TwoRanks(SingleProcess):
