@@ -6,11 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
+from rl_lightning.cli.main import main
 from rl_lightning.distributed import SingleProcess, sum_gradients
 from rl_lightning.training.ranks import devices_of_replica, first_devices, join_ranks
 from rl_lightning.types import UserError
+from tests.conftest import QUICKSTART
 from tests.virtual_cards import card, virtual_cards
 
 
@@ -86,3 +89,18 @@ def test_gradients_on_several_cards_are_summed_at_once_and_go_back(monkeypatch):
         assert sum_gradients(parameters, TwoRanks())
         assert [parameter.grad.device for parameter in parameters] == [card(0), card(1), card(2)]
         assert [float(parameter.grad.mean()) for parameter in parameters] == [2, 1, 3]
+
+
+def test_on_the_command_line_a_number_of_devices_counts_replicas(eight_gpus, monkeypatch, tmp_path):
+    """What Lightning's Trainer would be made with."""
+    seen = {}
+
+    def no_trainer(self, config, callbacks):
+        seen.update(config)
+        raise UserError("no further")
+
+    monkeypatch.setattr(LightningCLI, "_instantiate_trainer", no_trainer)
+    settings = {"model.policy.devices_per_replica": 3, "trainer.devices": 2, "trainer.default_root_dir": tmp_path}
+    words = [f"--{name}={value}" for name, value in settings.items()]
+    assert main(["fit", "--config", str(QUICKSTART), "--trainer.accelerator=gpu", *words]) == 2
+    assert seen["devices"] == [0, 3]
