@@ -128,7 +128,7 @@ def test_a_signal_to_one_rank_ends_all(tmp_path, number, first):
 @pytest.mark.parametrize(
     ("strategy", "stage", "prompts", "said"),
     [
-        (FSDPStrategy, "fit", 4, "trainer.strategy: 'fsdp' is not allowed; it must be ddp"),
+        (FSDPStrategy, "fit", 4, "trainer.strategy: FSDP would split the base's weights"),
         (DDPStrategy, "validate", 4, "trainer.devices: 2 is not allowed; it must be 1 in validate"),
         (DDPStrategy, "fit", 1, "data.prompts_per_step: 1 is not allowed; it must be at least 2"),
     ],
