@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class MemoryPlan(StepCallback):
 
     def step_metrics(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> dict[str, float]:
         """See the class."""
-        peak = peak_bytes(pl_module.device)
+        peak = peak_bytes(set(pl_module.policy.layer_devices))
         if peak is None:
             return {}
         if self._first:
@@ -43,15 +44,15 @@ class MemoryPlan(StepCallback):
         return {"memory/peak_gb": peak / 1e9}
 
 
-def peak_bytes(device: torch.device) -> int | None:
-    """Return the peak of this process's memory on its device, in bytes; None for the CPU on Windows, where it is not measured.
+def peak_bytes(devices: Collection[torch.device]) -> int | None:
+    """Return the peak of this process's memory on its fullest device, in bytes; None for the CPU on Windows: it is not measured.
 
     Args:
-        device: the CPU, or a GPU. To the GPU allocator's peak the plan's estimate of the CUDA context is added: the rest of the
-            GPU's used memory may be other processes'.
+        devices: the CPU, or one or several GPUs. To the GPU allocator's peak the plan's estimate of the CUDA context is added: the
+            rest of the GPU's used memory may be other processes'.
     """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device) + CUDA_CONTEXT
+    if all(device.type == "cuda" for device in devices):
+        return max(map(torch.cuda.max_memory_reserved, devices)) + CUDA_CONTEXT
     if sys.platform == "win32":
         return None
     bytes_per_unit = 1 if sys.platform == "darwin" else 1024

@@ -14,6 +14,7 @@ from rl_lightning.types import UserError
 _MAY_DIFFER = frozenset(
     {
         "policy.attn_implementation",
+        "policy.devices_per_replica",
         "policy.dtype",
         "policy.gradient_checkpointing",
         "policy.rollout_weights",

@@ -16,8 +16,9 @@ from rl_lightning.cli.single_prompt import Settings, read_settings
 from rl_lightning.cli.verdicts import verdict
 from rl_lightning.environments.answer_formats import AnswerFormat
 from rl_lightning.environments.prompts import PromptTemplate
-from rl_lightning.memory import StepShape, device_memory, make_plan
+from rl_lightning.memory import StepShape, make_plan, memory_of_cards
 from rl_lightning.policy import Policy
+from rl_lightning.policy.placement import replica_devices
 from rl_lightning.rollout import LocalEngine
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.types import Problem, PromptBatch, Rollout
@@ -68,8 +69,9 @@ def main(words: Sequence[str]) -> None:
     device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     # Plan for one prompt and one answer: whether there is memory for a merged copy of the weights.
     step, engine = StepShape(1, 1, _PROMPT_TOKENS, settings.sampling.max_new_tokens), LocalEngine()
-    plan = make_plan(settings.policy, step, "auto", 1, device_memory(device), engine)
-    policy = Policy(plan.apply(settings.policy), device)
+    devices = replica_devices(device, settings.policy.devices_per_replica)
+    plan = make_plan(settings.policy, step, "auto", 1, memory_of_cards(devices), engine)
+    policy = Policy(plan.apply(settings.policy), device, layer_devices=plan.layer_devices(devices))
     template = settings.template(policy.tokenizer, args.task)
     policy.opening = template.opening
     if settings.policy.self_test:

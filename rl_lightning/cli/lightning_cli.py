@@ -36,11 +36,13 @@ from rl_lightning.cli.launchers import refuse_other_ranks
 from rl_lightning.cli.single_prompt import settings_of
 from rl_lightning.data import PromptDataModule
 from rl_lightning.loggers.metrics_csv import MetricsCSV
-from rl_lightning.memory import device_memory, gpu_of_size, make_plan
+from rl_lightning.memory import gpu_of_size, make_plan, memory_of_cards
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.adapters import is_adapter
+from rl_lightning.policy.placement import replica_devices
 from rl_lightning.rollout import LocalEngine, Sampling
+from rl_lightning.training.ranks import first_devices
 from rl_lightning.types import UserError
 
 __all__ = ["MisconfigurationException", "RLCommandLine"]
@@ -210,6 +212,8 @@ class RLCommandLine(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         if settings["logger"] in (None, True):  # `validate` leaves metrics.csv alone: its results are in eval_results
             kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
+        if (per_replica := self.model.policy_config.devices_per_replica) > 1 and settings["accelerator"] != "cpu":
+            kwargs["devices"] = first_devices(settings["devices"], per_replica)
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (ValueError, RuntimeError) as error:  # Lightning's, of settings that do not fit together or SLURM's job
@@ -249,10 +253,11 @@ class PlanCommandLine(_ReadOnlyCommandLine):
 
     Args:
         vram: memory in GB (10^9 bytes) of a GPU that need not be in this machine; None for this machine's GPU, or else its CPU.
+        cards: GPUs that the model is laid over; None: as configured.
     """
 
-    def __init__(self, vram: float | None) -> None:
-        self.vram = vram
+    def __init__(self, vram: float | None, cards: int | None) -> None:
+        self.vram, self.cards = vram, cards
         super().__init__()
 
     def instantiate_classes(self) -> None:
@@ -265,7 +270,8 @@ class PlanCommandLine(_ReadOnlyCommandLine):
             if torch.cuda.is_available() and config.trainer.accelerator != "cpu"
             else torch.device("cpu")
         )
-        device = device_memory(here) if self.vram is None else gpu_of_size(self.vram)
+        cards = policy.devices_per_replica if self.cards is None else self.cards
+        device = memory_of_cards(replica_devices(here, cards)) if self.vram is None else gpu_of_size(self.vram, cards)
         engine = LocalEngine() if model.engine is None else instantiate_class((), model.engine.as_dict())
         step, rows = sampling.step_shape(data.prompts_per_step, data.max_prompt_tokens), sampling.max_rollout_rows
         self.plan = make_plan(policy, step, model.token_budget, rows, device, engine)

@@ -25,7 +25,7 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint or adapter
   compare RUN_OR_CHECKPOINT... [base]           paired differences on the same problems: table, picture, JSON
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
-  plan --config ... [--vram 8]                  whether it fits this GPU, or one of 8 GB, and with which settings
+  plan --config ... [--vram 8] [--cards 2]      whether it fits this GPU, or one or two of 8 GB, and with which settings
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
   tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
@@ -172,16 +172,18 @@ def _plan(args: list[str]) -> int:
     """Print the memory plan; return 1 if the settings do not fit."""
     parser = argparse.ArgumentParser("rl_lightning plan", add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--vram", type=float)
+    parser.add_argument("--cards", type=int)
     try:
         own, rest = parser.parse_known_args(args[1:])
     except argparse.ArgumentError as error:
-        raise UserError(f"{error.argument_name}: {error.message}; it must be a number of GB, such as 8") from error
+        what = "a number of cards, such as 2" if error.argument_name == "--cards" else "a number of GB, such as 8"
+        raise UserError(f"{error.argument_name}: {error.message}; it must be {what}") from error
     quiet()
     from rl_lightning.cli.lightning_cli import PlanCommandLine
     from rl_lightning.memory import table
 
     sys.argv = [sys.argv[0], "fit", *rest]
-    plan = PlanCommandLine(own.vram).plan
+    plan = PlanCommandLine(own.vram, own.cards).plan
     print(table(plan))
     return 0 if plan.fits else 1
 

@@ -60,9 +60,10 @@ def sum_gradients(parameters: Sequence[nn.Parameter], collective: Collective) ->
         return False
     if collective.world_size > 1:  # a single rank has nothing to sum, and need not copy its gradients
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        summed = collective.sum(torch.cat([gradient.flatten() for gradient in gradients]))
+        device = parameters[0].device  # layers may be on several
+        summed = collective.sum(torch.cat([gradient.flatten().to(device) for gradient in gradients]))
         for parameter, gradient in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = gradient.view_as(parameter).clone()
+            parameter.grad = gradient.view_as(parameter).to(parameter.device, copy=True)
     return True
 
 

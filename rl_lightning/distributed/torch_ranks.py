@@ -35,12 +35,12 @@ class TorchRanks:
 
     def sum(self, values: Tensor) -> Tensor:
         """The elementwise sum over all ranks."""
-        total = values.clone()
+        total = values.to(self._device, copy=True)  # a layer may be on another one
         with self._together("sum"):
             dist.all_reduce(total)
             if total.device.type == "cuda":
                 torch.cuda.synchronize(total.device)  # so that its seconds are known
-        return total
+        return total.to(values.device)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is true on any rank."""

@@ -13,7 +13,7 @@ from rl_lightning.memory.breakdown import (
     RolloutMemory,
     StepShape,
 )
-from rl_lightning.memory.device import Device, device_memory, gpu_of_size
+from rl_lightning.memory.device import Device, device_memory, gpu_of_size, memory_of_cards
 from rl_lightning.memory.limits import Limit, MemoryLimits, halve_on_oom
 from rl_lightning.memory.plan import Plan, make_plan
 from rl_lightning.memory.table import table
@@ -33,5 +33,6 @@ __all__ = [
     "gpu_of_size",
     "halve_on_oom",
     "make_plan",
+    "memory_of_cards",
     "table",
 ]

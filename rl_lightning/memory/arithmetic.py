@@ -101,12 +101,16 @@ def backward_of_layer(
 
 def head(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
     """Hidden states at the output head: all, those of completion tokens, their gradient, and the last norm's float32 input."""
+    if shape.vocabulary == 0:
+        return 0.0
     return tokens * (3 * bytes_per_element + 4) * shape.width
 
 
 def logits(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
     """One tile of logits: logits and exponentials in float32, and one of them in the head's dtype where that is not float32; and
     for its tokens the mean embedding in float32, its difference from the target's embedding, and the gradient of the log-prob."""
+    if shape.vocabulary == 0:
+        return 0.0
     tile_tokens, vocabulary = tile_of(shape.vocabulary)
     rows = min(tokens, tile_tokens)
     return rows * (

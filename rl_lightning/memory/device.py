@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import psutil
 import torch
@@ -18,25 +19,37 @@ class Device:
     Attributes:
         name: name to display.
         kind: "cuda" or "cpu".
-        bytes: memory that the run may use.
+        bytes: memory that the run may use, on each card.
+        cards: GPUs that the model's layers are laid over; 1 for a CPU.
     """
 
     name: str
     kind: str
     bytes: float
+    cards: int = 1
 
 
-def gpu_of_size(gigabytes: float) -> Device:
-    """A GPU of a given size, which need not be present.
+def gpu_of_size(gigabytes: float, cards: int = 1) -> Device:
+    """One or several GPUs of a given size, which need not be present.
 
     Args:
-        gigabytes: its memory in units of 10^9 bytes; a GPU that is sold with 8 GB has a little more than 8 of these.
+        gigabytes: memory of each in units of 10^9 bytes; a GPU that is sold with 8 GB has a little more than 8 of these.
+        cards: their number.
 
     Raises:
-        UserError: the size is not above 0.
+        UserError: the size is not above 0, or the number below 1.
     """
     require("vram", gigabytes, gigabytes > 0, "above 0, in GB")
-    return Device(f"a GPU with {gigabytes:g} GB", "cuda", gigabytes * 1e9)
+    require("cards", cards, cards >= 1, "at least 1")
+    name = f"a GPU with {gigabytes:g} GB" if cards == 1 else f"{cards} GPUs with {gigabytes:g} GB each"
+    return Device(name, "cuda", gigabytes * 1e9, cards)
+
+
+def memory_of_cards(devices: Sequence[torch.device], processes: int = 1) -> Device:
+    """One or several devices of one model, each counted as the one with the least memory; see `device_memory`."""
+    found = [device_memory(device, processes) for device in devices]
+    least = min(found, key=lambda each: each.bytes)
+    return least if len(found) == 1 else replace(least, name=f"{len(found)} x {least.name}", cards=len(found))
 
 
 def device_memory(device: torch.device, processes: int = 1) -> Device:

@@ -10,7 +10,7 @@ the device may get smaller settings, which change results by rounding only.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,11 +24,12 @@ from rl_lightning.memory.breakdown import (
     PlannedSettings,
     StepShape,
 )
+from rl_lightning.memory.cards import Card, predict_cards
 from rl_lightning.memory.device import Device
-from rl_lightning.memory.phases import predict
 from rl_lightning.memory.shapes import model_shape
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, quantization_config
 from rl_lightning.policy.microbatch import PADDED_SLOTS_PER_TOKEN
+from rl_lightning.types import require
 
 MAX_ROWS = 256
 """Sequences that decode at once with `auto`, at most: more hardly reduce the time per token."""
@@ -49,7 +50,7 @@ class Plan:
 
     Attributes:
         name, model, step, settings, device: what the prediction is for.
-        phases: bytes by part at the peak of each phase.
+        cards: what each card holds, in the order of the layers; one, unless these are divided among several.
     """
 
     name: str
@@ -57,12 +58,29 @@ class Plan:
     step: StepShape
     settings: PlannedSettings
     device: Device
-    phases: dict[Phase, MemoryBreakdown]
+    cards: Sequence[Card]
+
+    @property
+    def fullest(self) -> Card:
+        """The card with the highest peak."""
+        return max(self.cards, key=lambda card: card.peak)
+
+    @property
+    def phases(self) -> dict[Phase, MemoryBreakdown]:
+        """Bytes by part at the peak of each phase, on the fullest card."""
+        return self.fullest.phases
 
     @property
     def peak(self) -> float:
-        """Bytes at the peak of the run."""
-        return max(sum(parts.values()) for parts in self.phases.values())
+        """Bytes at the peak of the run, on the fullest card."""
+        return self.fullest.peak
+
+    def layer_devices(self, devices: Sequence[torch.device]) -> list[torch.device] | None:
+        """The device of each decoder layer, where the cards are these devices; None where there is one."""
+        if len(devices) == 1:
+            return None
+        counts = [card.model.shape.layers for card in self.cards]
+        return [device for device, count in zip(devices, counts, strict=True) for _ in range(count)]
 
     def apply(self, config: PolicyConfig) -> PolicyConfig:
         """The configuration with the plan's choices in place of `auto`."""
@@ -74,7 +92,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the peak fits in the device's memory."""
+        """Whether the peak fits in the memory of each card."""
         return self.peak <= self.device.bytes
 
 
@@ -104,7 +122,8 @@ def make_plan(
         the plan; if nothing fits, that of the smallest settings.
 
     Raises:
-        UserError: the model's config cannot be read, or its weights are stored quantised and cannot be loaded as configured.
+        UserError: the model's config cannot be read, or its weights are stored quantised and cannot be loaded as configured; or
+            there are more cards than layers.
     """
     choices = [config.rollout_weights == "merged"]
     if config.rollout_weights == "auto":
@@ -138,6 +157,8 @@ def _largest_that_fits(
     dtype = compute_dtype(config, torch.device(device.kind))
     targets = None if config.lora_target_modules is None else tuple(config.lora_target_modules)
     shape, base = model_shape(config.model_name_or_path, targets)
+    allowed = f"at most {shape.layers}, the number of decoder layers"
+    require("policy.devices_per_replica", device.cards, device.cards <= shape.layers, allowed)
     quantization_config(config, base, dtype)  # refuses what cannot be loaded
     nf4, reference_adapter = config.quantization == "nf4", config.reference == "adapter"
     model = HeldModel(shape, dtype.itemsize, nf4, config.lora_r, reference_adapter)
@@ -146,11 +167,12 @@ def _largest_that_fits(
     setting = config.gradient_checkpointing
     recompute = [False, True] if setting == "auto" else [setting == "on"]
 
-    def first_that_fits(phase: Phase, candidates: list[PlannedSettings]) -> PlannedSettings:
-        for each in candidates:
-            if sum(predict(model, step, each, device, engine)[phase].values()) <= device.bytes:
-                return each
-        return candidates[-1]
+    def fits(settings: PlannedSettings, *phases: Phase) -> bool:
+        cards = predict_cards(model, step, settings, device, engine)
+        return all(sum(card.phases[phase].values()) <= device.bytes for card in cards for phase in phases)
+
+    def first_that_fits(candidates: list[PlannedSettings], *phases: Phase) -> PlannedSettings:
+        return next((each for each in candidates if fits(each, *phases)), candidates[-1])
 
     candidates = [
         PlannedSettings(tokens, 1, on, merged)
@@ -158,10 +180,12 @@ def _largest_that_fits(
         for tokens in all_tokens
         if on is recompute[-1] or tokens >= min(_enough_tokens(step), all_tokens[0])
     ]
-    update = first_that_fits("update", candidates)
-    settings = first_that_fits("rollout", [replace(update, max_rollout_rows=count) for count in all_rows])
-    phases = predict(model, step, settings, device, engine)
-    return Plan(config.model_name_or_path, model, step, settings, device, phases)
+    update = first_that_fits(candidates, "update")
+    # More rows move layers from card to card, so the update must still fit, if it does at all.
+    phases: list[Phase] = ["rollout", "update"] if fits(update, "update") else ["rollout"]
+    settings = first_that_fits([replace(update, max_rollout_rows=count) for count in all_rows], *phases)
+    cards = predict_cards(model, step, settings, device, engine)
+    return Plan(config.model_name_or_path, model, step, settings, device, cards)
 
 
 def _token_budgets(step: StepShape, limit: int) -> list[int]:

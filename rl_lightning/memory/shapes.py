@@ -37,10 +37,12 @@ class ModelShape:
         kv_heads: number of key/value heads.
         head_width: width of each head.
         mlp_width: width of the MLP's inner states; in a mixture of experts that of all experts that a token goes through.
-        vocabulary: V, number of vocabulary tokens.
+        vocabulary: V, number of vocabulary tokens; 0 for a card that has decoder layers and no head.
         linear_weights: weights of the layers' linear modules, which 4-bit quantisation packs and LoRA can adapt.
         frozen_linear_weights: weights of linear modules that it packs, and LoRA cannot adapt: routers and vision towers.
         other_weights: all other weights: embeddings, head, norms, biases, fused experts.
+        outside_linear_weights: of `frozen_linear_weights` those outside the decoder layers: vision towers.
+        outside_other_weights: of `other_weights` those outside the decoder layers: embeddings, head, last norm.
         largest_linear: weights of the largest linear module that LoRA can adapt.
         lora_weights_per_rank: adapter weights per LoRA rank: the sum of inputs and outputs of the modules that LoRA adapts.
         fused_lora_weights_per_rank: the same as rollouts hold them: modules with the same input share a product, whose B is the
@@ -61,6 +63,8 @@ class ModelShape:
     linear_weights: int
     frozen_linear_weights: int
     other_weights: int
+    outside_linear_weights: int
+    outside_other_weights: int
     largest_linear: int
     lora_weights_per_rank: int
     fused_lora_weights_per_rank: int
@@ -126,6 +130,9 @@ def shape_of(config: PretrainedConfig, targets: Sequence[str] | None = None) -> 
     packed = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     weights, all_packed = ([m.weight.numel() for m in each] for each in (linears.values(), packed))
     _, layers = decoder_layers(model)
+    inner = {id(each) for each in layers.modules()}
+    outer = sum(m.weight.numel() for m in packed if id(m) not in inner)
+    in_layers = sum(p.numel() for p in layers.parameters())
     names = [name.rpartition(".")[2] for name, _ in layers.named_modules()]
     parameters = dict(layers.named_parameters())
     heads = text.num_attention_heads
@@ -140,6 +147,8 @@ def shape_of(config: PretrainedConfig, targets: Sequence[str] | None = None) -> 
         linear_weights=sum(weights),
         frozen_linear_weights=sum(all_packed) - sum(weights),
         other_weights=sum(p.numel() for p in model.parameters()) - sum(all_packed),
+        outside_linear_weights=outer,
+        outside_other_weights=sum(p.numel() for p in model.parameters()) - in_layers - outer,
         largest_linear=max(weights),
         lora_weights_per_rank=sum(m.in_features + m.out_features for m in adapted.values()),
         fused_lora_weights_per_rank=_fused_lora_weights(linears, adapted),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from rl_lightning.memory.breakdown import Part
+from rl_lightning.memory.cards import Card
 from rl_lightning.memory.plan import Plan
 
 
@@ -17,9 +18,13 @@ def table(plan: Plan) -> str:
     for part in parts:
         cells = "".join(f"{breakdown.get(part, 0) / 1e9:9.2f}" for breakdown in plan.phases.values())
         lines.append(f"  {part:<{width}}{cells}")
-    sums = "".join(f"{sum(breakdown.values()) / 1e9:9.2f}" for breakdown in plan.phases.values())
     verdict = "fits" if plan.fits else f"does not fit, by {(plan.peak - plan.device.bytes) / 1e9:.2f} GB"
-    lines.append(f"  {'in total':<{width}}{sums}   of {plan.device.bytes / 1e9:.2f}: {verdict}")
+    lines.append(f"  {'in total':<{width}}{_sums(plan.fullest)}   of {plan.device.bytes / 1e9:.2f}: {verdict}")
+    if len(plan.cards) > 1:
+        lines[0] += "; the parts are the fullest card's"
+        for number, card in enumerate(plan.cards):
+            holds = f"{card.model.shape.layers} layers" + (", embedding and head" if number == 0 else "")
+            lines.append(f"  {f'card {number}':<{width}}{_sums(card)}   {holds}")
     step, settings = plan.step, plan.settings
     lines.append(
         f"  {step.prompts} x {step.group} completions of up to {step.new_tokens} tokens after prompts of up to {step.prompt_tokens}"
@@ -30,3 +35,7 @@ def table(plan: Plan) -> str:
         f"policy.rollout_weights: {'merged' if settings.merged else 'unmerged'}"
     )
     return "\n".join(lines)
+
+
+def _sums(card: Card) -> str:
+    return "".join(f"{sum(parts.values()) / 1e9:9.2f}" for parts in card.phases.values())

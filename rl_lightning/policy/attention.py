@@ -40,6 +40,10 @@ class Rows:
     blocks: tuple[Tensor, ...]
     token_slot: Tensor
 
+    def to(self, device: torch.device) -> Rows:
+        """The same rows on another device."""
+        return Rows(tuple(block.to(device) for block in self.blocks), self.token_slot.to(device))
+
     def unpack(self, packed: Tensor) -> Iterator[Tensor]:
         """From packed tokens (1, heads, S, D) to rows (R, heads, W, D), for each block."""
         tokens = packed[0].transpose(0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Co
 from rl_lightning.policy.adapters import load_adapter, lora_settings
 from rl_lightning.policy.attention import register_attention
 from rl_lightning.policy.lora import adapt_in_place, add_adapters, fused_experts
+from rl_lightning.policy.placement import device_map, remove_dispatch_hooks
 from rl_lightning.types import UserError, first_line, require
 
 log = logging.getLogger(__name__)
@@ -90,6 +92,10 @@ class PolicyConfig:
     """Initial values of the adapters, with which the policy is still the base; true: A as in PEFT, B zero; gaussian: A normal with
     standard deviation 1 / lora_r; orthogonal: A and B random, with a product of zero, for an even lora_r."""
 
+    devices_per_replica: int = 1
+    """GPUs of one machine that the layers of one model are laid over, in one process: room for a larger model, at the speed of one
+    GPU; at least 1. trainer.devices counts such replicas."""
+
     self_test: bool = True
     """Compare a short rollout and update with transformers' own forward at load, in float32, and refuse a model that differs."""
 
@@ -103,6 +109,7 @@ class PolicyConfig:
         require("policy.lora_target_modules", self.lora_target_modules, named, "at least one name, or null for all")
         allowed = "true, gaussian or orthogonal: others change the base, which rollouts and the reference use as it is"
         require("policy.init_lora_weights", self.init_lora_weights, self.init_lora_weights in _INITIAL, allowed)
+        require("policy.devices_per_replica", self.devices_per_replica, self.devices_per_replica >= 1, "at least 1")
         even = self.init_lora_weights != "orthogonal" or self.lora_r % 2 == 0
         require("policy.lora_r", self.lora_r, even, "even with init_lora_weights orthogonal")
         given = self.reference == "base" or self.adapter is not None
@@ -159,13 +166,16 @@ def load_tokenizer(name: str) -> Any:
     return _from_pretrained(AutoTokenizer, name)
 
 
-def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftModel:
+def load_model(
+    config: PolicyConfig, device: torch.device, seed: int, layer_devices: Sequence[torch.device] = ()
+) -> PeftModel:
     """Load the base, freeze it, and attach adapters: those of `policy.adapter`, or fresh ones, with which the policy is the base.
 
     Args:
         config: the model's settings.
         device: device of the model.
         seed: seed of the adapters' initial values; the process's RNG states do not change.
+        layer_devices: device of each decoder layer, where these are several; see `placement`.
 
     Raises:
         UserError: the model cannot be found or loaded, or is stored in a quantisation that cannot be trained; or its adapter does
@@ -180,8 +190,10 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
         dtype=dtype,
         quantization_config=quantization_config(config, base_config, dtype),
         attn_implementation=register_attention(_attention_kernel(config.attn_implementation)),
-        device_map={"": device},
+        device_map=device_map(base_config, layer_devices) if layer_devices else {"": device},
     )
+    if layer_devices:
+        remove_dispatch_hooks(base)
     base.requires_grad_(False)
     _disable_cpu_repacking(base)
     if config.gradient_checkpointing == "on":

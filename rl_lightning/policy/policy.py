@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from rl_lightning.policy.end_tokens import end_token_ids
 from rl_lightning.policy.head import Head
 from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
 from rl_lightning.policy.logprobs import tiled_log_probs
+from rl_lightning.policy.lora import decoder_layers
 from rl_lightning.policy.microbatch import MicroBatch
+from rl_lightning.policy.placement import connect
 from rl_lightning.types import UserError
 
 
@@ -27,16 +29,27 @@ class Policy(nn.Module):
         config: the model's settings; gradient checkpointing that is still `auto` is off.
         device: device of the model.
         seed: seed of the adapters' initial values.
+        layer_devices: device of each decoder layer, where the layers are laid over several devices, of which `device` is the first;
+            see `placement`. None: all are on `device`.
 
     Raises:
         UserError: the model cannot be loaded, or its output head is more than a matrix product.
     """
 
-    def __init__(self, config: PolicyConfig, device: torch.device, seed: int = 0) -> None:
+    def __init__(
+        self,
+        config: PolicyConfig,
+        device: torch.device,
+        seed: int = 0,
+        layer_devices: Sequence[torch.device] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = load_tokenizer(config.model_name_or_path)
-        self.model: Any = load_model(config, device, seed)
+        self.model: Any = load_model(config, device, seed, layer_devices or ())
+        _, layers = decoder_layers(self.model.get_base_model())
+        self.layer_devices = tuple(layer_devices or [device] * len(layers))
+        connect(layers, self.layer_devices)
         self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
         started = self._adapter_parameters if config.reference == "adapter" else []
         self._reference = [p.detach().clone() for p in started]  # empty: the reference is the base
@@ -52,7 +65,7 @@ class Policy(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Device of the base model."""
+        """Device of the base model but for decoder layers that are elsewhere."""
         return self.model.get_output_embeddings().weight.device
 
     @property
@@ -98,6 +111,10 @@ class Policy(nn.Module):
                 layer.training = mode  # of this module alone, not of those in it
                 vars(layer).update({name: 0.0 for name in vars(layer) if "dropout" in name and name[0] != "_"})
         return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Policy:
+        """Convert or move the module, unless its layers are laid over several devices: Lightning would move all of them to one."""
+        return self if len(set(self.layer_devices)) > 1 else super()._apply(fn, recurse)
 
     def hidden_states(self, ids: Tensor, positions: Tensor, **attention: Any) -> Tensor:
         """From (S,) ids at (S,) positions to (S, H) last hidden states; to be called under `autocast`."""
@@ -169,7 +186,7 @@ class Policy(nn.Module):
     def adapter_rms(self) -> float:
         """Root mean square of LoRA's B matrices, which are zero in a fresh adapter: how far the policy has moved from the base."""
         matrices = [p.detach() for name, p in self.model.named_parameters() if "lora_B" in name]
-        norms = torch.stack(torch._foreach_norm(matrices))
+        norms = torch.stack([norm.to(self.device) for norm in torch._foreach_norm(matrices)])
         return float(torch.linalg.vector_norm(norms)) / sum(p.numel() for p in matrices) ** 0.5
 
     def save_adapter(self, directory: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_lightning.policy.lora import decoder_layers, dense_weight
+from rl_lightning.policy.placement import disconnect
 from rl_lightning.policy.policy import Policy
 
 VOCABULARY = 1024
@@ -37,6 +38,7 @@ def short_copy(policy: Policy, device: torch.device, window: int) -> Policy:
     numbers = _one_of_each_kind(layers)
     memo = _replacements(policy, [layers[number] for number in numbers], device)
     short = copy.deepcopy(policy, memo)
+    short.layer_devices = (device,) * len(numbers)
     _renumber(short, numbers, len(layers))
     _set_windows(short, window)
     embeddings = short.model.get_input_embeddings()
@@ -113,6 +115,7 @@ def _replacements(policy: Policy, layers: list[nn.Module], device: torch.device)
                 if isinstance(tensor, Tensor) and id(tensor) not in memo:
                     memo[id(tensor)] = full(tensor)
     memo[id(all_layers)] = nn.ModuleList([copy.deepcopy(layer, memo) for layer in layers])
+    disconnect(memo[id(all_layers)])
     return memo
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rl_lightning.policy.attention import AttentionKind, Rows, causal_attention, masked_attention
+from rl_lightning.policy.placement import stages
 from rl_lightning.policy.prefixes import PackedPrompts, common_prefixes, pack_prompts
 from rl_lightning.rollout.network import Attend, Decoder
 
@@ -34,10 +35,9 @@ class PromptCache:
 
     def __init__(self, decoder: Decoder, ids: Tensor, lengths: Tensor, capacity: int) -> None:
         self._decoder, self._ids, self._lengths = decoder, ids, lengths
-        layers, heads, width = decoder.kv_shape
-        self._capacity = min(capacity, len(ids))
-        shape = (2, layers, self._capacity, heads, ids.shape[1], width)
-        self.keys, self.values = torch.zeros(shape, dtype=decoder.head.weight.dtype, device=ids.device)  # see SlotCache
+        self._capacity, self._stages = min(capacity, len(ids)), stages(decoder.devices)
+        self._stage_of = [number for number, stage in enumerate(self._stages) for _ in stage.layers]
+        self.keys, self.values = _zeros(decoder, self._capacity, ids.shape[1])
         self.first = self.end = 0
         self.prefill_next()
 
@@ -55,11 +55,14 @@ class PromptCache:
     def _storing_attention(self, first: int, packed: PackedPrompts) -> Attend:
         """Causal attention of packed prompts, in rows, that also stores keys and values, from row `first` on."""
         prompts, width = packed.tokens.shape
-        held, rows = slice(first, first + prompts), Rows((packed.tokens,), packed.prompt * width + packed.positions)
+        held = slice(first, first + prompts)
+        packed_rows = Rows((packed.tokens,), packed.prompt * width + packed.positions)
+        rows_of = [packed_rows.to(stage.device) for stage in self._stages]
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
+            rows = rows_of[self._stage_of[layer]]
             (query,), (key,), (value,) = (rows.unpack(each) for each in (query, key, value))
-            self.keys[layer, held, :, :width], self.values[layer, held, :, :width] = key, value
+            self.keys[layer][held, :, :width], self.values[layer][held, :, :width] = key, value
             return rows.repack([causal_attention(query, key, value, kind).transpose(1, 2)]).transpose(1, 2)
 
         return attend
@@ -75,26 +78,28 @@ class SlotCache:
     """
 
     def __init__(self, decoder: Decoder, slots: int, length: int) -> None:
-        layers, heads, width = decoder.kv_shape
-        shape = (2, layers, slots, heads, length, width)
-        # Zeros, because a position that was never written is read with attention weight zero, and zero times NaN would be NaN.
-        self.keys, self.values = torch.zeros(shape, dtype=decoder.head.weight.dtype, device=decoder.head.weight.device)
+        self._stages = stages(decoder.devices)
+        self._stage_of = [number for number, stage in enumerate(self._stages) for _ in stage.layers]
+        self.keys, self.values = _zeros(decoder, slots, length)
+        _, heads, _ = decoder.kv_shape
         self._heads = torch.arange(slots * heads, device=decoder.head.weight.device).view(slots, heads) * length
 
     def fill(self, slots: Tensor, prompts: PromptCache, prompt_index: Tensor) -> None:
         """Copy the keys and values of (K,) prompts, given by their index, into (K,) slots."""
-        width = prompts.keys.shape[3]
-        for target, source in ((self.keys, prompts.keys), (self.values, prompts.values)):
-            for layer, prompt_layer in zip(
-                target, source, strict=True
-            ):  # by layer, so that the temporary copy stays small
-                layer[slots, :, :width] = prompt_layer[prompt_index - prompts.first]
+        width = prompts.keys[0].shape[2]
+        for stage in self._stages:
+            targets, sources = slots.to(stage.device), (prompt_index - prompts.first).to(stage.device)
+            for target, source in ((self.keys, prompts.keys), (self.values, prompts.values)):
+                for layer in stage.layers:  # by layer, so that the temporary copy stays small
+                    target[layer][targets, :, :width] = source[layer][sources]
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Copy the first `length` positions of (K,) slots to (K,) others."""
-        for buffer in (self.keys, self.values):
-            for layer in buffer:
-                layer[targets, :, :length] = layer[sources, :, :length]
+        for stage in self._stages:
+            of, to = sources.to(stage.device), targets.to(stage.device)
+            for buffer in (self.keys, self.values):
+                for layer in stage.layers:
+                    buffer[layer][to, :, :length] = buffer[layer][of, :, :length]
 
     def attention(self, positions: Tensor, span: int) -> Attend:
         """Attention of one new token in each of the first R' slots over its own sequence.
@@ -105,21 +110,17 @@ class SlotCache:
         """
         rows, heads = len(positions), self._heads.shape[1]
         index = (self._heads[:rows] + positions[:, None]).flatten()
-        masks: dict[int | None, Tensor] = {}
-
-        def mask_of(window: int | None) -> Tensor:
-            if window not in masks:
-                distance = positions[:, None] - torch.arange(span, device=positions.device)
-                hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
-                mask = torch.zeros(hidden.shape, dtype=self.keys.dtype, device=hidden.device)
-                masks[window] = mask.masked_fill_(hidden, -torch.inf)[:, None, None]
-            return masks[window]
+        steps = [
+            _Step(index.to(stage.device), positions.to(stage.device), span, self.keys[0].dtype)
+            for stage in self._stages
+        ]
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, kind: AttentionKind) -> Tensor:
+            step = steps[self._stage_of[layer]]
             for buffer, new in ((self.keys[layer], key), (self.values[layer], value)):
-                buffer.view(-1, buffer.shape[3]).index_copy_(0, index, new.reshape(len(index), -1))
-            keys, values = self.keys[layer, :rows, :, :span], self.values[layer, :rows, :, :span]
-            mask = mask_of(None if kind.window is None or kind.window >= span else kind.window)
+                buffer.view(-1, buffer.shape[3]).index_copy_(0, step.index, new.reshape(len(step.index), -1))
+            keys, values = self.keys[layer][:rows, :, :span], self.values[layer][:rows, :, :span]
+            mask = step.mask(None if kind.window is None or kind.window >= span else kind.window)
             if not kind.fused:
                 return masked_attention(query, keys, values, mask, kind)
             # The query heads that share a key head become several queries of one head, so the cache need not be repeated.
@@ -127,6 +128,43 @@ class SlotCache:
             return _decode_attention(grouped, keys, values, mask, kind.scale).reshape(query.shape)
 
         return attend
+
+
+class _Step:
+    """What attention of one step needs on one device.
+
+    Attributes:
+        index: where the keys of new tokens are written, of all slots and heads.
+    """
+
+    def __init__(self, index: Tensor, positions: Tensor, span: int, dtype: torch.dtype) -> None:
+        self.index, self._positions, self._span, self._dtype = index, positions, span, dtype
+        self._masks: dict[int | None, Tensor] = {}
+
+    def mask(self, window: int | None) -> Tensor:
+        """(R', 1, 1, span), to be added to scores."""
+        if window not in self._masks:
+            distance = self._positions[:, None] - torch.arange(self._span, device=self._positions.device)
+            hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
+            mask = torch.zeros(hidden.shape, dtype=self._dtype, device=hidden.device)
+            self._masks[window] = mask.masked_fill_(hidden, -torch.inf)[:, None, None]
+        return self._masks[window]
+
+
+def _zeros(decoder: Decoder, sequences: int, length: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Keys and values of each layer, (sequences, kv heads, length, D) each, one allocation a device.
+
+    Zeros, because a position that was never written is read with attention weight zero, and zero times NaN would be NaN.
+    """
+    _, heads, width = decoder.kv_shape
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    for stage in stages(decoder.devices):
+        shape = (2, len(stage.layers), sequences, heads, length, width)
+        some_keys, some_values = torch.zeros(shape, dtype=decoder.head.weight.dtype, device=stage.device)
+        keys += some_keys
+        values += some_values
+    return keys, values
 
 
 def _decode_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float) -> Tensor:

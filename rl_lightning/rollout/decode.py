@@ -44,14 +44,15 @@ def sample_groups(
             one completion per prompt greedily (N = B).
         pad_token_id: fills rows after their end.
         on_finished: called with a row's number and its text while other rows are still being sampled.
-        launch: how steps are run; None: as CUDA graphs on a GPU, else as ordinary calls.
+        launch: how steps are run; None: as CUDA graphs on a single GPU, else as ordinary calls.
         prompts_at_once: number of prompts whose keys and values are held at once; the next ones are prefilled as slots become
             free. None: all B. Fewer need less memory and do not change the result.
 
     Returns:
         the rollout; row n answers prompt n // G.
     """
-    launch = launch or (Graphs if batch.prompt_ids.is_cuda else Eager)
+    # A graph is of one device.
+    launch = launch or (Graphs if batch.prompt_ids.is_cuda and len(set(decoder.devices)) == 1 else Eager)
     decoding = _Decoding(decoder, batch, sampling, eos_token_ids, draws, launch, prompts_at_once)
     texts = [""] * decoding.rows
     for row, length in decoding.run():

@@ -89,7 +89,7 @@ class LocalEngine:
         """
         plan, max_rows = self._plan, sampling.max_rollout_rows
         assert plan is not None
-        rows = eval_rows(plan.model, plan.step, plan.settings.max_rollout_rows)
+        rows = min(eval_rows(card.model, plan.step, plan.settings.max_rollout_rows) for card in plan.cards)
         rows = rows if max_rows == "auto" else min(rows, max_rows)
         length, planned = prompts.prompt_ids.shape[1] + sampling.max_new_tokens, plan.step
         rows = max(1, rows * min(length, planned.prompt_tokens + planned.new_tokens) // length)

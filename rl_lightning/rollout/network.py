@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from rl_lightning.policy.attention import AttentionKind, causal_attention
 from rl_lightning.policy.head import Head
+from rl_lightning.policy.placement import stages
 
 Linear = Callable[[Tensor], Tensor]
 """A linear layer: (…, in) to (…, out)."""
@@ -43,10 +44,12 @@ class Decoder(Protocol):
     Attributes:
         head: the output head, from last hidden states to logits.
         kv_shape: number of layers, number of key/value heads, their width D.
+        devices: of each layer; the first is also that of ids, positions, hidden states and head.
     """
 
     head: Head
     kv_shape: tuple[int, int, int]
+    devices: Sequence[torch.device]
 
     def set_max_length(self, length: int) -> None:
         """Set the maximum length of a sequence, in tokens."""
@@ -89,6 +92,7 @@ class Network:
         heads: number of query heads.
         kv_shape: number of layers, number of key/value heads, their width D.
         eps: epsilon of the norms.
+        devices: of each layer, the first also of all else.
         rotary: from (1, t) positions to their cosines and sines, (1, t, D') each, of the first D' of a head's D elements.
     """
 
@@ -99,26 +103,33 @@ class Network:
     heads: int
     kv_shape: tuple[int, int, int]
     eps: float
+    devices: Sequence[torch.device]
     rotary: Callable[[Tensor], tuple[Tensor, Tensor]]
-    _cos_sin: tuple[Tensor, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        self._stages = stages(self.devices)
+        self._cos_sin: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def set_max_length(self, length: int) -> None:
         """Compute the rotary position encoding of `length` positions."""
         cos, sin = (table[0] for table in self.rotary(torch.arange(length, device=self.embedding.device)[None]))
         half = sin.shape[1] // 2
-        self._cos_sin = cos, torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
+        sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
+        self._cos_sin = {stage.device: (cos.to(stage.device), sin.to(stage.device)) for stage in self._stages}
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """The last hidden states; see `Decoder`. Positions must be below the length given to `set_max_length`."""
-        x, tables = F.embedding(ids, self.embedding), self.tables(positions)
-        for number in range(len(self.layers)):
-            self.add_layer(number, x, tables, attend)
-        return self.rms_norm(x, self.norm)
+        x = F.embedding(ids, self.embedding)
+        for stage in self._stages:
+            x, tables = x.to(stage.device), self.tables(positions, stage.device)
+            for number in stage.layers:
+                self.add_layer(number, x, tables, attend)
+        return self.rms_norm(x.to(self._stages[0].device), self.norm)
 
-    def tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """The cosines and signed sines of (R, t) positions, (R, t, 1, D') each."""
-        assert self._cos_sin is not None
-        cos, sin = (table[positions][:, :, None] for table in self._cos_sin)
+    def tables(self, positions: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The cosines and signed sines of (R, t) positions for the layers on a device, (R, t, 1, D') each."""
+        positions = positions.to(device)
+        cos, sin = (table[positions][:, :, None] for table in self._cos_sin[device])
         return cos, sin
 
     def add_layer(self, number: int, x: Tensor, tables: tuple[Tensor, Tensor], attend: Attend) -> None:

@@ -66,7 +66,6 @@ def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransfor
 def _first_difference(network: RolloutNetwork, seen: Probe, tolerance: float) -> str | None:
     """The first part of the network that does not give what the policy's gives for the same input, None where all do."""
     network.set_max_length(int(seen.positions[-1]) + 1)
-    tables = network.tables(seen.positions[None])
     expected = [*seen.inputs, seen.outputs[-1]]
 
     def differs(ours: Tensor, theirs: Tensor, scale: Tensor) -> bool:
@@ -75,8 +74,8 @@ def _first_difference(network: RolloutNetwork, seen: Probe, tolerance: float) ->
     if differs(F.embedding(seen.ids, network.embedding), expected[0], expected[0]):
         return "other embeddings"
     for number, (x, theirs) in enumerate(zip(seen.inputs, seen.outputs, strict=True)):
-        ours = x.clone()
-        network.add_layer(number, ours, tables, attend_whole_rows)
+        ours, theirs = x.clone(), theirs.to(x.device)  # a stage's last output has gone on to the next device
+        network.add_layer(number, ours, network.tables(seen.positions[None], x.device), attend_whole_rows)
         if differs(ours, theirs, theirs - x):
             return f"layer {number} computes something else"
     return "another last norm" if differs(network.rms_norm(expected[-1], network.norm), seen.last, seen.last) else None
@@ -152,6 +151,7 @@ class ThroughTransformers:
     def __init__(self, policy: Policy, seen: Probe) -> None:
         self._policy, self._decoder = policy, policy.model.get_base_model().get_decoder()
         self.head, self.kv_shape = policy.head, seen.kv_shape
+        self.devices: Sequence[torch.device] = policy.layer_devices
 
     def refresh(self) -> None:
         """Nothing to do: it runs on the trained layers themselves."""
@@ -232,6 +232,7 @@ def rollout_network(policy: Policy, merged: bool, seen: Probe) -> RolloutNetwork
         config.num_attention_heads,
         seen.kv_shape,
         config.rms_norm_eps,
+        policy.layer_devices,
         lambda positions: decoder.rotary_emb(policy.head.weight[:1, None], positions),
     )
 

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 
 from rl_lightning.checkpointing.resume import refuse_other_settings, restore_rng_states, rng_states, settings
 from rl_lightning.distributed import Collective, SingleProcess, sum_gradients
-from rl_lightning.memory import Device, MemoryLimits, Plan, device_memory, make_plan
+from rl_lightning.memory import Device, MemoryLimits, Plan, make_plan, memory_of_cards
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy.adapters import adapter_hash
 from rl_lightning.rollout import RolloutEngine, Sampling
@@ -19,7 +19,12 @@ from rl_lightning.training.learning_rate import Schedule, learning_rate_share
 from rl_lightning.training.metrics import StepMeter
 from rl_lightning.training.non_finite import MAX_IN_A_ROW, save_failed_batch
 from rl_lightning.training.prompt_source import PromptSource, members
-from rl_lightning.training.ranks import join_ranks, refuse_different_starts
+from rl_lightning.training.ranks import (
+    devices_of_replica,
+    join_ranks,
+    refuse_different_starts,
+    states_to_parameters,
+)
 from rl_lightning.training.step_callback import StepCallback
 from rl_lightning.types import RolloutBatch, StepRecord, UserError, require
 
@@ -124,9 +129,11 @@ class AdapterModule(LightningModule):
             kinds, precision = ("cpu", "cuda"), self.trainer.precision
             require("trainer.accelerator", device.type, device.type in kinds, "cpu, or gpu with a CUDA device")
             require("trainer.precision", precision, precision == "32-true", "32-true: see model.policy.dtype instead")
-            self.plan = self._plan(device_memory(device, getattr(self.trainer.strategy, "num_processes", 1)))
+            devices = devices_of_replica(self.trainer.strategy, self.policy_config.devices_per_replica)
+            self.plan = self._plan(memory_of_cards(devices, getattr(self.trainer.strategy, "num_processes", 1)))
             self.limits = MemoryLimits.of(self.plan.settings.token_budget, self.plan.settings.max_rollout_rows)
-            self.policy = Policy(self.plan.apply(self.policy_config), device, self.seed)
+            config, layer_devices = self.plan.apply(self.policy_config), self.plan.layer_devices(devices)
+            self.policy = Policy(config, device, self.seed, layer_devices)
             if self.policy_config.self_test:
                 self_test(self.policy, self.plan.settings.merged)
             self.policy.refuse_longer(self.plan.step.prompt_tokens + self.plan.step.new_tokens)
@@ -217,6 +224,7 @@ class AdapterModule(LightningModule):
 
     def on_train_start(self) -> None:
         """Restore the RNG states of a resumed run, when all setup that uses random numbers is done."""
+        states_to_parameters(self.optimizers().optimizer)  # type: ignore[union-attr]
         self._settings_at_start = self.settings()  # a reward function may have state that changes in training
         if self._random_states:
             restore_rng_states(self._random_states)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,12 +14,49 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from rl_lightning.distributed import Collective, TorchRanks
+from rl_lightning.policy.placement import replica_devices
 from rl_lightning.types import UserError, require
 
 log = logging.getLogger(__name__)
 
 _STRATEGIES = ("DDPStrategy", "RayDDPStrategy")
 """Lightning's own, and that of ray.train.lightning, which takes the device from Ray; any other may sum or divide differently."""
+
+
+def first_devices(devices: Any, per_replica: int) -> Any:
+    """`trainer.devices` of replicas that take several GPUs each: the first GPU of each.
+
+    Args:
+        devices: a number of replicas; or -1 or auto, for as many as there are GPUs for; or a list of first GPUs, returned as it is.
+        per_replica: GPUs of a replica.
+    """
+    if isinstance(devices, list) or not torch.cuda.is_available():
+        return devices
+    count = torch.cuda.device_count() // per_replica if str(devices) in ("auto", "-1") else int(devices)
+    require("trainer.devices", count, count >= 1, f"at least 1, with {per_replica} GPUs each")
+    return [number * per_replica for number in range(count)]
+
+
+def devices_of_replica(strategy: Any, count: int) -> list[torch.device]:
+    """The devices of this rank's replica: the trainer's device and those after it.
+
+    Raises:
+        UserError: there are too few, or another rank's replica begins among them; or the strategy splits weights.
+    """
+    _refuse_sharding(strategy)
+    devices = replica_devices(strategy.root_device, count)
+    roots = sorted(each.index or 0 for each in getattr(strategy, "parallel_devices", None) or devices[:1])
+    apart = all(after - before >= count for before, after in pairwise(roots))
+    allowed = f"first GPUs that are {count} apart, such as [0, {count}], with policy.devices_per_replica {count}"
+    require("trainer.devices", roots, count == 1 or apart, allowed)
+    return devices
+
+
+def states_to_parameters(optimizer: torch.optim.Optimizer) -> None:
+    """Move an optimizer's moments to the devices of their parameters: Lightning moves those of a checkpoint to one device."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            state[name] = value.to(parameter.device)
 
 
 def join_ranks(trainer: Trainer, stage: str) -> Collective:
@@ -32,6 +70,7 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
         UserError: another strategy or stage, or fewer prompts in a step than ranks.
     """
     strategy: Any = trainer.strategy
+    _refuse_sharding(strategy)
     name = type(strategy).__name__.removesuffix("Strategy").lower()
     known = isinstance(strategy, DDPStrategy) and type(strategy).__name__ in _STRATEGIES
     require("trainer.strategy", name, known, "ddp, with several devices or nodes")
@@ -72,3 +111,18 @@ def refuse_different_starts(parameters: Sequence[nn.Parameter], step: int, colle
             raise UserError(
                 f"trainer.devices: the adapters of rank {rank} do not begin as those of rank 0; use the same versions everywhere"
             )
+
+
+def _refuse_sharding(strategy: Any) -> None:
+    """Refuse strategies that split each weight over several devices.
+
+    Raises:
+        UserError: it is one.
+    """
+    name = type(strategy).__name__.removesuffix("Strategy")
+    if name in ("FSDP", "DeepSpeed", "ModelParallel"):
+        raise UserError(
+            f"trainer.strategy: {name} would split the base's weights, which bitsandbytes' 4-bit ones do not bear (bitsandbytes "
+            "#1945, accelerate #3987), and gather them for every sampled token; for a model larger than one GPU use "
+            "model.policy.devices_per_replica, with ddp for several replicas"
+        )

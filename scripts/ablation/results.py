@@ -26,6 +26,7 @@ _ADDED: dict[str, Any] = {
     "data.prefill": "",
     "data.prompt_template": "",
     "model.policy.adapter": None,
+    "model.policy.devices_per_replica": 1,
     "model.policy.init_lora_weights": True,
     "model.policy.lora_dropout": 0.0,
     "model.policy.lora_target_modules": None,

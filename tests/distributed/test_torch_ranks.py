@@ -129,7 +129,7 @@ class UnknownDDPStrategy(DDPStrategy):
     ("strategy", "stage", "prompts", "said"),
     [
         (UnknownDDPStrategy, "fit", 4, "trainer.strategy: 'unknownddp' is not allowed; it must be ddp"),
-        (FSDPStrategy, "fit", 4, "trainer.strategy: 'fsdp' is not allowed; it must be ddp"),
+        (FSDPStrategy, "fit", 4, "trainer.strategy: FSDP would split the base's weights"),
         (DDPStrategy, "validate", 4, "trainer.devices: 2 is not allowed; it must be 1 in validate"),
         (DDPStrategy, "fit", 1, "data.prompts_per_step: 1 is not allowed; it must be at least 2"),
     ],

@@ -21,7 +21,7 @@ class Counting:
 
     def __init__(self, decoder):
         self.decoder, self.shapes = decoder, []
-        self.head, self.kv_shape = decoder.head, decoder.kv_shape
+        self.head, self.kv_shape, self.devices = decoder.head, decoder.kv_shape, decoder.devices
 
     def __call__(self, ids, positions, attend):
         self.shapes.append(tuple(ids.shape))
@@ -45,7 +45,7 @@ def check(decoder, prompts: list[list[int]], held: PromptCache) -> None:
     """The held prompts have the keys and values that they have alone."""
     for number in range(held.first, held.end):
         for ours, theirs in zip((held.keys, held.values), alone(decoder, prompts[number]), strict=True):
-            mine = ours[:, number - held.first, :, : len(prompts[number])]
+            mine = torch.stack(ours)[:, number - held.first, :, : len(prompts[number])]
             assert (mine - theirs).norm() <= 1e-5 * theirs.norm()
             assert theirs.norm() > 0
 

@@ -132,7 +132,7 @@ def test_nothing_of_the_cache_is_left_when_a_rollout_ends(sample, batch, monkeyp
     class Watched(decode.SlotCache):
         def __init__(self, *args):
             super().__init__(*args)
-            alive.update((self, self.keys, self.values))
+            alive.update((self, *self.keys, *self.values))
 
     monkeypatch.setattr(decode, "SlotCache", Watched)
     gc.disable()
