@@ -83,7 +83,9 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     # Without DistributedDataParallel around the module: its hooks would average in every backward what is summed here once, and
     # hang where one rank has more micro-batches than another.
     strategy.configure_ddp = lambda: None
-    return TorchRanks(strategy.root_device)
+    collective = TorchRanks(strategy.root_device)
+    strategy.barrier = lambda *_: collective.any(False)  # so that Lightning's too say in a line that another rank is gone
+    return collective
 
 
 def refuse_different_starts(parameters: Sequence[nn.Parameter], step: int, collective: Collective) -> None:
