@@ -41,6 +41,8 @@ class ModelShape:
         linear_weights: weights of the layers' linear modules, which 4-bit quantisation packs and LoRA can adapt.
         frozen_linear_weights: weights of linear modules that it packs, and LoRA cannot adapt: routers and vision towers.
         other_weights: all other weights: embeddings, head, norms, biases, fused experts.
+        text_weights: weights of the decoder and the output head, which are trained where all are.
+        tied: whether the output head is the input embedding.
         largest_linear: weights of the largest linear module that LoRA can adapt.
         lora_weights_per_rank: adapter weights per LoRA rank: the sum of inputs and outputs of the modules that LoRA adapts.
         fused_lora_weights_per_rank: the same as rollouts hold them: modules with the same input share a product, whose B is the
@@ -61,6 +63,8 @@ class ModelShape:
     linear_weights: int
     frozen_linear_weights: int
     other_weights: int
+    text_weights: int
+    tied: bool
     largest_linear: int
     lora_weights_per_rank: int
     fused_lora_weights_per_rank: int
@@ -125,6 +129,7 @@ def shape_of(config: PretrainedConfig, targets: Sequence[str] | None = None) -> 
     adapted = chosen_linears(linears, targets)
     packed = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     weights, all_packed = ([m.weight.numel() for m in each] for each in (linears.values(), packed))
+    text_part = {id(p): p.numel() for part in (model.get_decoder(), head) for p in part.parameters()}
     _, layers = decoder_layers(model)
     names = [name.rpartition(".")[2] for name, _ in layers.named_modules()]
     parameters = dict(layers.named_parameters())
@@ -140,6 +145,8 @@ def shape_of(config: PretrainedConfig, targets: Sequence[str] | None = None) -> 
         linear_weights=sum(weights),
         frozen_linear_weights=sum(all_packed) - sum(weights),
         other_weights=sum(p.numel() for p in model.parameters()) - sum(all_packed),
+        text_weights=sum(text_part.values()),
+        tied=head.weight is model.get_input_embeddings().weight,
         largest_linear=max(weights),
         lora_weights_per_rank=sum(m.in_features + m.out_features for m in adapted.values()),
         fused_lora_weights_per_rank=_fused_lora_weights(linears, adapted),

@@ -1,14 +1,16 @@
-"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on its decoder's linear layers."""
+"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on its decoder's linear layers, or, without
+adapters, a model to train as a whole."""
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -46,11 +48,11 @@ class PolicyConfig:
 
     quantization: Literal["nf4", "none"] = "nf4"
     """nf4: the frozen base is held in 4 bits with double quantisation (QLoRA, arXiv 2305.14314); none: in `dtype`. Weights that are
-    stored in 4 bits by bitsandbytes need nf4, those stored in FP8 or MXFP4 need none."""
+    stored in 4 bits by bitsandbytes need nf4, those stored in FP8 or MXFP4 need none, and so does lora_r 0."""
 
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """The dtype that the base computes in; auto: bfloat16 on a GPU that supports it, else float16 with loss scaling; float32 on a
-    CPU."""
+    """The dtype that the model computes in; auto: bfloat16 on a GPU that supports it, else float16 with loss scaling; float32 on a
+    CPU. What is trained is float32 in any case."""
 
     attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel of the update; flash_attention_2 is replaced by sdpa, which uses the same kernel, with a warning."""
@@ -61,7 +63,7 @@ class PolicyConfig:
 
     rollout_weights: Literal["auto", "merged", "unmerged"] = "auto"
     """The weights that rollouts run on. unmerged: the 4-bit base and its adapters; merged: a second, dense copy of both in
-    `dtype`, which is faster per token; auto: merged if it fits in memory."""
+    `dtype`, which is faster per token; auto: merged if it fits in memory. With lora_r 0 they run on the model's own weights."""
 
     adapter: str | None = None
     """Directory of the PEFT LoRA adapter that a run begins from; null: a fresh adapter. Its rank, alpha, rsLoRA and target modules
@@ -69,10 +71,10 @@ class PolicyConfig:
 
     reference: Literal["base", "adapter"] = "base"
     """The model that the KL term (objective.beta) measures from: the base, or base and adapter as the run began, of which a frozen
-    copy is kept."""
+    copy is kept. With lora_r 0 and a KL term a frozen copy of the base is kept."""
 
     lora_r: int = 16
-    """Rank of the adapters; at least 1."""
+    """Rank of the adapters; 0: no adapters, all weights are trained (full fine-tuning), which needs quantization none."""
 
     lora_alpha: int = 32
     """The adapters' output is scaled by lora_alpha / lora_r; at least 1."""
@@ -95,8 +97,10 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         resolve_name(self.model_name_or_path)
-        for name in ("lora_r", "lora_alpha"):
-            require(f"policy.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        require("policy.lora_r", self.lora_r, self.lora_r >= 0, "at least 1, or 0 to train all weights")
+        require("policy.lora_alpha", self.lora_alpha, self.lora_alpha >= 1, "at least 1")
+        if self.lora_r == 0:
+            self._refuse_settings_of_adapters()
         allowed = "0: with dropout the update would not have the log-probs that were sampled from"
         require("policy.lora_dropout", self.lora_dropout, self.lora_dropout == 0, allowed)
         named = self.lora_target_modules is None or len(self.lora_target_modules) > 0
@@ -109,6 +113,15 @@ class PolicyConfig:
         require("policy.reference", self.reference, given, "base where policy.adapter is null")
         if self.adapter is not None:
             self._take_over(Path(self.adapter).expanduser())
+
+    def _refuse_settings_of_adapters(self) -> None:
+        full = "where lora_r is 0, which trains all weights"
+        require("policy.quantization", self.quantization, self.quantization == "none", f"none {full}")
+        whole = self.rollout_weights != "unmerged"
+        require("policy.rollout_weights", self.rollout_weights, whole, f"auto {full}: rollouts run on these")
+        for name in ("adapter", "lora_alpha", "use_rslora", "lora_target_modules", "init_lora_weights"):
+            value, default = getattr(self, name), getattr(PolicyConfig, name)
+            require(f"policy.{name}", value, value == default, f"{json.dumps(default)} {full}")
 
     def _take_over(self, adapter: Path) -> None:
         """Replace the settings that the adapter determines by its own, with a line where they differ."""
@@ -159,8 +172,9 @@ def load_tokenizer(name: str) -> Any:
     return _from_pretrained(AutoTokenizer, name)
 
 
-def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftModel:
+def load_model(config: PolicyConfig, device: torch.device, seed: int) -> Any:
     """Load the base, freeze it, and attach adapters: those of `policy.adapter`, or fresh ones, with which the policy is the base.
+    With lora_r 0 load the model in float32, which `full.train_all` prepares for training.
 
     Args:
         config: the model's settings.
@@ -177,7 +191,7 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
         AutoModelForCausalLM,
         config.model_name_or_path,
         config=base_config,
-        dtype=dtype,
+        dtype=dtype if config.lora_r else torch.float32,
         quantization_config=quantization_config(config, base_config, dtype),
         attn_implementation=register_attention(_attention_kernel(config.attn_implementation)),
         device_map={"": device},
@@ -186,6 +200,8 @@ def load_model(config: PolicyConfig, device: torch.device, seed: int) -> PeftMod
     _disable_cpu_repacking(base)
     if config.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.lora_r == 0:
+        return base
     _mention_experts(base)
     lora = LoraConfig(
         r=config.lora_r,
@@ -220,6 +236,8 @@ def quantization_config(config: PolicyConfig, base: PretrainedConfig, dtype: tor
         )
     method = str(stored.get("quant_method", "an unknown way"))
     here = f"policy.quantization: {config.model_name_or_path!r} is stored quantised by {method}"
+    if config.lora_r == 0:
+        raise UserError(f"{here}, and lora_r 0 trains all weights; use the original model, or set lora_r above 0")
     if stored.get("load_in_4bit"):
         if config.quantization != "nf4":
             raise UserError(f"{here} in 4 bits; set it to nf4, or use the original model")

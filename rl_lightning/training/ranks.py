@@ -43,11 +43,11 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     return TorchRanks(strategy.root_device)
 
 
-def refuse_different_adapters(parameters: Sequence[nn.Parameter], collective: Collective) -> None:
+def refuse_different_weights(parameters: Sequence[nn.Parameter], collective: Collective) -> None:
     """Refuse to train where the ranks would not begin alike, for example because their machines have other versions.
 
     Raises:
-        UserError: the adapters differ.
+        UserError: the trained weights differ.
     """
     found = hashlib.sha256()
     for parameter in parameters:
@@ -56,5 +56,6 @@ def refuse_different_adapters(parameters: Sequence[nn.Parameter], collective: Co
     if len(set(hashes)) > 1:
         others = ", ".join(str(rank) for rank, each in enumerate(hashes) if each != hashes[0])
         raise UserError(
-            f"trainer.devices: the adapters of rank {others} do not begin as those of rank 0; use the same versions everywhere"
+            f"trainer.devices: the trained weights of rank {others} do not begin as those of rank 0; use the same versions "
+            "everywhere"
         )

@@ -55,7 +55,7 @@ def test_the_self_test_passes_and_the_rollouts_network_is_the_fast_one(settings,
 def test_the_saved_adapter_gives_plain_peft_the_same_logits(settings, tmp_path):
     policy = policy_of(**settings)
     shake(policy, 0.3)
-    policy.save_adapter(tmp_path)
+    policy.save(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(EMBEDDED["tiny"])
     ids = torch.tensor([[5, 9, 3, 20, 7]])
     with torch.no_grad():
@@ -86,7 +86,7 @@ def test_the_scale_is_alpha_by_rank_or_by_its_root(tmp_path):
         policy = policy_of(lora_r=9, use_rslora=rslora)
         layers = [layer for layer in policy.model.modules() if is_adapted(layer)]
         assert all(math.isclose(layer.scaling["default"], scale) for layer in layers)
-        policy.save_adapter(tmp_path)
+        policy.save(tmp_path)
         assert json.loads((tmp_path / "adapter_config.json").read_text())["use_rslora"] is rslora
 
 
