@@ -7,6 +7,7 @@ over keys. A tile fits in a processor's cache, and whole rows of logits do not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,7 +166,8 @@ class _TiledLogProbs(torch.autograd.Function):
                 entropy_grad[part] = (target_term + p_rest[:, None] * rest_term) / -temperature
         inputs = (hidden, weight, targets, logps, entropy, normaliser) if ctx.needs_input_grad[1] else ()
         ctx.save_for_backward(logp_grad, entropy_grad, *inputs)
-        ctx.settings, ctx.entropy_gradient = (words, temperature, tile, softcap), entropy_gradient
+        ctx.settings = {"words": words, "temperature": temperature, "tile": tile, "softcap": softcap}
+        ctx.entropy_gradient = entropy_gradient
         if not entropy_gradient:
             ctx.mark_non_differentiable(entropy)
         return logps, entropy
@@ -181,17 +183,12 @@ class _TiledLogProbs(torch.autograd.Function):
             grad = grad.to(logp_grad.dtype)
         if inputs:
             of_entropy = grad_entropy if ctx.entropy_gradient else None
-            head_grad = _head_gradient(*inputs, grad_logps, of_entropy, *ctx.settings)
+            head_grad = _head_gradient(inputs, grad_logps, of_entropy, **ctx.settings)
         return grad, head_grad, *[None] * 6
 
 
 def _head_gradient(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    logps: Tensor,
-    entropy: Tensor,
-    normaliser: Tensor,
+    saved: Sequence[Tensor],
     grad_logps: Tensor,
     grad_entropy: Tensor | None,
     words: int,
@@ -203,6 +200,7 @@ def _head_gradient(
 
     The derivative of a log-prob by a logit is (1 if it is the target's, else 0) - p, that of an entropy -p (log p + entropy).
     """
+    hidden, weight, targets, logps, entropy, normaliser = saved
     total = torch.zeros_like(weight, dtype=torch.float32)
     buffers = total.new_empty(2, min(tile[0], len(hidden)), min(tile[1], words))
     for start in range(0, len(hidden), tile[0]):
