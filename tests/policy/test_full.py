@@ -80,17 +80,13 @@ def test_every_weight_is_trained_in_float32(family, dtype, tmp_path):
 
 
 def test_updates_that_16_bits_would_lose_add_up():
-    policy, generator = full_policy(dtype="bfloat16"), torch.Generator().manual_seed(0)
-    before = [p.detach().clone() for p in policy.model.parameters()]
-    for parameter in policy.trained_parameters():
-        parameter.data.copy_(torch.ones_like(parameter))
-    for _ in range(10_000):
-        policy.trained_parameters()[-1].data += 1e-6
-    policy.weights_changed()
-    assert float(policy.trained_parameters()[-1][0]) == pytest.approx(1.01, rel=1e-3)
-    assert float(list(policy.model.parameters())[-1][0]) > 1
-    assert before[0].dtype == torch.bfloat16
-    del generator
+    policy = full_policy(dtype="bfloat16")
+    master, weight = policy.trained_parameters()[-1], policy.model.get_parameter("model.norm.weight")
+    start = weight.detach().clone()
+    for _ in range(2000):
+        master.data *= 1 + 1e-5  # a bfloat16 changes by 4e-3 at least
+        policy.weights_changed()
+    assert torch.allclose(weight.float(), 1.02 * start.float(), rtol=4e-3)
 
 
 def test_gradients_of_16_bits_are_summed_in_float32(batch):
