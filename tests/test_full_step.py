@@ -1,4 +1,4 @@
-"""A step in which all weights are trained, against a plain loop in torch; and runs of such steps: resumed, refused, on two ranks."""
+"""A step in which all weights are trained, against a plain loop in torch; and runs of such steps: resumed, refused."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(tmp_path, policy, objective):
 def test_adapters_and_whole_models_do_not_resume_each_other(tmp_path):
     full_run(tmp_path / "full", 1)
     run(tmp_path / "lora", 1, evaluate=False, policy=PolicyConfig(quantization="none"))
+    last = str(resolve_checkpoint("last", tmp_path / "full"))
     with pytest.raises(UserError, match="ckpt_path: .*policy.lora_r was 0 and is 16; set them back") as refused:
-        last = str(resolve_checkpoint("last", tmp_path / "full"))
         run(tmp_path / "full", 2, last, evaluate=False, policy=PolicyConfig(quantization="none"))
     assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match="ckpt_path: .*policy.lora_r was 16 and is 0; set them back"):

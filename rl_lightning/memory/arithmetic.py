@@ -38,17 +38,14 @@ def all_weights(shape: ModelShape, bytes_per_element: int) -> tuple[float, float
     return 4 * shape.text_weights + bytes_per_element * frozen, 2 * shape.text_weights if bytes_per_element == 2 else 0
 
 
-def vocabulary_gradients(shape: ModelShape, bytes_per_element: int) -> tuple[float, float, float]:
-    """Where all weights are trained: what is held of the gradients of output head and input embedding at the head, in the layers,
-    and at the embedding, besides the sum over the micro-batches.
-
-    At the head its sum over tiles in float32, and in 16 bits that rounded. If the head is the embedding, its part waits for the
-    embedding's.
-    """
+def vocabulary_gradients(shape: ModelShape, bytes_per_element: int) -> tuple[float, float, float, float]:
+    """Where all weights are trained: what is held of the gradients of output head and input embedding, besides the sum over the
+    micro-batches. At the head, while its sum over the tiles grows in float32, and in 16 bits when that is rounded; in the layers,
+    because the part of a head that is the embedding too waits for the embedding's; and at the embedding."""
     one = shape.vocabulary * shape.width
-    of_head = (4 + (bytes_per_element if bytes_per_element == 2 else 0)) * one
     waiting = bytes_per_element * one if shape.tied else 0
-    return of_head, waiting, waiting + bytes_per_element * one
+    rounded = bytes_per_element * one if bytes_per_element == 2 else 0
+    return 4 * one, 4 * one + rounded, waiting, waiting + bytes_per_element * one
 
 
 def largest_dense(shape: ModelShape, bytes_per_element: int) -> float:

@@ -101,10 +101,11 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
             {**parts, "activations": in_attention},
         ]
     gradients: MemoryBreakdown = {"gradients": 4 * shape.text_weights}
-    of_head, waiting, of_embedding = arithmetic.vocabulary_gradients(shape, size)
+    summing, rounding, waiting, of_embedding = arithmetic.vocabulary_gradients(shape, size)
     waiting += size * shape.largest_linear
     return [
-        {**gradients, "activations": at_head, "logits": logits, "workspace": of_head},
+        {**gradients, "activations": at_head, "logits": logits, "workspace": summing},
+        {**gradients, "activations": at_head, "workspace": rounding},
         {**gradients, "activations": in_backward, "workspace": waiting},
         {**gradients, "activations": in_attention, "workspace": waiting},
         {**gradients, "workspace": of_embedding},

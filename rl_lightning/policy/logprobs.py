@@ -183,7 +183,7 @@ class _TiledLogProbs(torch.autograd.Function):
             grad = grad.to(logp_grad.dtype)
         if inputs:
             of_entropy = grad_entropy if ctx.entropy_gradient else None
-            head_grad = _head_gradient(inputs, grad_logps, of_entropy, **ctx.settings)
+            head_grad = _head_gradient(inputs, grad_logps, of_entropy, **ctx.settings).to(inputs[1].dtype)
         return grad, head_grad, *[None] * 6
 
 
@@ -196,7 +196,7 @@ def _head_gradient(
     tile: Tile,
     softcap: float | None,
 ) -> Tensor:
-    """The gradient with respect to the head, summed in float32; zero in rows from `words` on.
+    """The gradient with respect to the head, in float32; zero in rows from `words` on.
 
     The derivative of a log-prob by a logit is (1 if it is the target's, else 0) - p, that of an entropy -p (log p + entropy).
     """
@@ -225,7 +225,7 @@ def _head_gradient(
             if slopes is not None:
                 by_logit *= slopes
             total[first : first + len(rows)] += (by_logit.div_(temperature).to(weight.dtype).T @ states).float()
-    return total.to(weight.dtype)
+    return total
 
 
 def _write_logits(
