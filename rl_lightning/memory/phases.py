@@ -66,7 +66,8 @@ def _trained(model: HeldModel) -> MemoryBreakdown:
 def _all_weights(model: HeldModel) -> MemoryBreakdown:
     weights, rounded = arithmetic.all_weights(model.shape, model.bytes_per_element)
     reference = model.bytes_per_element * model.shape.text_weights if model.reference else 0.0
-    return {"weights": weights, "rounded copy": rounded, "reference": reference}
+    parts: MemoryBreakdown = {"weights": weights, "rounded copy": rounded, "reference": reference}
+    return {part: size for part, size in parts.items() if size}
 
 
 def dequantised_layer(model: HeldModel) -> float:

@@ -3,7 +3,7 @@
 Rollouts and packed updates reach into a model's attention and replace its head and adapters' products. A family that does something
 more would be trained on wrong log-probs, silently. So a copy of the model in float32, with one layer of each kind, samples from
 prompts that rows share, beyond a shortened sliding window; the rows are packed, in train mode; and log-probs, those of a whole
-vocabulary, and the adapters' gradients are compared with transformers' eager attention and PEFT's own layers, row by row.
+vocabulary, and the gradients of what is trained are compared with transformers' eager attention and PEFT's own layers, row by row.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Errors:
         sampler: of the log-probs of sampled tokens in the rollout.
         update: of the same in the update.
         head: of the log-probs of the whole vocabulary.
-        gradient: of the adapters' gradients.
+        gradient: of the gradients of what is trained, together.
     """
 
     sampler: float

@@ -108,10 +108,10 @@ def test_weights_and_copies_need_what_was_predicted(config, dtype, tmp_path):
     trained, inside = policy.trained_parameters(), {id(p) for p in policy._weights}
     frozen = [p for p in policy.model.parameters() if id(p) not in inside]
     assert load["weights"] == sum(p.nbytes for p in (*trained, *frozen))
-    assert load["rounded copy"] == (0 if dtype == "float32" else sum(p.nbytes for p in policy._weights))
+    assert load.get("rounded copy", 0) == (0 if dtype == "float32" else sum(p.nbytes for p in policy._weights))
     assert load["reference"] == sum(p.nbytes for p in policy._reference) > 0
     assert bool(frozen) == (config is MULTIMODAL)
-    assert make_plan(settings, step, "auto", "auto", COMPUTER, ENGINE).phases["load"]["reference"] == 0
+    assert make_plan(settings, step, "auto", "auto", COMPUTER, ENGINE).phases["load"].get("reference") is None
 
 
 def test_the_tiny_policy_is_tied():
