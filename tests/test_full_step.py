@@ -42,8 +42,7 @@ def plain_loss(model, reference, rollout, old, words, beta, bonus) -> torch.Tens
     return total
 
 
-@pytest.mark.parametrize("tied", [True, False])
-@pytest.mark.parametrize("checkpointing", ["on", "off"])
+@pytest.mark.parametrize(("tied", "checkpointing"), [(True, "on"), (False, "off")])
 def test_two_updates_equal_those_of_a_plain_loop(tied, checkpointing, batch, tmp_path):
     """In float32; with KL, entropy and weight decay. The second has ratios and a KL that are not trivial."""
     directory = str(random_model("qwen3", tmp_path, tie_word_embeddings=tied, num_hidden_layers=2))

@@ -20,7 +20,6 @@ from rl_lightning.rollout.policy_decoder import decoder_of
 from rl_lightning.rollout.sampling import Sampling, draw_uniforms
 from rl_lightning.types import Problem, PromptBatch
 from tests.memory.test_plan import (
-    CAPPED,
     COMPUTER,
     CPU,
     DEEP,
@@ -48,12 +47,10 @@ def full_policy_of(config, directory, tied=False, **settings):
     ("config", "dtype", "checkpointing", "tied"),
     [
         (DEEP, "float32", True, False),
-        (DEEP, "bfloat16", False, True),
         (NORMED, "float32", False, True),
         (NORMED, "bfloat16", True, True),
         (WIDE_HEAD, "float32", True, True),
         (WIDE_HEAD, "bfloat16", False, False),
-        (CAPPED, "float32", True, True),
     ],
 )
 def test_the_update_needs_what_was_predicted(config, dtype, checkpointing, tied, tmp_path):

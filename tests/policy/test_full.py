@@ -60,8 +60,7 @@ def test_weights_that_are_stored_quantised_are_refused_before_they_are_loaded():
         make_plan(config, StepShape(8, 8, 512, 512), "auto", "auto", gpu_of_size(80), LocalEngine())
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("family", ["qwen3", "opt"])
+@pytest.mark.parametrize(("family", "dtype"), [("qwen3", "float32"), ("qwen3", "float16"), ("opt", "bfloat16")])
 def test_every_weight_is_trained_in_float32(family, dtype, tmp_path):
     """Embedding, head and learned positions too; and in 16 bits the model is what the masters round to."""
     policy = full_policy(random_model(family, tmp_path, tie_word_embeddings=family == "opt"), dtype)
@@ -82,11 +81,11 @@ def test_every_weight_is_trained_in_float32(family, dtype, tmp_path):
 def test_updates_that_16_bits_would_lose_add_up():
     policy = full_policy(dtype="bfloat16")
     master, weight = policy.trained_parameters()[-1], policy.model.get_parameter("model.norm.weight")
-    start = weight.detach().clone()
-    for _ in range(2000):
-        master.data *= 1 + 1e-5  # a bfloat16 changes by 4e-3 at least
+    start = master.detach().clone()
+    for _ in range(100):
+        master.data *= 1 + 2e-4  # a bfloat16 changes by 4e-3 at least
         policy.weights_changed()
-    assert torch.allclose(weight.float(), 1.02 * start.float(), rtol=4e-3)
+    assert torch.allclose(weight.float(), 1.0202 * start, rtol=4e-3, atol=0)
 
 
 def test_gradients_of_16_bits_are_summed_in_float32(batch):
@@ -106,7 +105,7 @@ def test_gradients_of_16_bits_are_summed_in_float32(batch):
     assert all(p.grad is None for p in rounded.trained_parameters())
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "phi4_mini", "gemma2", "opt"])
+@pytest.mark.parametrize("family", ["qwen3", "gemma2", "opt"])
 def test_the_self_test_compares_all_gradients(family, tmp_path):
     policy = full_policy(random_model(family, tmp_path))
     short = short_copy(policy, CPU, WINDOW)
@@ -125,15 +124,14 @@ def test_the_self_test_sees_a_wrong_gradient_of_the_head(monkeypatch):
         self_test(full_policy(), merged=True)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(
-    ("family", "config"),
+    ("family", "config", "dtype"),
     [
-        ("qwen2", {"tie_word_embeddings": True}),
-        ("qwen3", {"tie_word_embeddings": False, "attention_bias": True}),
-        ("phi4_mini", {}),
-        ("gemma2", {}),
-        ("opt", {"max_position_embeddings": 512}),
+        ("qwen2", {"tie_word_embeddings": True}, "bfloat16"),
+        ("qwen3", {"tie_word_embeddings": False, "attention_bias": True}, "float32"),
+        ("phi4_mini", {}, "float32"),
+        ("gemma2", {}, "float32"),
+        ("opt", {"max_position_embeddings": 512}, "bfloat16"),
     ],
 )
 def test_a_rollout_after_an_update_is_of_the_new_weights(family, config, dtype, batch, tmp_path, caplog):
