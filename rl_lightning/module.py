@@ -51,15 +51,14 @@ class GRPOModule(AdapterModule):
         objective: advantages and loss.
         reward: the reward function; your own class by its path.
         engine: generates the completions; null: the policy itself (LocalEngine).
-        learning_rate: peak learning rate of AdamW on the adapters; above 0.
+        learning_rate: peak learning rate of AdamW; above 0.
         sft_steps: number of first steps that are supervised ones, on the policy's own right and well-formed samples (rejection
             sampling); 0 or more. With data.examples_for: sft_steps only their samples are drawn with examples in the prompt.
         lr_schedule: learning rate after the warm-up: constant, or decay to zero at max_steps, linear or along a cosine.
         warmup_steps: optimizer steps over which the learning rate rises from zero; 0 or more.
         weight_decay: decoupled weight decay of AdamW; 0 or more.
         max_grad_norm: the L2 norm over all gradients is clipped to this; above 0.
-        token_budget: tokens of a micro-batch in the update, above 0; fewer need less memory; auto: as many as fit in the device's
-            memory.
+        token_budget: tokens of a micro-batch in the update, above 0; fewer need less memory; auto: as many as fit in memory.
         score_workers: number of processes that verify answers; at least 1.
         score_seconds: time limit of an answer's verifier, in seconds; a slower answer scores 0; above 0.
         seed: seed of the sampler and of the adapters' initial values.
@@ -104,6 +103,7 @@ class GRPOModule(AdapterModule):
             weight_decay=weight_decay,
             max_grad_norm=max_grad_norm,
             seed=seed,
+            measures_kl=objective.beta > 0,
         )
         self.objective, self.reward, self.sft_steps = objective, reward, sft_steps
         self.score_workers, self.score_seconds, self.supervised = score_workers, score_seconds, False

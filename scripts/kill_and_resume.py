@@ -4,7 +4,7 @@
 
 Each kill is a SIGKILL that the run's own process sends itself at a random time within a phase (sampling, scoring, the update, the
 evaluation, writing a checkpoint) of a random step. Then `--ckpt_path last` resumes the run, which is killed again half of the time.
-The adapter, every rollout, every evaluation and every metric except times and memory are compared. Prints a table.
+The adapter or model, every rollout, every evaluation and every metric except times and memory are compared. Prints a table.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ VARIANTS = {
     "plain": [],
     "one update a rollout": ["--model.objective.num_iterations=1"],
     "with KL": ["--model.objective.beta=0.02"],
+    "all weights": ["--model.policy.lora_r=0", "--model.policy.quantization=none", "--model.objective.beta=0.02"],
     "no data workers": ["--data.num_workers=0"],
     "dynamic sampling": ["--model.sampling.max_resample=3", "--model.reward.init_args.format=0"],
     "curriculum": [
@@ -114,7 +115,7 @@ def differences(ours: Path, theirs: Path) -> list[str]:
             *run.glob("rollouts/*"),
             *run.glob("eval_results/*"),
             *run.glob("warnings.jsonl"),
-            last / "adapter_model.safetensors",
+            *last.glob("*.safetensors"),
         ]
         contents[run] = {str(f.relative_to(run)): _content(f) for f in files}
         with (run / "metrics.csv").open(newline="") as file:
@@ -140,7 +141,7 @@ def main() -> int:
     references: dict[str, Path] = {}
     different = killed = 0
     for number in range(args.kills):
-        phase, variant = PHASES[number % len(PHASES)], list(VARIANTS)[number % len(VARIANTS)]  # 30 are all pairs
+        phase, variant = PHASES[number % len(PHASES)], list(VARIANTS)[number % len(VARIANTS)]  # 35 are all pairs
         if variant not in references:
             references[variant] = args.out / f"whole-{len(references)}"
             assert fit(references[variant], VARIANTS[variant]) == 0

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.config import EMBEDDED
 from tests.conftest import shake
 
 SHAPE = {
@@ -34,7 +34,14 @@ OWN = {
 
 
 def random_policy(family: str, tmp_path: Path, dtype: str = "auto", **config) -> Policy:
-    """A small random model of the family with the tiny policy's tokenizer, loaded in full precision, its adapters shaken."""
+    """A small random model of the family, loaded in full precision, its adapters shaken."""
+    policy = Policy(PolicyConfig(str(random_model(family, tmp_path, **config)), "none", dtype), torch.device("cpu"))
+    shake(policy, scale=0.05)
+    return policy
+
+
+def random_model(family: str, tmp_path: Path, **config) -> Path:
+    """The directory of a small random model of the family with the tiny policy's tokenizer."""
     directory = tmp_path / family
     shutil.copytree(EMBEDDED["tiny"], directory)
     vocabulary = json.loads((directory / "config.json").read_text())["vocab_size"]
@@ -43,9 +50,7 @@ def random_policy(family: str, tmp_path: Path, dtype: str = "auto", **config) ->
     base = AutoModelForCausalLM.from_config(AutoConfig.for_model(own.pop("model_type", family), **own))
     disturb(base)
     base.save_pretrained(directory)
-    policy = Policy(PolicyConfig(str(directory), "none", dtype), torch.device("cpu"))
-    shake(policy, scale=0.05)
-    return policy
+    return directory
 
 
 def disturb(model) -> None:

@@ -88,6 +88,10 @@ def adapters(root: Path, step: int) -> dict[str, torch.Tensor]:
     return load_file(root / f"checkpoint-{step}" / "adapter_model.safetensors")
 
 
+def weights_of_whole_model(root: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(root / f"checkpoint-{step}" / "model.safetensors")
+
+
 def same(ours: Path, theirs: Path, steps: int) -> None:
     """Completions, weights and evaluations to the last bit."""
     for path in (theirs / "rollouts").iterdir():

@@ -49,7 +49,7 @@ def gradient(module, rollout, rewards, old=None) -> list[torch.Tensor]:
     if old is not None:
         trainer.logps.copy_(old)
     module.accumulate_gradients(rollout, group_advantages(rewards), weights, trainer, first=old is None)
-    return [p.grad.clone() for p in module.policy.adapter_parameters()]
+    return [p.grad.clone() for p in module.policy.trained_parameters()]
 
 
 def rewards_of_which_two_groups_have_no_variance() -> torch.Tensor:
@@ -134,7 +134,7 @@ def test_gradient_equals_a_plain_implementation(own_policy, rollout, loss_type):
         }[loss_type]
         total = total + per_token.sum() / divisor
     total.backward()
-    assert_same(ours, [p.grad.clone() for p in own_policy.adapter_parameters()])
+    assert_same(ours, [p.grad.clone() for p in own_policy.trained_parameters()])
 
 
 def test_leaving_out_groups_without_reward_variance_is_exact(own_policy, rollout):
@@ -184,7 +184,7 @@ def test_the_tokens_of_high_entropy_are_those_of_the_whole_step(own_policy, roll
     own_policy.model.zero_grad()
     one.accumulate_gradients(rollout, advantages, weights, trainer, first=True)
     assert trainer.entropies[found > 0].min() >= trainer.entropies[trained & (found == 0)].max()
-    assert all(p.grad is not None for p in own_policy.adapter_parameters())
+    assert all(p.grad is not None for p in own_policy.trained_parameters())
 
 
 def test_a_step_without_reward_variance_leaves_no_gradient(own_policy, rollout):
@@ -193,7 +193,7 @@ def test_a_step_without_reward_variance_leaves_no_gradient(own_policy, rollout):
     module.meter, trainer = StepMeter(), TrainerLogprobs.empty(rollout)
     weights = token_weights(rollout.mask, "dapo", 24)
     module.accumulate_gradients(rollout, torch.zeros(6, 4), weights, trainer, first=True)
-    assert all(p.grad is None for p in own_policy.adapter_parameters())
+    assert all(p.grad is None for p in own_policy.trained_parameters())
     assert trainer.logps.isnan().all()
 
 

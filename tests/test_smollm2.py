@@ -51,7 +51,7 @@ def policy() -> Policy:
 @pytest.fixture(scope="module")
 def plain(policy, tmp_path_factory) -> PeftModel:
     """The same policy as plain transformers and PEFT load it."""
-    policy.save_adapter(adapter := tmp_path_factory.mktemp("adapter"))
+    policy.save(adapter := tmp_path_factory.mktemp("adapter"))
     base = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32, attn_implementation="eager")
     return PeftModel.from_pretrained(base, adapter).eval()
 

@@ -11,7 +11,7 @@ import yaml
 from rl_lightning.cli.main import main
 from rl_lightning.data import PromptDataModule
 from rl_lightning.policy import PolicyConfig
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.config import EMBEDDED
 from tests.extension_points.training import data, fit, module
 
 

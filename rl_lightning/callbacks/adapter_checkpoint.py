@@ -1,4 +1,4 @@
-"""Write checkpoints that plain PEFT loads and that a run can be resumed from."""
+"""Write checkpoints that plain PEFT or transformers loads and that a run can be resumed from."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AdapterCheckpoint(Checkpoint):
             shutil.rmtree(final)  # damaged: `--ckpt_path last` skipped it, and the run has come back to this step
 
         def write(directory: Path) -> None:
-            pl_module.policy.save_adapter(directory)
+            pl_module.policy.save(directory)
             trainer.save_checkpoint(directory / STATE_FILE, weights_only=False)
 
         try:

@@ -26,7 +26,7 @@ class Diagnostics(StepCallback):
 
     On the console and as a line (step, name, text) of `warnings.jsonl` in the trainer's `default_root_dir`; each of
     `rl_lightning.training.diagnostics.RULES` at most once per run, resumed or not. Uses the metrics of GroupVariance and the
-    evaluations of FixedEval if those callbacks are there. Logs `policy/adapter_rms`.
+    evaluations of FixedEval if those callbacks are there. Logs `policy/moved_rms`.
 
     Args:
         window: number of steps that a metric is averaged over; no warning is given before that many steps. At least 2.
@@ -49,7 +49,7 @@ class Diagnostics(StepCallback):
 
     def step_metrics(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> dict[str, float]:
         """See the class."""
-        return {"policy/adapter_rms": pl_module.policy.adapter_rms()}
+        return {"policy/moved_rms": pl_module.policy.moved_rms()}
 
     def on_step_end(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> None:
         """Apply the rules to the last steps and evaluations, and warn."""

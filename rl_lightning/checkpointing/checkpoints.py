@@ -1,7 +1,8 @@
 """Write checkpoint directories, verify that they are intact, and find the one to resume from.
 
 checkpoint-100/
-  adapter_model.safetensors, adapter_config.json   what PEFT reads
+  adapter_model.safetensors, adapter_config.json   what PEFT reads; or where all weights are trained
+  model.safetensors, config.json, tokenizer.json … what transformers reads; resuming reads the float32 weights from it too
   trainer.ckpt                                     what resuming needs besides: optimizer, step, RNG states, problem stream
   checksums.json                                   SHA-256 of every other file; written last
 """

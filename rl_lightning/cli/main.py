@@ -163,9 +163,9 @@ def _no_offer(record: logging.LogRecord) -> bool:
 
 
 def _no_loading_bar(factory: Callable[..., Any], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
-    """Show no progress bar for loading weights from the disk; the bars of downloads stay."""
-    loading = settings.get("desc") == "Loading weights"
-    return factory(*args, **settings, **({"disable": True} if loading else {}))
+    """Show no progress bar for weights that are read from the disk or written to it; the bars of downloads stay."""
+    local = settings.get("desc") in ("Loading weights", "Writing model shards")
+    return factory(*args, **settings, **({"disable": True} if local else {}))
 
 
 def _plan(args: list[str]) -> int:

@@ -17,6 +17,7 @@ from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.prompts import PromptSettings, PromptTemplate
 from rl_lightning.environments.stream import eval_problems, held_out_hashes
 from rl_lightning.policy import PolicyConfig
+from rl_lightning.policy.adapters import is_adapter
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.rollout import Sampling
 from rl_lightning.types import Problem, UserError
@@ -92,7 +93,8 @@ def read_settings(path: Path, command: str, checkpoint: Path | None = None) -> S
     Args:
         path: the config.
         command: for the message.
-        checkpoint: its adapter is the policy's, whatever the config says; None for that of the config.
+        checkpoint: its adapter, or its model where all weights were trained, is the policy's, whatever the config says; None for
+            that of the config.
 
     Raises:
         UserError: the file cannot be read, or a value is not allowed.
@@ -105,7 +107,8 @@ def read_settings(path: Path, command: str, checkpoint: Path | None = None) -> S
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"{command}: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
     if checkpoint is not None:
-        model = {**model, "policy": {**(model.get("policy") or {}), "adapter": str(checkpoint)}}
+        setting = "adapter" if is_adapter(checkpoint) else "model_name_or_path"
+        model = {**model, "policy": {**(model.get("policy") or {}), setting: str(checkpoint)}}
     try:
         return settings_of(model, data)
     except jsonargparse.ArgumentError as error:

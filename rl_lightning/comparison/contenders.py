@@ -11,7 +11,7 @@ from rl_lightning.evaluation import differences, read_result, stored_suite
 from rl_lightning.types import UserError
 
 BASE = "base"
-"""The name of the model without adapters."""
+"""The name of the model before training."""
 
 _REMEDY = "to evaluate all of them on the same problems, add: --evaluate --config CONFIG.yaml"
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_lightning.checkpointing.checkpoints import intact_checkpoints
+from rl_lightning.checkpointing.checkpoints import STATE_FILE, intact_checkpoints
 from rl_lightning.comparison.contenders import BASE
 from rl_lightning.types import UserError
 
@@ -41,12 +41,13 @@ def evaluate(names: Sequence[str], settings: Sequence[str], out: Path) -> dict[s
 
 
 def _model_arguments(name: str) -> list[str]:
-    """Return the arguments that make `validate` evaluate what the name refers to."""
+    """Return the arguments that make `validate` evaluate what the name refers to. A directory is a model where it has a model's
+    config, and no training state, as the checkpoint of a model that is trained as a whole has."""
     path = Path(name).expanduser()
     without_adapter = ["--model.policy.adapter=null", "--model.policy.reference=base"]
     if name == BASE:
         return without_adapter
-    if path.is_dir() and not (path / "config.json").is_file():  # which only complete models have
+    if path.is_dir() and ((path / STATE_FILE).is_file() or not (path / "config.json").is_file()):
         found = intact_checkpoints(path)
         return ["--ckpt_path", str(found[-1] if found else path)]
     return [f"--model.policy.model_name_or_path={name}", *without_adapter]

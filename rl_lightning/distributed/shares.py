@@ -7,13 +7,16 @@ its gradients are summed once. So the number of ranks changes results by roundin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from rl_lightning.distributed.collective import Collective
 from rl_lightning.types import Rollout, TrainerLogprobs
+
+BUCKET = 2**26
+"""Gradients that are summed over the ranks at once, 268 MB in float32: all of an adapter's, but not all of a model's."""
 
 
 def share_of_prompts(collective: Collective) -> slice:
@@ -47,7 +50,7 @@ def share_of_groups(rollout: Rollout, rows: Tensor, collective: Collective) -> T
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], collective: Collective) -> bool:
-    """Sum the gradients over all ranks in one operation, including ranks that have none.
+    """Sum the gradients over all ranks, in few operations of bounded size, including ranks that have none.
 
     Args:
         parameters: the trained parameters; a missing gradient counts as zero, unless no rank has any gradient.
@@ -59,12 +62,27 @@ def sum_gradients(parameters: Sequence[nn.Parameter], collective: Collective) ->
     if not collective.any(any(p.grad is not None for p in parameters)):
         return False
     if collective.world_size > 1:  # a single rank has nothing to sum, and need not copy its gradients
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         device = parameters[0].device  # layers may be on several
-        summed = collective.sum(torch.cat([gradient.flatten().to(device) for gradient in gradients]))
-        for parameter, gradient in zip(parameters, summed.split([p.numel() for p in parameters]), strict=True):
-            parameter.grad = gradient.view_as(parameter).to(parameter.device, copy=True)
+        for bucket in _buckets(parameters):
+            gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            summed = collective.sum(torch.cat([gradient.flatten().to(device) for gradient in gradients]))
+            totals = summed.split([p.numel() for p in bucket])
+            for parameter, gradient, total in zip(bucket, gradients, totals, strict=True):
+                parameter.grad = gradient.copy_(total.view_as(gradient))
     return True
+
+
+def _buckets(parameters: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+    """Divide parameters, in their order, into lists of at most `BUCKET` numbers each, or of one parameter that has more."""
+    bucket: list[nn.Parameter] = []
+    size = 0
+    for parameter in parameters:
+        if bucket and size + parameter.numel() > BUCKET:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(parameter)
+        size += parameter.numel()
+    yield bucket
 
 
 def fill_missing(values: Tensor, collective: Collective) -> Tensor:

@@ -30,6 +30,24 @@ def base(shape: ModelShape, bytes_per_element: int, quantized: bool) -> float:
     return linear * (NF4_BYTES if quantized else bytes_per_element) + shape.other_weights * bytes_per_element
 
 
+def all_weights(shape: ModelShape, bytes_per_element: int) -> tuple[float, float]:
+    """Where all weights are trained: these in float32 with what stays frozen (a vision tower), and their copy in a compute dtype of
+    16 bits. Gradient, Adam's two moments and the reference model are as large as the former, twice that, and the latter; in float32
+    the reference is as large as the weights."""
+    frozen = shape.parameters - shape.text_weights
+    return 4 * shape.text_weights + bytes_per_element * frozen, 2 * shape.text_weights if bytes_per_element == 2 else 0
+
+
+def vocabulary_gradients(shape: ModelShape, bytes_per_element: int) -> tuple[float, float, float, float]:
+    """Where all weights are trained: what is held of the gradients of output head and input embedding, besides the sum over the
+    micro-batches. At the head, while its sum over the tiles grows in float32, and in 16 bits when that is rounded; in the layers,
+    because the part of a head that is the embedding too waits for the embedding's; and at the embedding."""
+    one = shape.vocabulary * shape.width
+    waiting = bytes_per_element * one if shape.tied else 0
+    rounded = bytes_per_element * one if bytes_per_element == 2 else 0
+    return 4 * one, 4 * one + rounded, waiting, waiting + bytes_per_element * one
+
+
 def largest_dense(shape: ModelShape, bytes_per_element: int) -> float:
     """The largest linear layer dequantised to the compute dtype, as 4-bit products of many rows and loading do."""
     return shape.largest_linear * bytes_per_element
@@ -41,7 +59,7 @@ def adapter(shape: ModelShape, rank: int) -> float:
 
 
 def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens: int, slots: int) -> float:
-    """Bytes that autograd saves of one layer. Weights are frozen, so these are only what LoRA and the non-linear parts need:
+    """Bytes that autograd saves of one layer, for LoRA and the non-linear parts:
 
     norms: each its input in float32, its output, and a float32 per token;
     attention: queries, keys, values, output and a float32 per head at every padded slot, and the output again per token;
@@ -49,10 +67,12 @@ def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens
     LoRA: the output of A, `rank` numbers per adapted linear module;
     Qwen3's norms of queries and keys: both in float32 again, and a float32 per head.
 
+    Where all weights are trained: no outputs of A, and what each norm multiplies by its weight.
+
     Args:
         shape: the model's shape.
         bytes_per_element: bytes of a number in the compute dtype.
-        rank: LoRA's rank.
+        rank: LoRA's rank; 0: all weights are trained.
         tokens: packed tokens of the micro-batch.
         slots: padded slots of its attention rows, padding included.
     """
@@ -60,6 +80,9 @@ def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens
     norms = shape.norms * ((4 + bytes_per_element) * shape.width + 4)
     mlp, lora = 4 * bytes_per_element * shape.mlp_width, bytes_per_element * rank * shape.adapted_per_layer
     qk_norms = 4 * (queries + keys + shape.heads + shape.kv_heads) if shape.norms_qk else 0
+    if rank == 0:
+        norms += shape.norms * bytes_per_element * shape.width
+        qk_norms += bytes_per_element * (queries + keys) if shape.norms_qk else 0
     attention = 2 * bytes_per_element * (queries + keys) + 4 * shape.heads
     return tokens * (norms + bytes_per_element * queries + mlp + lora + qk_norms) + slots * attention
 

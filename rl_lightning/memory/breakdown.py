@@ -10,8 +10,23 @@ from rl_lightning.memory.device import Device
 from rl_lightning.memory.shapes import ModelShape
 
 Part = Literal[
-    "base", "merged copy", "adapter", "optimizer", "cache", "activations", "logits", "workspace", "context", "slack"
+    "weights",
+    "rounded copy",
+    "reference",
+    "gradients",
+    "base",
+    "merged copy",
+    "adapter",
+    "optimizer",
+    "cache",
+    "activations",
+    "logits",
+    "workspace",
+    "context",
+    "slack",
 ]
+"""The first four are there where all weights are trained, the next three where adapters are."""
+
 Phase = Literal["load", "rollout", "update"]
 MemoryBreakdown = dict[Part, float]
 """Bytes by part, at one point in time."""
@@ -66,15 +81,20 @@ class HeldModel:
         shape: the model's shape.
         bytes_per_element: bytes of a number in the compute dtype: 2, or 4 for float32.
         quantized: whether the linear layers are in 4 bits.
-        rank: LoRA's rank.
-        reference_adapter: whether a frozen copy of the adapter that the run began from is held, as the KL term's reference.
+        rank: LoRA's rank; 0: no adapters, all weights are trained.
+        reference: whether a frozen copy of what is trained is held as it was at the start, as the KL term's reference.
     """
 
     shape: ModelShape
     bytes_per_element: int
     quantized: bool
     rank: int
-    reference_adapter: bool = False
+    reference: bool = False
+
+    @property
+    def trains_all(self) -> bool:
+        """Whether all weights are trained, and there are no adapters."""
+        return self.rank == 0
 
 
 @dataclass(frozen=True)

@@ -48,15 +48,26 @@ def _with_overhead(parts: MemoryBreakdown, context: float) -> MemoryBreakdown:
 
 
 def _loading(model: HeldModel) -> MemoryBreakdown:
+    if model.trains_all:
+        return _all_weights(model)
     base = arithmetic.base(model.shape, model.bytes_per_element, model.quantized)
     return {"base": base, "workspace": dequantised_layer(model)}
 
 
 def _trained(model: HeldModel) -> MemoryBreakdown:
     """Memory held from the first update to the end of the run, with any rollout engine."""
+    if model.trains_all:
+        return {**_all_weights(model), "optimizer": 8 * model.shape.text_weights}
     weights = arithmetic.adapter(model.shape, model.rank)
     base = arithmetic.base(model.shape, model.bytes_per_element, model.quantized)
-    return {"base": base, "adapter": weights * (1 + model.reference_adapter), "optimizer": 2 * weights}
+    return {"base": base, "adapter": weights * (1 + model.reference), "optimizer": 2 * weights}
+
+
+def _all_weights(model: HeldModel) -> MemoryBreakdown:
+    weights, rounded = arithmetic.all_weights(model.shape, model.bytes_per_element)
+    reference = model.bytes_per_element * model.shape.text_weights if model.reference else 0.0
+    parts: MemoryBreakdown = {"weights": weights, "rounded copy": rounded, "reference": reference}
+    return {part: size for part, size in parts.items() if size}
 
 
 def dequantised_layer(model: HeldModel) -> float:
@@ -73,16 +84,30 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
     slots = min(PADDED_SLOTS_PER_TOKEN * budget, step.rows * longest)
     saved = arithmetic.saved_per_layer(shape, size, model.rank, tokens, slots)
     kept = arithmetic.kept_for_backward(saved, shape, size, tokens, settings.checkpointing)
-    gradient = arithmetic.adapter(shape, model.rank)
-    parts: MemoryBreakdown = {"optimizer": gradient, "workspace": dequantised_layer(model)}
     at_head = kept + arithmetic.head(shape, size, tokens)
     in_backward = kept + arithmetic.backward_of_layer(saved, shape, size, tokens, settings.checkpointing)
     # By then what the layer had saved after its attention is freed.
     before = arithmetic.saved_per_layer(replace(shape, norms=1, mlp_width=0), size, model.rank, tokens, slots)
     freed = 0 if settings.checkpointing else saved
     in_attention = kept - freed + before + arithmetic.scores(shape, slots, longest, backward=True)
+    logits = arithmetic.logits(shape, size, tokens)
+    if not model.trains_all:
+        parts: MemoryBreakdown = {
+            "optimizer": arithmetic.adapter(shape, model.rank),
+            "workspace": dequantised_layer(model),
+        }
+        return [
+            {**parts, "activations": at_head, "logits": logits},
+            {**parts, "activations": in_backward},
+            {**parts, "activations": in_attention},
+        ]
+    gradients: MemoryBreakdown = {"gradients": 4 * shape.text_weights}
+    summing, rounding, waiting, of_embedding = arithmetic.vocabulary_gradients(shape, size)
+    waiting += size * shape.largest_linear
     return [
-        {**parts, "activations": at_head, "logits": arithmetic.logits(shape, size, tokens)},
-        {**parts, "activations": in_backward},
-        {**parts, "activations": in_attention},
+        {**gradients, "activations": at_head, "logits": logits, "workspace": summing},
+        {**gradients, "activations": at_head, "workspace": rounding},
+        {**gradients, "activations": in_backward, "workspace": waiting},
+        {**gradients, "activations": in_attention, "workspace": waiting},
+        {**gradients, "workspace": of_embedding},
     ]

@@ -27,7 +27,8 @@ from rl_lightning.memory.breakdown import (
 from rl_lightning.memory.cards import Card, predict_cards
 from rl_lightning.memory.device import Device
 from rl_lightning.memory.shapes import model_shape
-from rl_lightning.policy.loading import PolicyConfig, compute_dtype, quantization_config
+from rl_lightning.policy.config import PolicyConfig, compute_dtype
+from rl_lightning.policy.loading import quantization_config
 from rl_lightning.policy.microbatch import PADDED_SLOTS_PER_TOKEN
 from rl_lightning.types import require
 
@@ -103,6 +104,7 @@ def make_plan(
     rows: int | Literal["auto"],
     device: Device,
     engine: EngineMemory,
+    measures_kl: bool = False,
 ) -> Plan:
     """Predict the memory of a run, and choose the settings that are `auto` so that it fits.
 
@@ -117,6 +119,7 @@ def make_plan(
         rows: sequences that decode at once, or auto.
         device: the device to plan for.
         engine: the rollout engine.
+        measures_kl: whether the loss needs the reference model.
 
     Returns:
         the plan; if nothing fits, that of the smallest settings.
@@ -127,8 +130,9 @@ def make_plan(
     """
     choices = [config.rollout_weights == "merged"]
     if config.rollout_weights == "auto":
-        choices = [True, False]
-    plans = [_largest_that_fits(config, step, token_budget, rows, merged, device, engine) for merged in choices]
+        choices = [True, False] if config.lora_r else [True]  # without adapters there is nothing to merge
+    model = _held(config, device, measures_kl)
+    plans = [_largest_that_fits(config, model, step, token_budget, rows, each, device, engine) for each in choices]
     if len(plans) == 2 and not (plans[0].fits and (device.kind == "cpu" or _costs_nothing(*plans))):
         return plans[1]
     return plans[0]
@@ -144,8 +148,20 @@ def _costs_nothing(merged: Plan, trained: Plan) -> bool:
     )
 
 
+def _held(config: PolicyConfig, device: Device, measures_kl: bool) -> HeldModel:
+    dtype = compute_dtype(config, torch.device(device.kind))
+    targets = None if config.lora_target_modules is None else tuple(config.lora_target_modules)
+    shape, base = model_shape(config.model_name_or_path, targets)
+    allowed = f"at most {shape.layers}, the number of decoder layers"
+    require("policy.devices_per_replica", device.cards, device.cards <= shape.layers, allowed)
+    quantization_config(config, base, dtype)  # refuses what cannot be loaded
+    reference = config.reference == "adapter" or (config.lora_r == 0 and measures_kl)
+    return HeldModel(shape, dtype.itemsize, config.quantization == "nf4", config.lora_r, reference)
+
+
 def _largest_that_fits(
     config: PolicyConfig,
+    model: HeldModel,
     step: StepShape,
     token_budget: int | Literal["auto"],
     rows: int | Literal["auto"],
@@ -154,14 +170,6 @@ def _largest_that_fits(
     engine: EngineMemory,
 ) -> Plan:
     """The plan of the largest settings that fit, or else of the smallest."""
-    dtype = compute_dtype(config, torch.device(device.kind))
-    targets = None if config.lora_target_modules is None else tuple(config.lora_target_modules)
-    shape, base = model_shape(config.model_name_or_path, targets)
-    allowed = f"at most {shape.layers}, the number of decoder layers"
-    require("policy.devices_per_replica", device.cards, device.cards <= shape.layers, allowed)
-    quantization_config(config, base, dtype)  # refuses what cannot be loaded
-    nf4, reference_adapter = config.quantization == "nf4", config.reference == "adapter"
-    model = HeldModel(shape, dtype.itemsize, nf4, config.lora_r, reference_adapter)
     all_rows = list(_descending(min(MAX_ROWS, step.rows), _ROWS_STEP, 1)) if rows == "auto" else [rows]
     all_tokens = _token_budgets(step, MAX_TOKENS[device.kind]) if token_budget == "auto" else [token_budget]
     setting = config.gradient_checkpointing

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from rl_lightning.policy.loading import EMBEDDED, resolve_name
+from rl_lightning.policy.config import EMBEDDED, resolve_name
 from rl_lightning.policy.lora import adapted_linears, chosen_linears, decoder_layers, fused_experts
 from rl_lightning.types import UserError
 
@@ -43,6 +43,8 @@ class ModelShape:
         other_weights: all other weights: embeddings, head, norms, biases, fused experts.
         outside_linear_weights: of `frozen_linear_weights` those outside the decoder layers: vision towers.
         outside_other_weights: of `other_weights` those outside the decoder layers: embeddings, head, last norm.
+        text_weights: weights of the decoder and the output head, which are trained where all are.
+        tied: whether the output head is the input embedding.
         largest_linear: weights of the largest linear module that LoRA can adapt.
         lora_weights_per_rank: adapter weights per LoRA rank: the sum of inputs and outputs of the modules that LoRA adapts.
         fused_lora_weights_per_rank: the same as rollouts hold them: modules with the same input share a product, whose B is the
@@ -65,6 +67,8 @@ class ModelShape:
     other_weights: int
     outside_linear_weights: int
     outside_other_weights: int
+    text_weights: int
+    tied: bool
     largest_linear: int
     lora_weights_per_rank: int
     fused_lora_weights_per_rank: int
@@ -129,6 +133,7 @@ def shape_of(config: PretrainedConfig, targets: Sequence[str] | None = None) -> 
     adapted = chosen_linears(linears, targets)
     packed = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
     weights, all_packed = ([m.weight.numel() for m in each] for each in (linears.values(), packed))
+    text_part = {id(p): p.numel() for part in (model.get_decoder(), head) for p in part.parameters()}
     _, layers = decoder_layers(model)
     inner = {id(each) for each in layers.modules()}
     outer = sum(m.weight.numel() for m in packed if id(m) not in inner)
@@ -149,6 +154,8 @@ def shape_of(config: PretrainedConfig, targets: Sequence[str] | None = None) -> 
         other_weights=sum(p.numel() for p in model.parameters()) - sum(all_packed),
         outside_linear_weights=outer,
         outside_other_weights=sum(p.numel() for p in model.parameters()) - in_layers - outer,
+        text_weights=sum(text_part.values()),
+        tied=head.weight is model.get_input_embeddings().weight,
         largest_linear=max(weights),
         lora_weights_per_rank=sum(m.in_features + m.out_features for m in adapted.values()),
         fused_lora_weights_per_rank=_fused_lora_weights(linears, adapted),

@@ -31,8 +31,8 @@ def table(plan: Plan) -> str:
     )
     lines.append(
         f"  token_budget: {settings.token_budget}, sampling.max_rollout_rows: {settings.max_rollout_rows}, "
-        f"policy.gradient_checkpointing: {'on' if settings.checkpointing else 'off'}, "
-        f"policy.rollout_weights: {'merged' if settings.merged else 'unmerged'}"
+        f"policy.gradient_checkpointing: {'on' if settings.checkpointing else 'off'}"
+        + ("" if plan.model.trains_all else f", policy.rollout_weights: {'merged' if settings.merged else 'unmerged'}")
     )
     return "\n".join(lines)
 

@@ -1,15 +1,15 @@
-"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on its decoder's linear layers."""
+"""Load a model by name: a frozen base, in 4 bits or dense, with trainable LoRA adapters on its decoder's linear layers, or, without
+adapters, a model to train as a whole."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -19,142 +19,17 @@ from transformers import (
 )
 from transformers.utils.quantization_config import FineGrainedFP8Config, Mxfp4Config
 
-from rl_lightning.policy.adapters import load_adapter, lora_settings
+from rl_lightning.policy.adapters import load_adapter
 from rl_lightning.policy.attention import register_attention
+from rl_lightning.policy.config import PolicyConfig, compute_dtype, resolve_name
 from rl_lightning.policy.lora import adapt_in_place, add_adapters, fused_experts
 from rl_lightning.policy.placement import device_map, remove_dispatch_hooks
-from rl_lightning.types import UserError, first_line, require
+from rl_lightning.types import UserError, first_line
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = {"tiny": Path(__file__).parents[1] / "assets" / "tiny"}
-"""Models that ship with the package, by their name in configs."""
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-_INITIAL = (True, "gaussian", "orthogonal")
-"""Initial values of adapters that leave the base as it is; see `PolicyConfig.init_lora_weights`."""
-
 _DEQUANTISED: dict[str, Any] = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}
 """Quantisations of stored weights that transformers can undo while it loads them, with its settings for them."""
-
-
-@dataclass
-class PolicyConfig:
-    """The model that is trained."""
-
-    model_name_or_path: str = "tiny"
-    """A model hub name, a directory, or `tiny`, the small model that ships with rl_lightning."""
-
-    quantization: Literal["nf4", "none"] = "nf4"
-    """nf4: the frozen base is held in 4 bits with double quantisation (QLoRA, arXiv 2305.14314); none: in `dtype`. Weights that are
-    stored in 4 bits by bitsandbytes need nf4, those stored in FP8 or MXFP4 need none."""
-
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """The dtype that the base computes in; auto: bfloat16 on a GPU that supports it, else float16 with loss scaling; float32 on a
-    CPU."""
-
-    attn_implementation: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
-    """Attention kernel of the update; flash_attention_2 is replaced by sdpa, which uses the same kernel, with a warning."""
-
-    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Recompute activations in the backward pass: a third more computation for a fraction of the memory; auto: on only if memory
-    does not suffice without it."""
-
-    rollout_weights: Literal["auto", "merged", "unmerged"] = "auto"
-    """The weights that rollouts run on. unmerged: the 4-bit base and its adapters; merged: a second, dense copy of both in
-    `dtype`, which is faster per token; auto: merged if it fits in memory."""
-
-    adapter: str | None = None
-    """Directory of the PEFT LoRA adapter that a run begins from; null: a fresh adapter. Its rank, alpha, rsLoRA and target modules
-    replace those that are set below."""
-
-    reference: Literal["base", "adapter"] = "base"
-    """The model that the KL term (objective.beta) measures from: the base, or base and adapter as the run began, of which a frozen
-    copy is kept."""
-
-    lora_r: int = 16
-    """Rank of the adapters; at least 1."""
-
-    lora_alpha: int = 32
-    """The adapters' output is scaled by lora_alpha / lora_r; at least 1."""
-
-    use_rslora: bool = False
-    """Scale by lora_alpha / sqrt(lora_r) instead (rsLoRA, arXiv 2312.03732)."""
-
-    lora_target_modules: list[str] | None = None
-    """The layers that get an adapter, by name, such as q_proj; null: those of `adapter`, else all linear layers of the decoder."""
-
-    lora_dropout: float = 0.0
-    """Only 0: with dropout the update would not have the log-probs that were sampled from."""
-
-    init_lora_weights: bool | str = True
-    """Initial values of the adapters, with which the policy is still the base; true: A as in PEFT, B zero; gaussian: A normal with
-    standard deviation 1 / lora_r; orthogonal: A and B random, with a product of zero, for an even lora_r."""
-
-    devices_per_replica: int = 1
-    """GPUs of one machine that the layers of one model are laid over, in one process: room for a larger model, at the speed of one
-    GPU; at least 1. trainer.devices counts such replicas."""
-
-    self_test: bool = True
-    """Compare a short rollout and update with transformers' own forward at load, in float32, and refuse a model that differs."""
-
-    def __post_init__(self) -> None:
-        resolve_name(self.model_name_or_path)
-        for name in ("lora_r", "lora_alpha"):
-            require(f"policy.{name}", getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        allowed = "0: with dropout the update would not have the log-probs that were sampled from"
-        require("policy.lora_dropout", self.lora_dropout, self.lora_dropout == 0, allowed)
-        named = self.lora_target_modules is None or len(self.lora_target_modules) > 0
-        require("policy.lora_target_modules", self.lora_target_modules, named, "at least one name, or null for all")
-        allowed = "true, gaussian or orthogonal: others change the base, which rollouts and the reference use as it is"
-        require("policy.init_lora_weights", self.init_lora_weights, self.init_lora_weights in _INITIAL, allowed)
-        require("policy.devices_per_replica", self.devices_per_replica, self.devices_per_replica >= 1, "at least 1")
-        even = self.init_lora_weights != "orthogonal" or self.lora_r % 2 == 0
-        require("policy.lora_r", self.lora_r, even, "even with init_lora_weights orthogonal")
-        given = self.reference == "base" or self.adapter is not None
-        require("policy.reference", self.reference, given, "base where policy.adapter is null")
-        if self.adapter is not None:
-            self._take_over(Path(self.adapter).expanduser())
-
-    def _take_over(self, adapter: Path) -> None:
-        """Replace the settings that the adapter determines by its own, with a line where they differ."""
-        found = lora_settings(adapter)
-        other = [f"{name} {value}" for name, value in found.items() if getattr(self, name) not in (value, None)]
-        if other:
-            log.warning("policy.adapter: %s has %s; these replace the settings", adapter, ", ".join(other))
-        vars(self).update(found)
-
-
-def resolve_name(name: str) -> str:
-    """The directory of a model that ships with the package, or else the given name.
-
-    Raises:
-        UserError: a path that does not exist or holds no model.
-    """
-    if name in EMBEDDED:
-        return str(EMBEDDED[name])
-    looks_like_path = name.startswith((".", "/", "~", "\\")) or name.count("/") > 1 or "\\" in name
-    directory = Path(name).expanduser()
-    if directory.is_dir():
-        if not (directory / "config.json").is_file():
-            raise UserError(f"policy.model_name_or_path: {name!r} is not a model's directory: it has no config.json")
-        return str(directory)
-    if looks_like_path or "/" not in name:
-        raise UserError(
-            f"policy.model_name_or_path: {name!r} is not a directory; give a model's directory, a hub name such as "
-            "Qwen/Qwen2.5-1.5B-Instruct, or `tiny`"
-        )
-    return name
-
-
-def compute_dtype(config: PolicyConfig, device: torch.device) -> torch.dtype:
-    """The dtype that the base computes in on this device."""
-    if config.dtype != "auto":
-        return _DTYPES[config.dtype]
-    if device.type != "cuda":
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def load_tokenizer(name: str) -> Any:
@@ -168,8 +43,9 @@ def load_tokenizer(name: str) -> Any:
 
 def load_model(
     config: PolicyConfig, device: torch.device, seed: int, layer_devices: Sequence[torch.device] = ()
-) -> PeftModel:
+) -> Any:
     """Load the base, freeze it, and attach adapters: those of `policy.adapter`, or fresh ones, with which the policy is the base.
+    With lora_r 0 load the model in float32, which `full.train_all` prepares for training.
 
     Args:
         config: the model's settings.
@@ -187,7 +63,7 @@ def load_model(
         AutoModelForCausalLM,
         config.model_name_or_path,
         config=base_config,
-        dtype=dtype,
+        dtype=dtype if config.lora_r else torch.float32,
         quantization_config=quantization_config(config, base_config, dtype),
         attn_implementation=register_attention(_attention_kernel(config.attn_implementation)),
         device_map=device_map(base_config, layer_devices) if layer_devices else {"": device},
@@ -198,6 +74,8 @@ def load_model(
     _disable_cpu_repacking(base)
     if config.gradient_checkpointing == "on":
         base.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.lora_r == 0:
+        return base
     _mention_experts(base)
     lora = LoraConfig(
         r=config.lora_r,
@@ -232,6 +110,8 @@ def quantization_config(config: PolicyConfig, base: PretrainedConfig, dtype: tor
         )
     method = str(stored.get("quant_method", "an unknown way"))
     here = f"policy.quantization: {config.model_name_or_path!r} is stored quantised by {method}"
+    if config.lora_r == 0:
+        raise UserError(f"{here}, and lora_r 0 trains all weights; use the original model, or set lora_r above 0")
     if stored.get("load_in_4bit"):
         if config.quantization != "nf4":
             raise UserError(f"{here} in 4 bits; set it to nf4, or use the original model")

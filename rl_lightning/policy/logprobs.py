@@ -7,6 +7,7 @@ over keys. A tile fits in a processor's cache, and whole rows of logits do not.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,14 +78,7 @@ def _vocab_stats(
     for first in range(0, len(head), buffers.shape[2]):
         rows = head[first : first + buffers.shape[2]]
         logits, exps = buffers[:, : len(hidden), : len(rows)]
-        _matmul(hidden.to(head.dtype), rows.T, out=logits)
-        slopes: Tensor | None = None
-        if softcap is not None:
-            logits.div_(softcap).tanh_()
-            slopes = 1 - logits.square()
-            logits *= softcap
-        if temperature != 1:
-            logits /= temperature
+        slopes = _write_logits(hidden.to(head.dtype), rows, temperature, softcap, out=logits)
         column = (targets - first).clamp(0, len(rows) - 1)[:, None]
         in_tile, logit = targets[:, None] == column + first, logits.gather(1, column)
         target += torch.where(in_tile, logit, 0.0)[:, 0]
@@ -114,26 +108,29 @@ def _vocab_stats(
 
 
 class _TiledLogProbs(torch.autograd.Function):
-    """Log-probs and entropies in float32, tile by tile; the head is frozen and gets no gradient.
+    """Log-probs and entropies in float32, tile by tile.
 
-    Nothing is recomputed in backward. The gradient of a token's log-prob with respect to its hidden state is the target's
-    embedding minus the expected one, a vector of the hidden state's size, which forward computes along with the token's
-    probabilities.
+    With a frozen head nothing is recomputed in backward. The gradient of a token's log-prob with respect to its hidden state is the
+    target's embedding minus the expected one, a vector of the hidden state's size, which forward computes along with the token's
+    probabilities. A trained head's gradient is as large as the head, so it needs the gradient of each log-prob, and the
+    probabilities are computed once more, tile by tile.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         hidden: Tensor,
-        head: Tensor,
+        weight: Tensor,
+        words: int,
         targets: Tensor,
         temperature: float,
         tile: Tile,
         entropy_gradient: bool,
         softcap: float | None,
     ) -> tuple[Tensor, Tensor]:
+        head = weight[:words]
         logps = hidden.new_empty(len(hidden), dtype=torch.float32)
-        entropy = torch.empty_like(logps)
+        entropy, normaliser = torch.empty_like(logps), torch.empty_like(logps)
         logp_grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         entropy_grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] and entropy_gradient else None
         # Two buffers are reused for all tiles: on a CPU, to allocate this much memory costs more than to fill it.
@@ -153,7 +150,7 @@ class _TiledLogProbs(torch.autograd.Function):
             # Of the target: p; of all non-targets together: p_rest = 1 - p.
             logp, logp_rest = F.logsigmoid(stats.target - stats.log_sum), F.logsigmoid(stats.log_sum - stats.target)
             p, p_rest = logp.exp(), logp_rest.exp()
-            logps[part] = logp
+            logps[part], normaliser[part] = logp, stats.target - logp
             entropy[part] = p_rest * (stats.entropy - logp_rest) - p * logp
             if logp_grad is None or stats.embedding is None:
                 continue
@@ -167,18 +164,83 @@ class _TiledLogProbs(torch.autograd.Function):
                 rest_term = stats.logp_embedding + stats.embedding * (logp_rest + entropy[part])[:, None]
                 target_term = (p * (logp + entropy[part]))[:, None] * target
                 entropy_grad[part] = (target_term + p_rest[:, None] * rest_term) / -temperature
-        ctx.save_for_backward(logp_grad, entropy_grad)
+        inputs = (hidden, weight, targets, logps, entropy, normaliser) if ctx.needs_input_grad[1] else ()
+        ctx.save_for_backward(logp_grad, entropy_grad, *inputs)
+        ctx.settings = {"words": words, "temperature": temperature, "tile": tile, "softcap": softcap}
+        ctx.entropy_gradient = entropy_gradient
         if not entropy_gradient:
             ctx.mark_non_differentiable(entropy)
         return logps, entropy
 
     @staticmethod
     def backward(ctx: Any, grad_logps: Tensor, grad_entropy: Tensor) -> tuple[Tensor | None, ...]:
-        logp_grad, entropy_grad = ctx.saved_tensors
-        grad = logp_grad * grad_logps[:, None]
-        if entropy_grad is not None:
-            grad = grad + entropy_grad * grad_entropy[:, None]
-        return grad.to(logp_grad.dtype), *[None] * 6
+        logp_grad, entropy_grad, *inputs = ctx.saved_tensors
+        grad = head_grad = None
+        if logp_grad is not None:
+            grad = logp_grad * grad_logps[:, None]
+            if entropy_grad is not None:
+                grad = grad + entropy_grad * grad_entropy[:, None]
+            grad = grad.to(logp_grad.dtype)
+        if inputs:
+            of_entropy = grad_entropy if ctx.entropy_gradient else None
+            head_grad = _head_gradient(inputs, grad_logps, of_entropy, **ctx.settings).to(inputs[1].dtype)
+        return grad, head_grad, *[None] * 6
+
+
+def _head_gradient(
+    saved: Sequence[Tensor],
+    grad_logps: Tensor,
+    grad_entropy: Tensor | None,
+    words: int,
+    temperature: float,
+    tile: Tile,
+    softcap: float | None,
+) -> Tensor:
+    """The gradient with respect to the head, in float32; zero in rows from `words` on.
+
+    The derivative of a log-prob by a logit is (1 if it is the target's, else 0) - p, that of an entropy -p (log p + entropy).
+    """
+    hidden, weight, targets, logps, entropy, normaliser = saved
+    total = torch.zeros_like(weight, dtype=torch.float32)
+    buffers = total.new_empty(2, min(tile[0], len(hidden)), min(tile[1], words))
+    for start in range(0, len(hidden), tile[0]):
+        part = slice(start, start + tile[0])
+        states, target, logp, up = hidden[part].to(weight.dtype), targets[part], logps[part], grad_logps[part]
+        # Of the target 1 - p is computed without that difference, which would be rounded where p is near 1.
+        of_target = up * -torch.expm1(logp)
+        if grad_entropy is not None:
+            of_target -= grad_entropy[part] * logp.exp() * (logp + entropy[part])
+        for first in range(0, words, tile[1]):
+            rows = weight[first : min(first + tile[1], words)]
+            log_p, by_logit = buffers[:, : len(states), : len(rows)]
+            slopes = _write_logits(states, rows, temperature, softcap, out=log_p)
+            torch.exp(log_p.sub_(normaliser[part, None]), out=by_logit)
+            if grad_entropy is None:
+                by_logit *= -up[:, None]
+            else:
+                by_logit *= log_p.add_(entropy[part, None]).mul_(grad_entropy[part, None]).add_(up[:, None]).neg_()
+            column = (target - first).clamp(0, len(rows) - 1)[:, None]
+            in_tile = target[:, None] == column + first
+            by_logit.scatter_(1, column, torch.where(in_tile, of_target[:, None], by_logit.gather(1, column)))
+            if slopes is not None:
+                by_logit *= slopes
+            total[first : first + len(rows)] += (by_logit.div_(temperature).to(weight.dtype).T @ states).float()
+    return total
+
+
+def _write_logits(
+    hidden: Tensor, rows: Tensor, temperature: float, softcap: float | None, out: Tensor
+) -> Tensor | None:
+    """Write the logits of a tile to `out`, in float32; return their slopes by the product with the head where they are capped."""
+    _matmul(hidden, rows.T, out=out)
+    slopes = None
+    if softcap is not None:
+        out.div_(softcap).tanh_()
+        slopes = 1 - out.square()
+        out *= softcap
+    if temperature != 1:
+        out /= temperature
+    return slopes
 
 
 def _matmul(a: Tensor, b: Tensor, out: Tensor) -> None:
@@ -197,23 +259,25 @@ def tiled_log_probs(
     entropy_gradient: bool = False,
     tile: Tile | None = None,
     softcap: float | None = None,
+    words: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-prob of each target token, and entropy of the distribution that predicts it.
 
     Args:
         hidden: (M, H) last hidden states at the positions that predict the targets.
-        head: (V, H) frozen output embedding, of at least two vocabulary tokens.
+        head: (V, H) output embedding.
         targets: (M,) int64 token ids.
         temperature: divides the logits.
         entropy_gradient: whether the entropy has a gradient too, which costs one more matrix product.
         tile: size of the tiles; None for `tile_of`.
         softcap: logits are softcap * tanh(logit / softcap), before the temperature; None: unchanged.
+        words: V', at least 2; the vocabulary is the first V' rows of the head; None for all.
 
     Returns:
-        (M,) float32 log-probs, with gradient to `hidden`; (M,) float32 entropies in nats.
+        (M,) float32 log-probs, with gradient to `hidden`, and to `head` where it is trained; (M,) float32 entropies in nats.
     """
     # Under autocast the products would be cast again; they must use the head's dtype, in forward and backward.
     with torch.autocast(hidden.device.type, enabled=False):
-        return _TiledLogProbs.apply(
-            hidden, head, targets, temperature, tile or tile_of(len(head)), entropy_gradient, softcap
-        )
+        words = words or len(head)
+        tile = tile or tile_of(words)
+        return _TiledLogProbs.apply(hidden, head, words, targets, temperature, tile, entropy_gradient, softcap)

@@ -1,4 +1,5 @@
-"""The policy, a base model with LoRA adapters: log-probs of sampled tokens, also by the reference model; saves the adapter."""
+"""The policy, a base model with LoRA adapters or a model that is trained as a whole: log-probs of sampled tokens, also by the
+reference model; saves what is trained."""
 
 from __future__ import annotations
 
@@ -8,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from rl_lightning.policy import full
 from rl_lightning.policy.attention import no_mask
+from rl_lightning.policy.config import PolicyConfig, compute_dtype
 from rl_lightning.policy.end_tokens import end_token_ids
 from rl_lightning.policy.head import Head
-from rl_lightning.policy.loading import PolicyConfig, compute_dtype, load_model, load_tokenizer
+from rl_lightning.policy.loading import load_model, load_tokenizer
 from rl_lightning.policy.logprobs import tiled_log_probs
 from rl_lightning.policy.lora import decoder_layers
 from rl_lightning.policy.microbatch import MicroBatch
@@ -23,7 +27,7 @@ from rl_lightning.types import UserError
 
 
 class Policy(nn.Module):
-    """A base model with LoRA adapters.
+    """A base model with LoRA adapters, or with `lora_r` 0 a model whose weights are all trained.
 
     Args:
         config: the model's settings; gradient checkpointing that is still `auto` is off.
@@ -31,6 +35,11 @@ class Policy(nn.Module):
         seed: seed of the adapters' initial values.
         layer_devices: device of each decoder layer, where the layers are laid over several devices, of which `device` is the first;
             see `placement`. None: all are on `device`.
+        measures_kl: whether `reference_log_probs` is needed; a model that is trained as a whole then keeps a copy of its weights.
+
+    Attributes:
+        model: transformers' model, or PEFT's around it; `base` is transformers'.
+        trains_all: whether all weights are trained, and there are no adapters.
 
     Raises:
         UserError: the model cannot be loaded, or its output head is more than a matrix product.
@@ -41,19 +50,25 @@ class Policy(nn.Module):
         config: PolicyConfig,
         device: torch.device,
         seed: int = 0,
+        measures_kl: bool = False,
         layer_devices: Sequence[torch.device] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = load_tokenizer(config.model_name_or_path)
         self.model: Any = load_model(config, device, seed, layer_devices or ())
-        _, layers = decoder_layers(self.model.get_base_model())
+        self.compute_dtype, self.trains_all = compute_dtype(config, device), config.lora_r == 0
+        _, layers = decoder_layers(self.base)
         self.layer_devices = tuple(layer_devices or [device] * len(layers))
         connect(layers, self.layer_devices)
-        self._adapter_parameters = [p for p in self.model.parameters() if p.requires_grad]
-        started = self._adapter_parameters if config.reference == "adapter" else []
-        self._reference = [p.detach().clone() for p in started]  # empty: the reference is the base
-        self.compute_dtype = compute_dtype(config, device)
+        if self.trains_all:
+            self._trained = full.train_all(self.model, self.compute_dtype)
+            self._start = full.sample_of(self._trained)
+        else:
+            self._trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self._weights = [self.model.get_parameter(name) for name in self._trained]  # where the model has them
+        kept = self._weights if config.reference == "adapter" or (self.trains_all and measures_kl) else []
+        self._reference = [p.detach().clone() for p in kept]  # empty: the reference is the base without adapters
         self.eos_token_ids = end_token_ids(self.model, self.tokenizer).to(device)
         # The self-test finds out: whether sequences may be longer than a sliding window, and rollouts run on their own network.
         self.beyond_window, self.own_network = False, True
@@ -71,10 +86,15 @@ class Policy(nn.Module):
     @property
     def family(self) -> str:
         """Class name of the base model, for messages."""
-        return type(self.model.get_base_model()).__name__
+        return type(self.base).__name__
+
+    @property
+    def base(self) -> Any:
+        """Transformers' model, without PEFT's around it."""
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
     def autocast(self) -> torch.autocast:
-        """Compute in the base model's dtype; the adapters' master weights are float32."""
+        """Compute in the base model's dtype; the weights of adapters are float32."""
         return torch.autocast(self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
 
     def log_probs(self, batch: MicroBatch, temperature: float, entropy_gradient: bool = False) -> tuple[Tensor, Tensor]:
@@ -86,7 +106,7 @@ class Policy(nn.Module):
             entropy_gradient: whether the entropies have a gradient too.
 
         Returns:
-            (M,) float32 log-probs, with gradient to the adapters; (M,) float32 entropies in nats.
+            (M,) float32 log-probs, with gradient to what is trained; (M,) float32 entropies in nats.
         """
         with self.autocast():
             mask = no_mask(self.device)
@@ -98,8 +118,15 @@ class Policy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(M,) log-probs and entropies of (M,) targets from (M, H) last hidden states; see `log_probs`."""
         head = self.head
-        weight, hidden = head.weight[: head.words], head.scaled(hidden)
-        return tiled_log_probs(hidden, weight, targets, temperature, entropy_gradient, softcap=head.softcap)
+        return tiled_log_probs(
+            head.scaled(hidden),
+            head.weight,
+            targets,
+            temperature,
+            entropy_gradient,
+            softcap=head.softcap,
+            words=head.words,
+        )
 
     def train(self, mode: bool = True) -> Policy:
         """Turn gradient checkpointing on or off, where it is set. Dropout, and whatever else a model does in training only, stays
@@ -118,28 +145,28 @@ class Policy(nn.Module):
 
     def hidden_states(self, ids: Tensor, positions: Tensor, **attention: Any) -> Tensor:
         """From (S,) ids at (S,) positions to (S, H) last hidden states; to be called under `autocast`."""
-        decoder = self.model.get_base_model().get_decoder()
+        decoder = self.base.get_decoder()
         out = decoder(input_ids=ids[None], position_ids=positions[None], use_cache=False, **attention)
         return out.last_hidden_state[0]
 
     def reference_log_probs(self, batch: MicroBatch, temperature: float) -> Tensor:
         """(M,) float32 log-probs by the reference model: the base, or, with `policy.reference: adapter`, the policy as the run
         began."""
-        without = self._started_adapter() if self._reference else self.model.disable_adapter()
+        without = self._started_weights() if self._reference else self.model.disable_adapter()
         with torch.no_grad(), without:
             return self.log_probs(batch, temperature)[0]
 
     @contextmanager
-    def _started_adapter(self) -> Iterator[None]:
-        """Put the adapter that the run began from in place of the trained one. Only `data` is exchanged, so that autograd still
+    def _started_weights(self) -> Iterator[None]:
+        """Put the weights that the run began from in place of the trained ones. Only `data` is exchanged, so that autograd still
         finds the trained weights of a forward pass before."""
-        trained = [p.data for p in self._adapter_parameters]
+        trained = [p.data for p in self._weights]
         try:
-            for parameter, started in zip(self._adapter_parameters, self._reference, strict=True):
+            for parameter, started in zip(self._weights, self._reference, strict=True):
                 parameter.data = started
             yield
         finally:
-            for parameter, weights in zip(self._adapter_parameters, trained, strict=True):
+            for parameter, weights in zip(self._weights, trained, strict=True):
                 parameter.data = weights
 
     def refuse_longer(self, tokens: int) -> None:
@@ -174,21 +201,41 @@ class Policy(nn.Module):
             token_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
 
-    def adapter_parameters(self) -> list[nn.Parameter]:
-        """The trained parameters."""
-        return self._adapter_parameters
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """What an optimizer changes, in float32: the adapters' matrices, or all weights. See `weights_changed`."""
+        return list(self._trained.values())
+
+    def weights_changed(self) -> None:
+        """Have the model compute with the trained parameters as they are now; to be called after each change of them."""
+        full.round_into(self._weights, self.trained_parameters())
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the adapters' gradients; nn.Module would visit the whole model, which takes longer than some decode steps."""
-        for parameter in self._adapter_parameters:
+        """Clear the gradients; nn.Module would visit the whole model, which takes longer than some decode steps."""
+        for parameter in (*self._trained.values(), *self._weights):
             parameter.grad = None
 
-    def adapter_rms(self) -> float:
-        """Root mean square of LoRA's B matrices, which are zero in a fresh adapter: how far the policy has moved from the base."""
-        matrices = [p.detach() for name, p in self.model.named_parameters() if "lora_B" in name]
+    def moved_rms(self) -> float:
+        """How far the policy has moved from the base: the root mean square of LoRA's B matrices, which are zero in a fresh adapter,
+        or of the change of a sample of all weights."""
+        if self.trains_all:
+            return float((full.sample_of(self._trained) - self._start).square().mean().sqrt())
+        matrices = [p.detach() for name, p in self._trained.items() if "lora_B" in name]
         norms = torch.stack([norm.to(self.device) for norm in torch._foreach_norm(matrices)])
         return float(torch.linalg.vector_norm(norms)) / sum(p.numel() for p in matrices) ** 0.5
 
-    def save_adapter(self, directory: Path) -> None:
-        """Save a PEFT adapter directory, which `PeftModel.from_pretrained(base, directory)` loads."""
-        self.model.save_pretrained(directory, save_embedding_layers=False)  # other values may query the model hub
+    def save(self, directory: Path) -> None:
+        """Save a PEFT adapter directory, which `PeftModel.from_pretrained(base, directory)` loads, or with `lora_r` 0 the model and
+        its tokenizer, which transformers' `from_pretrained` loads."""
+        if self.trains_all:
+            full.save_model(self.model, self.tokenizer, self._trained, directory)
+        else:
+            self.model.save_pretrained(directory, save_embedding_layers=False)  # other values may query the model hub
+
+    def load(self, directory: Path) -> None:
+        """Read all weights from a directory that `save` has written, with `lora_r` 0.
+
+        Raises:
+            UserError: they cannot be read, or are another model's.
+        """
+        full.load_weights(self._trained, directory)
+        self.weights_changed()

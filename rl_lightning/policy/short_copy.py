@@ -22,8 +22,8 @@ _MIN_LAYERS = 2
 def short_copy(policy: Policy, device: torch.device, window: int) -> Policy:
     """Copy the policy's modules, in float32, with one decoder layer of each kind, and at least two.
 
-    Layers are of one kind if all numbers, strings and switches on their modules are the same. 4-bit weights are dequantised. The
-    adapters get random values, because those of a new policy have no effect.
+    Layers are of one kind if all numbers, strings and switches on their modules are the same. 4-bit weights are dequantised.
+    Adapters get random values, because those of a new policy have no effect.
 
     Args:
         policy: it does not change.
@@ -33,7 +33,7 @@ def short_copy(policy: Policy, device: torch.device, window: int) -> Policy:
     Returns:
         the copy; its token ids are 0 to `head.words` - 1.
     """
-    base = policy.model.get_base_model()
+    base = policy.base
     _, layers = decoder_layers(base)
     numbers = _one_of_each_kind(layers)
     memo = _replacements(policy, [layers[number] for number in numbers], device)
@@ -52,7 +52,8 @@ def short_copy(policy: Policy, device: torch.device, window: int) -> Policy:
     for name, parameter in short.model.named_parameters():
         if "lora_B" in name:
             parameter.data.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
-    short._adapter_parameters = [p for p in short.model.parameters() if p.requires_grad]
+    short._trained = {name: p for name, p in short.model.named_parameters() if p.requires_grad}
+    short._weights = short.trained_parameters()
     short.train(policy.training)
     return short
 
@@ -85,11 +86,11 @@ def _is_setting(value: Any) -> bool:
 
 def _replacements(policy: Policy, layers: list[nn.Module], device: torch.device) -> dict[int, Any]:
     """`deepcopy`'s memo: what stands in the copy in place of an object of the policy, by its id."""
-    base = policy.model.get_base_model()
+    base = policy.base
     decoder, head = base.get_decoder(), base.get_output_embeddings()
     inside = {id(module) for part in (decoder, head) for module in part.modules()}
-    memo: dict[int, Any] = {id(policy.tokenizer): policy.tokenizer, id(policy._adapter_parameters): []}
-    memo[id(policy._reference)] = []
+    memo: dict[int, Any] = {id(policy.tokenizer): policy.tokenizer, id(policy._trained): {}}
+    memo |= {id(kept): [] for kept in (policy._weights, policy._reference)}
     for module in base.modules():  # such as a vision tower: never run, and so not copied
         if id(module) not in inside and not any(id(part) in inside for part in module.modules()):
             memo[id(module)] = module
@@ -130,7 +131,7 @@ def _dense(layer: Any, device: torch.device) -> nn.Linear:
 
 def _renumber(short: Policy, numbers: list[int], layers: int) -> None:
     """Give the layers of the copy their new numbers, and choose theirs from what the config lists by layer."""
-    base = short.model.get_base_model()
+    base = short.base
     config = base.config.get_text_config()
     for name, value in list(vars(config).items()):
         if isinstance(value, list) and len(value) == layers:
@@ -146,7 +147,7 @@ def _renumber(short: Policy, numbers: list[int], layers: int) -> None:
 
 
 def _set_windows(short: Policy, window: int) -> None:
-    base = short.model.get_base_model()
+    base = short.base
     for owner in [*base.modules(), base.config.get_text_config()]:
         if isinstance(getattr(owner, "sliding_window", None), int):
             owner.sliding_window = window

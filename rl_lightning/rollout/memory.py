@@ -22,7 +22,7 @@ def rollout_memory(model: HeldModel, step: StepShape, settings: PlannedSettings)
     slots = min(settings.max_rollout_rows, step.rows)
     prompts = step.prompts * step.prompt_tokens
     # A layer of the merged copy is computed from base, adapter and their sum, the last two in float32, before the cache exists.
-    refreshing = (size + 8) * shape.largest_linear if settings.merged else 0.0
+    refreshing = (size + 8) * shape.largest_linear if settings.merged and not model.trains_all else 0.0
     unpacked = arithmetic.largest_dense(shape, size) if model.quantized and not settings.merged else 0.0
     return RolloutMemory(
         resident=_resident(model, settings),
@@ -53,6 +53,8 @@ def eval_rows(model: HeldModel, step: StepShape, max_rollout_rows: int) -> int:
 
 
 def _resident(model: HeldModel, settings: PlannedSettings) -> MemoryBreakdown:
+    if model.trains_all:  # rollouts run on the trained weights themselves, or on the copy that the update computes with
+        return {}
     if settings.merged:
         return {"merged copy": merged_copy(model.shape, model.bytes_per_element)}
     return {"adapter": fused_adapter(model.shape, model.rank, model.bytes_per_element)}

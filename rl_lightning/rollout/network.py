@@ -2,7 +2,7 @@
 
 Llama, Qwen2, Qwen3, Mistral and Phi-3 have this architecture. The caller of a forward pass holds the keys and values, so it
 passes the attention function. The linear layers are passed in as well: `policy_decoder` makes them from a dense copy, or from the
-4-bit base with adapters.
+4-bit base with adapters, or from a model that is trained as a whole.
 """
 
 from __future__ import annotations

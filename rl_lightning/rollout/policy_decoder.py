@@ -2,7 +2,7 @@
 
 Weights are not quantised again. Layers with the same input are one product (q, k and v; gate and up). `Merged` is a dense copy of
 base and adapters: one product per layer, at the cost of a second, dequantised copy of the linear weights. `Adapted` reads the 4-bit
-base in place, and adds all adapters with the same input by two products.
+base in place, and adds all adapters with the same input by two products. `Shared` is for a model that is trained as a whole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransfor
     """The policy as a `RolloutNetwork`, if each of its layers gives what the policy's does; else through transformers.
 
     Args:
-        policy: its adapters are read at each `refresh`.
+        policy: its weights are read at each `refresh`.
         merged: whether to decode from a dense, merged copy.
 
     Raises:
@@ -107,6 +107,36 @@ class Merged:
         return F.linear(x, self.weight, self.bias)
 
 
+class Shared:
+    """Linear layers with the same input, as one dense product of their own weights, which become parts of the product's: nothing is
+    copied when they are trained.
+
+    Args:
+        layers: linear layers without adapters, in `dtype`.
+        dtype: dtype of the product.
+    """
+
+    def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
+        self._layers, self._sizes = layers, [layer.out_features for layer in layers]
+        self.weight = torch.empty(sum(self._sizes), layers[0].in_features, dtype=dtype, device=layers[0].weight.device)
+        self.bias = None if layers[0].bias is None else self.weight.new_empty(len(self.weight))
+
+    def refresh(self) -> None:
+        """Take over the layers' weights, the first time, and again if another product has taken them over since."""
+        self._take_over(self.weight, [layer.weight for layer in self._layers])
+        if self.bias is not None:
+            self._take_over(self.bias, [layer.bias for layer in self._layers])
+
+    def _take_over(self, whole: Tensor, weights: list[nn.Parameter]) -> None:
+        for part, weight in zip(whole.split(self._sizes), weights, strict=True):
+            if weight.data_ptr() != part.data_ptr():
+                part.copy_(weight)
+                weight.data = part
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
 class Adapted:
     """Linear layers with the same input, on the unmerged base: one product for all A matrices, one for all B matrices.
 
@@ -149,7 +179,7 @@ class ThroughTransformers:
     """
 
     def __init__(self, policy: Policy, seen: Probe) -> None:
-        self._policy, self._decoder = policy, policy.model.get_base_model().get_decoder()
+        self._policy, self._decoder = policy, policy.base.get_decoder()
         self.head, self.kv_shape = policy.head, seen.kv_shape
         self.devices: Sequence[torch.device] = policy.layer_devices
 
@@ -187,7 +217,7 @@ class RolloutNetwork(Network):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Read the current adapters."""
+        """Read the current weights; norms and embeddings are the policy's own tensors."""
         for layer in self.layers:
             for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
                 product.refresh()  # type: ignore[attr-defined]
@@ -199,16 +229,16 @@ def rollout_network(policy: Policy, merged: bool, seen: Probe) -> RolloutNetwork
     The caller must check that it agrees with the policy: a model may have all the parts and compute something else with them.
 
     Args:
-        policy: with adapters on any of its linear layers.
+        policy: with adapters on any of its linear layers, or with none.
         merged: whether to decode from a dense, merged copy.
         seen: what the policy's layers compute.
 
     Raises:
         AttributeError: the model does not have a part.
     """
-    base: Any = policy.model.get_base_model()
+    base: Any = policy.base
     decoder, config, dtype = base.get_decoder(), base.config.get_text_config(), policy.compute_dtype
-    linear = Merged if merged else Adapted
+    linear = Shared if policy.trains_all else Merged if merged else Adapted
 
     def layer(block: Any, kind: AttentionKind) -> Layer:
         attention, mlp = block.self_attn, block.mlp

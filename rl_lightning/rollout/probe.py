@@ -51,7 +51,7 @@ def probe(policy: Policy, tokens: int = PROBE_TOKENS) -> Probe:
     Raises:
         UserError: not every layer attends through transformers' attention interface, or their caches differ in shape.
     """
-    decoder = policy.model.get_base_model().get_decoder()
+    decoder = policy.base.get_decoder()
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(policy.head.words, (1, tokens), generator=generator).to(policy.device)
     kinds: dict[int, AttentionKind] = {}

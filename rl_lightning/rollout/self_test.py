@@ -3,7 +3,7 @@
 Rollouts and packed updates reach into a model's attention and replace its head and adapters' products. A family that does something
 more would be trained on wrong log-probs, silently. So a copy of the model in float32, with one layer of each kind, samples from
 prompts that rows share, beyond a shortened sliding window; the rows are packed, in train mode; and log-probs, those of a whole
-vocabulary, and the adapters' gradients are compared with transformers' eager attention and PEFT's own layers, row by row.
+vocabulary, and the gradients of what is trained are compared with transformers' eager attention and PEFT's own layers, row by row.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Errors:
         sampler: of the log-probs of sampled tokens in the rollout.
         update: of the same in the update.
         head: of the log-probs of the whole vocabulary.
-        gradient: of the adapters' gradients.
+        gradient: of the gradients of what is trained, together.
     """
 
     sampler: float
@@ -138,14 +138,14 @@ def measure(policy: Policy, merged: bool) -> Errors:
     upstream = torch.linspace(-1, 1.5, len(logps), device=policy.device)
     policy.zero_grad()
     (logps * upstream).sum().backward()
-    ours = [p.grad.clone() for p in policy.adapter_parameters() if p.grad is not None]
+    ours = [p.grad.clone() for p in policy.trained_parameters() if p.grad is not None]
     policy.zero_grad()
     _restore_plain_forward(policy)
     reference = _reference(policy, rollout)
     spread = float(reference.detach().std(dim=-1).mean())
     sampled = reference.gather(2, rollout.completion_ids[:, :, None]).squeeze(2)
     (sampled[micro.row_of, micro.column_of] * upstream).sum().backward()
-    theirs = [p.grad for p in policy.adapter_parameters() if p.grad is not None]
+    theirs = [p.grad for p in policy.trained_parameters() if p.grad is not None]
     norm = torch.stack([each.norm() for each in theirs]).norm()
     difference = torch.stack([(a - b).norm() for a, b in zip(ours, theirs, strict=True)]).norm()
     return Errors(
@@ -178,7 +178,7 @@ def _restore_plain_forward(policy: Policy) -> None:
     for layer in policy.model.modules():
         if is_adapted(layer):
             vars(layer).pop("forward")
-    base = policy.model.get_base_model()
+    base = policy.base
     for config in (base.config, base.config.get_text_config()):
         config._attn_implementation = "eager"
 
@@ -189,7 +189,7 @@ def _reference(policy: Policy, rollout: Rollout) -> Tensor:
     for row, completion in enumerate(rollout.completion_ids):
         prompt = rollout.prompt_ids[row // rollout.group_size]
         prompt = prompt[: int(rollout.prompt_lengths[row // rollout.group_size])]
-        model: Any = policy.model.get_base_model()
+        model: Any = policy.base
         logits = model(input_ids=torch.cat([prompt, completion])[None], use_cache=False).logits
         rows.append(logits[0, len(prompt) - 1 : -1].float().log_softmax(dim=-1))
     return torch.stack(rows)
@@ -199,7 +199,7 @@ def _reference(policy: Policy, rollout: Rollout) -> Tensor:
 def _head_error(policy: Policy, rollout: Rollout) -> float:
     """Largest difference of the log-probs of the whole vocabulary after a prompt."""
     prompt = rollout.prompt_ids[:1, : int(rollout.prompt_lengths[0])]
-    model: Any = policy.model.get_base_model()
+    model: Any = policy.base
     theirs = model(input_ids=prompt, use_cache=False).logits[0, -1].float().log_softmax(dim=-1)
     hidden = model.get_decoder()(input_ids=prompt, use_cache=False).last_hidden_state[0, -1:]
     every = torch.arange(policy.head.words, device=policy.device)

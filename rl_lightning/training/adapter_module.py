@@ -1,4 +1,4 @@
-"""The Lightning module of a policy with adapters: load it, optimize it, save it, resume, log."""
+"""The Lightning module of a policy: load it, optimize its adapters or all its weights, save it, resume, log."""
 
 from __future__ import annotations
 
@@ -19,12 +19,7 @@ from rl_lightning.training.learning_rate import Schedule, learning_rate_share
 from rl_lightning.training.metrics import StepMeter
 from rl_lightning.training.non_finite import MAX_IN_A_ROW, save_failed_batch
 from rl_lightning.training.prompt_source import PromptSource, members
-from rl_lightning.training.ranks import (
-    devices_of_replica,
-    join_ranks,
-    refuse_different_starts,
-    states_to_parameters,
-)
+from rl_lightning.training.ranks import devices_of_replica, join_ranks, refuse_different_starts, states_to_parameters
 from rl_lightning.training.step_callback import StepCallback
 from rl_lightning.types import RolloutBatch, StepRecord, UserError, require
 
@@ -35,7 +30,7 @@ _SETTINGS = ("learning_rate", "lr_schedule", "warmup_steps", "weight_decay", "ma
 
 
 class AdapterModule(LightningModule):
-    """A LightningModule that has a policy and trains its adapters. The loss is defined by its subclass.
+    """A LightningModule that has a policy and trains its adapters, or all its weights. The loss is defined by its subclass.
 
     Args:
         policy: the model.
@@ -48,6 +43,7 @@ class AdapterModule(LightningModule):
         weight_decay: decoupled weight decay of AdamW.
         max_grad_norm: the L2 norm over all gradients is clipped to this.
         seed: seed of the sampler and of the adapters' initial values.
+        measures_kl: whether the loss needs the reference model.
 
     Attributes:
         policy: the loaded policy, from `configure_model` on.
@@ -79,6 +75,7 @@ class AdapterModule(LightningModule):
         weight_decay: float,
         max_grad_norm: float,
         seed: int,
+        measures_kl: bool,
     ) -> None:
         super().__init__()
         require("model.learning_rate", learning_rate, learning_rate > 0, "above 0")
@@ -86,10 +83,17 @@ class AdapterModule(LightningModule):
         require("model.token_budget", token_budget, token_budget == "auto" or token_budget > 0, "above 0, or auto")
         require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
         self.automatic_optimization = False
-        self.strict_loading = False  # checkpoints hold only the adapter; on_load_checkpoint checks that it is complete
+        self.strict_loading = (
+            False  # the state is that of the adapter, or none; on_load_checkpoint checks that it is complete
+        )
         self.policy_config, self.sampling, self.engine, self.token_budget = policy, sampling, engine, token_budget
         self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
-        self.weight_decay, self.max_grad_norm, self.seed = weight_decay, max_grad_norm, seed
+        self.weight_decay, self.max_grad_norm, self.seed, self.measures_kl = (
+            weight_decay,
+            max_grad_norm,
+            seed,
+            measures_kl,
+        )
         self.generator = torch.Generator().manual_seed(seed)
         self.collective: Collective = SingleProcess()
         self.loaded_step = 0
@@ -133,7 +137,7 @@ class AdapterModule(LightningModule):
             self.plan = self._plan(memory_of_cards(devices, getattr(self.trainer.strategy, "num_processes", 1)))
             self.limits = MemoryLimits.of(self.plan.settings.token_budget, self.plan.settings.max_rollout_rows)
             config, layer_devices = self.plan.apply(self.policy_config), self.plan.layer_devices(devices)
-            self.policy = Policy(config, device, self.seed, layer_devices)
+            self.policy = Policy(config, device, self.seed, self.measures_kl, layer_devices)
             if self.policy_config.self_test:
                 self_test(self.policy, self.plan.settings.merged)
             self.policy.refuse_longer(self.plan.step.prompt_tokens + self.plan.step.new_tokens)
@@ -143,14 +147,14 @@ class AdapterModule(LightningModule):
 
     def _plan(self, device: Device) -> Plan:
         step = self.sampling.step_shape(self.prompt_source.prompts_per_step, self.prompt_source.max_prompt_tokens)
-        rows = self.sampling.max_rollout_rows
-        return make_plan(self.policy_config, step, self.token_budget, rows, device, self.engine)
+        rows, kl = self.sampling.max_rollout_rows, self.measures_kl
+        return make_plan(self.policy_config, step, self.token_budget, rows, device, self.engine, kl)
 
     def configure_optimizers(self) -> Any:
-        """AdamW on the adapters, with the learning-rate schedule."""
+        """AdamW on what is trained, with the learning-rate schedule."""
         rate = learning_rate_share(self.lr_schedule, self.warmup_steps, self.trainer.max_steps)
         optimizer = torch.optim.AdamW(
-            self.policy.adapter_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+            self.policy.trained_parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
         return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, rate)}
 
@@ -167,7 +171,7 @@ class AdapterModule(LightningModule):
             UserError: the gradient was not finite in `MAX_IN_A_ROW` updates in a row.
         """
         optimizer: Any = self.optimizers()
-        parameters = self.policy.adapter_parameters()
+        parameters = self.policy.trained_parameters()
         if sum_gradients(parameters, self.collective):
             self.scaler.unscale_(optimizer.optimizer)
             norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
@@ -183,6 +187,7 @@ class AdapterModule(LightningModule):
         self.meter.add_all(updates=1, learning_rate=optimizer.param_groups[0]["lr"])
         optimizer.step()
         optimizer.zero_grad()
+        self.policy.weights_changed()
         self.lr_schedulers().step()  # type: ignore[union-attr]
         if self.not_finite_in_a_row == MAX_IN_A_ROW:
             file = Path(self.trainer.default_root_dir) / f"not_finite_step_{self.global_step}.pt"
@@ -220,7 +225,7 @@ class AdapterModule(LightningModule):
 
     def on_fit_start(self) -> None:
         """Check that all ranks begin alike, before callbacks communicate about what they begin with."""
-        refuse_different_starts(self.policy.adapter_parameters(), self.loaded_step, self.collective)
+        refuse_different_starts(self.policy.trained_parameters(), self.loaded_step, self.collective)
 
     def on_train_start(self) -> None:
         """Restore the RNG states of a resumed run, when all setup that uses random numbers is done."""
@@ -231,9 +236,10 @@ class AdapterModule(LightningModule):
             self._random_states = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only the adapters, and add the states that decide what is sampled next."""
-        trained = {name for name, p in self.named_parameters() if p.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        """Keep only the adapters, and add the states that decide what is sampled next. Where all weights are trained, they are in
+        the model's own file beside the checkpoint, and not in it too."""
+        kept = set() if self.policy.trains_all else self._adapters()
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in kept}
         checkpoint["sampler"] = self.generator.get_state()
         checkpoint["loss_scaler"] = self.scaler.state_dict()
         checkpoint["rng_states"] = rng_states()
@@ -241,11 +247,11 @@ class AdapterModule(LightningModule):
         checkpoint["trained_with"] = self._settings_at_start
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the sampler and the loss scaler, and refuse an adapter of another shape, which non-strict loading would silently
-        ignore.
+        """Restore the sampler and the loss scaler, and the weights where all are trained; refuse an adapter of another shape, which
+        non-strict loading would silently ignore.
 
         Raises:
-            UserError: the checkpoint was trained with other settings, or its adapter does not fit this model.
+            UserError: the checkpoint was trained with other settings, or its weights do not fit this model.
         """
         resuming, now = self.trainer.state.fn == "fit", self.settings()
 
@@ -253,14 +259,10 @@ class AdapterModule(LightningModule):
             return resuming or (name.startswith("policy.") and name not in _ONLY_AT_THE_START)
 
         refuse_other_settings(*({k: v for k, v in s.items() if matters(k)} for s in (checkpoint["trained_with"], now)))
-        trained = {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
-        found = {name: t.shape for name, t in checkpoint["state_dict"].items()}
-        if trained != found:
-            wrong = sorted(n for n in trained.keys() | found.keys() if trained.get(n) != found.get(n))
-            raise UserError(
-                f"ckpt_path: the checkpoint's adapter does not fit this model: {len(wrong)} of {len(trained)} tensors differ, "
-                f"the first is {wrong[0]}; use the model.policy section that it was trained with"
-            )
+        if self.policy.trains_all:
+            self.policy.load(Path(str(self.trainer.ckpt_path)).parent)
+        else:
+            self._refuse_other_adapter(checkpoint["state_dict"])
         self.loaded_step = checkpoint["global_step"]
         self.generator.set_state(checkpoint["sampler"])
         if self.scaler.is_enabled() and checkpoint["loss_scaler"]:  # empty if it was saved without loss scaling
@@ -268,6 +270,18 @@ class AdapterModule(LightningModule):
         self.not_finite_in_a_row = checkpoint["not_finite_in_a_row"]
         if resuming:
             self._random_states = checkpoint["rng_states"]  # restored in on_train_start, after setup
+
+    def _adapters(self) -> dict[str, torch.Size]:
+        return {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
+
+    def _refuse_other_adapter(self, state: dict[str, torch.Tensor]) -> None:
+        trained, found = self._adapters(), {name: t.shape for name, t in state.items()}
+        if trained != found:
+            wrong = sorted(n for n in trained.keys() | found.keys() if trained.get(n) != found.get(n))
+            raise UserError(
+                f"ckpt_path: the checkpoint's adapter does not fit this model: {len(wrong)} of {len(trained)} tensors differ, "
+                f"the first is {wrong[0]}; use the model.policy section that it was trained with"
+            )
 
     def settings(self) -> dict[str, str]:
         """The settings that a resumed run must share with its checkpoint, by dotted name; of the adapter that it began from the

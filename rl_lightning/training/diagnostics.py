@@ -29,7 +29,7 @@ ENTROPY_LEFT = 0.2
 MISMATCH = 0.1
 """Nats per token; rounding in 16-bit and 4-bit arithmetic stays below 0.05."""
 STILL = 1e-6
-"""Root mean square by which LoRA's B matrices move in a window; a learning rate of 1e-7 would already move them further."""
+"""Root mean square by which the trained weights move in a window; a learning rate of 1e-7 would already move them further."""
 
 _NAMES = frozenset(
     {
@@ -37,7 +37,7 @@ _NAMES = frozenset(
         *(
             "policy/entropy",
             "policy/logprob_mismatch",
-            "policy/adapter_rms",
+            "policy/moved_rms",
             "policy/learning_rate",
             "policy/trained_tokens",
         ),
@@ -204,21 +204,22 @@ def sampler_mismatch(h: History) -> str | None:
         return None
     return (
         f"log-probs of sampler and trainer differ by {mismatch:.2f} nats per token, so training is off-policy: set "
-        "model.sampling.top_p 1, top_k 0 and min_p 0, and model.policy.rollout_weights to unmerged"
+        "model.sampling.top_p 1, top_k 0 and min_p 0, and where there are adapters model.policy.rollout_weights to unmerged"
     )
 
 
 def rate_without_effect(h: History) -> str | None:
-    """Fire if updates at the full learning rate do not move the adapter."""
-    sizes, rates = h.last("policy/adapter_rms"), h.last("policy/learning_rate")
+    """Fire if updates at the full learning rate do not move what is trained."""
+    sizes, rates = h.last("policy/moved_rms"), h.last("policy/learning_rate")
     if len(sizes) < h.window or not h.mean("policy/trained_tokens") > 0:
         return None
     moved, settled = abs(sizes[-1] - sizes[0]), rates[-1] > h.peak_rate / 2 and rates[0] > 0.9 * rates[-1]
     if not (moved < STILL and settled):  # at the start and end of a schedule the rate is low on purpose
         return None
     return (
-        f"in {h.window} steps the adapter moved by {moved:.1g} (root mean square) at a learning rate of {rates[-1]:.1g}, so "
-        "training has no effect: raise model.learning_rate (1e-5 to 1e-3 is usual for LoRA)"
+        f"in {h.window} steps the trained weights moved by {moved:.1g} (root mean square) at a learning rate of "
+        f"{rates[-1]:.1g}, so training has no effect: raise model.learning_rate (usual are 1e-5 to 1e-3 for LoRA, and 1e-6 to 1e-5 "
+        "for all weights)"
     )
 
 

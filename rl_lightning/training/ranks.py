@@ -84,7 +84,9 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     # hang where one rank has more micro-batches than another.
     strategy.configure_ddp = lambda: None
     collective = TorchRanks(strategy.root_device)
-    strategy.barrier = lambda *_: collective.any(False)  # so that Lightning's too say in a line that another rank is gone
+    strategy.barrier = lambda *_: collective.any(
+        False
+    )  # so that Lightning's too say in a line that another rank is gone
     return collective
 
 
@@ -92,12 +94,12 @@ def refuse_different_starts(parameters: Sequence[nn.Parameter], step: int, colle
     """Refuse to train where the ranks would not begin alike, for example because their machines have other files or versions.
 
     Args:
-        parameters: the adapters.
+        parameters: what is trained.
         step: of the checkpoint that this rank has loaded, 0 without one.
         collective: the ranks.
 
     Raises:
-        UserError: the checkpoint or the adapters differ.
+        UserError: the checkpoint or the weights differ.
     """
     found = hashlib.sha256()
     for parameter in parameters:
@@ -111,7 +113,7 @@ def refuse_different_starts(parameters: Sequence[nn.Parameter], step: int, colle
             )
         if start != starts[0]:
             raise UserError(
-                f"trainer.devices: the adapters of rank {rank} do not begin as those of rank 0; use the same versions everywhere"
+                f"trainer.devices: the weights of rank {rank} do not begin as those of rank 0; use the same versions everywhere"
             )
 
 

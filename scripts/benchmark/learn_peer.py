@@ -18,7 +18,7 @@ from benchmark.peer import trl_config
 from benchmark.task_prompts import TaskPrompts
 from benchmark.workloads import Workload
 from rl_lightning.policy import PolicyConfig
-from rl_lightning.policy.loading import resolve_name
+from rl_lightning.policy.config import resolve_name
 from rl_lightning.scoring import Scorer, WeightedReward
 from rl_lightning.types import Problem, Score
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
 from benchmark.task_prompts import TaskPrompts
 from rl_lightning.environments.prompts import PromptTemplate
-from rl_lightning.policy.loading import resolve_name
+from rl_lightning.policy.config import resolve_name
 from rl_lightning.types import Problem, UserError
 
 _ROOT = Path(__file__).parents[2]

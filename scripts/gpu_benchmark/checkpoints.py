@@ -15,7 +15,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from gpu_benchmark import Report
 from gpu_benchmark.device import device_of
-from rl_lightning.policy.loading import EMBEDDED, load_tokenizer
+from rl_lightning.policy.config import EMBEDDED
+from rl_lightning.policy.loading import load_tokenizer
 
 SHAPES: dict[str, dict[str, Any]] = {
     "0.5B": {"layers": 24, "width": 896, "mlp": 4864, "heads": 14, "kv_heads": 2, "vocabulary": 151_936},

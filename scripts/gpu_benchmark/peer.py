@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from gpu_benchmark import Report
 from gpu_benchmark.device import device_of, now, peak, start_peak
 from gpu_benchmark.prompts import questions
-from rl_lightning.policy.loading import compute_dtype
+from rl_lightning.policy.config import compute_dtype
 
 
 class StepTimer(TrainerCallback):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.config import EMBEDDED
 
 WORDS = len(AutoTokenizer.from_pretrained(EMBEDDED["tiny"]))
 """Number of token ids that the tokenizer has words for."""

@@ -139,7 +139,7 @@ def measure(directory: Path, quantization: str, bf16: bool) -> Measured:
     """
     batch = prompts()
     policy, engine = start(directory, quantization, "float32")
-    policy.save_adapter(directory.parent / "adapter")
+    policy.save(directory.parent / "adapter")
     plain = plain_model(directory, quantization, torch.float32)
     rollout = sample(policy, engine, batch)
     theirs = plain_log_probs(plain, rollout)

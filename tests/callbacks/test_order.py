@@ -120,7 +120,7 @@ def test_callbacks_leave_the_same_in_reverse_order(tmp_path, capsys, fixed_eval_
     assert {"truncated", "rate_without_effect"} <= {
         json.loads(line)["name"] for line in forwards["warnings"].splitlines()
     }
-    assert {"groups/with_variance", "policy/adapter_rms", "memory/peak_gb", "eval/accuracy"} <= set(forwards["columns"])
+    assert {"groups/with_variance", "policy/moved_rms", "memory/peak_gb", "eval/accuracy"} <= set(forwards["columns"])
     assert forwards["picture"] == b"\x89PNG\r\n\x1a\n"
     # A line of the panel shows what was known before the step's own evaluation, which follows it.
     progress = [[line for line in lines if line.startswith(("step 1/", "step 2/"))] for lines in printed]

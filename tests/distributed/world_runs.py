@@ -96,7 +96,7 @@ class WithFault(GRPOModule):
             self._once(self.policy, "log_probs")
         super().accumulate_gradients(*of, **also)
         if self.faulty() and self.fault == "not finite":
-            self.policy.adapter_parameters()[0].grad[0, 0] = torch.nan
+            self.policy.trained_parameters()[0].grad[0, 0] = torch.nan
 
     def _once(self, owner, name):
         """Let memory run out at the next call."""

@@ -67,4 +67,4 @@ def fit(root, module: GRPOModule, data: PromptDataModule, max_steps: int = 1, ca
 
 
 def adapters(module: GRPOModule) -> list:
-    return [parameter.detach().clone() for parameter in module.policy.adapter_parameters()]
+    return [parameter.detach().clone() for parameter in module.policy.trained_parameters()]

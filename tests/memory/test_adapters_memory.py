@@ -10,7 +10,7 @@ from rl_lightning.memory import StepShape, arithmetic, make_plan
 from rl_lightning.memory.device import Device
 from rl_lightning.memory.shapes import shape_of
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.rollout import LocalEngine
 from rl_lightning.rollout.memory import fused_adapter
 from rl_lightning.rollout.policy_decoder import RolloutNetwork, decoder_of
@@ -23,7 +23,7 @@ TARGETS = [None, ["q_proj"], ["k_proj", "v_proj", "gate_proj"], ["layers.1.mlp.d
 def test_adapters_need_what_was_predicted(targets):
     policy = Policy(PolicyConfig("tiny", quantization="none", lora_r=6, lora_target_modules=targets), CPU)
     shape = shape_of(AutoConfig.from_pretrained(EMBEDDED["tiny"]), targets)
-    assert arithmetic.adapter(shape, 6) == sum(p.nbytes for p in policy.adapter_parameters())
+    assert arithmetic.adapter(shape, 6) == sum(p.nbytes for p in policy.trained_parameters())
     network = decoder_of(policy, merged=False)
     assert isinstance(network, RolloutNetwork)
     products = [p for layer in network.layers for p in (layer.qkv, layer.out, layer.gate_up, layer.down)]
@@ -38,8 +38,8 @@ def test_the_plan_counts_the_named_layers_and_the_reference(tmp_path):
         return make_plan(config, step, "auto", "auto", device, LocalEngine()).phases["update"]["adapter"]
 
     policy = Policy(PolicyConfig("tiny", lora_target_modules=["q_proj", "up_proj"]), CPU)
-    policy.save_adapter(tmp_path)
-    trained = sum(p.nbytes for p in policy.adapter_parameters())
+    policy.save(tmp_path)
+    trained = sum(p.nbytes for p in policy.trained_parameters())
     assert held(lora_target_modules=["q_proj", "up_proj"]) == trained
     assert held(adapter=str(tmp_path)) == trained < held()
     assert held(adapter=str(tmp_path), reference="adapter") == 2 * trained

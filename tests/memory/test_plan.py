@@ -44,7 +44,8 @@ from rl_lightning.memory.phases import predict
 from rl_lightning.memory.plan import ENOUGH_TOKENS, MAX_TOKENS
 from rl_lightning.memory.shapes import known_models, model_shape, shape_of
 from rl_lightning.policy import Policy, PolicyConfig, pack
-from rl_lightning.policy.loading import EMBEDDED, load_model
+from rl_lightning.policy.config import EMBEDDED
+from rl_lightning.policy.loading import load_model
 from rl_lightning.policy.lora import is_adapted
 from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.rollout.decode import sample_groups

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, TrainerCallback
 
 from rl_lightning.objective import LossInputs, Objective, policy_loss, token_weights
-from rl_lightning.policy.loading import resolve_name
+from rl_lightning.policy.config import resolve_name
 
 QUESTIONS = ("What is 3 + 4?", "What is 12 - 5 + 7?", "How many legs do 5 cats have?", "Which is more, 2 or 3?")
 WORTH = (1.0, 0.5, 2.0, 0.0)

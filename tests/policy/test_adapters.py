@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from rl_lightning.cli.main import main
 from rl_lightning.policy import Policy, PolicyConfig, pack
 from rl_lightning.policy.adapters import is_adapter, lora_settings
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.rollout import Sampling
 from rl_lightning.types import UserError
 from tests.conftest import QUICKSTART, generate, shake
@@ -82,7 +82,7 @@ def test_the_run_adapts_what_the_adapter_does_and_saves_it_for_peft(config, tmp_
     (line,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert f"has lora_r {settings.lora_r}, lora_alpha 8" in line
     policy = Policy(settings, CPU)
-    policy.save_adapter(tmp_path / "ours")
+    policy.save(tmp_path / "ours")
     ours, given = (load_file(path / "adapter_model.safetensors") for path in (tmp_path / "ours", directory))
     assert sorted(ours) == sorted(given)
     assert all(torch.equal(ours[name], given[name]) for name in given)
@@ -108,7 +108,7 @@ def test_the_started_adapter_is_the_reference_and_autograd_does_not_notice(their
     assert not torch.allclose(on_base.reference_log_probs(micro, 1.0), began, atol=0.05)
     logps.sum().backward()  # of a forward pass before the reference's
     on_base.log_probs(micro, 1.0)[0].sum().backward()
-    for mine, expected in zip(policy.adapter_parameters(), on_base.adapter_parameters(), strict=True):
+    for mine, expected in zip(policy.trained_parameters(), on_base.trained_parameters(), strict=True):
         assert torch.equal(mine.grad, expected.grad)
         assert torch.equal(mine, expected)
 

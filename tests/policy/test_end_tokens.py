@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoTokenizer, PreTrainedConfig
 
+from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.policy.end_tokens import end_token_ids, end_tokens, end_tokens_line
-from rl_lightning.policy.loading import EMBEDDED
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}"
 CHATML = TURNS + "<|im_end|>\n{% endfor %}"

@@ -96,12 +96,10 @@ class LargestLogits(TorchDispatchMode):
 
 def test_the_frozen_head_gets_no_gradient_no_tile_is_larger_than_asked_and_nothing_is_done_twice():
     hidden, head, targets = case()
-    head.requires_grad_()
     with LargestLogits() as forward:
         logps = tiled_log_probs(hidden, head, targets, tile=(8, 50))[0]
     with LargestLogits() as backward:
         logps.sum().backward()
-    assert head.grad is None
     assert (forward.most, forward.count) == (
         8 * 50,
         30,
@@ -146,3 +144,66 @@ def test_a_token_that_is_nearly_certain_keeps_its_small_gradient_in_16_bits():
 def test_no_tokens_are_no_problem():
     logps, entropy = tiled_log_probs(torch.zeros(0, 4, requires_grad=True), torch.zeros(7, 4), torch.zeros(0).long())
     assert logps.shape == entropy.shape == (0,)
+
+
+def exact_head_gradient(hidden, head, targets, temperature, softcap, words, up, down) -> torch.Tensor:
+    """By plain autograd in float64: of the log-probs times `up`, plus the entropies times `down`."""
+    head = head.detach().double().requires_grad_()
+    logits = hidden.detach().double() @ head[:words].T
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    log_probs = (logits / temperature).log_softmax(dim=-1)
+    logps = log_probs.gather(1, targets[:, None]).squeeze(1)
+    (logps * up + -(log_probs.exp() * log_probs).sum(dim=1) * down).sum().backward()
+    return head.grad
+
+
+@pytest.mark.parametrize("tile", [(1, 101), (36, 7), (37, 100), None])
+@pytest.mark.parametrize("softcap", [None, 3.0])
+@pytest.mark.parametrize("entropy", [False, True])
+def test_a_trained_heads_gradient_equals_the_plain_one(tile, softcap, entropy):
+    """Of a vocabulary that ends before the head does."""
+    hidden, head, targets = case()
+    head, targets, words = head.requires_grad_(), targets.clamp(max=92), 93
+    up, down = torch.linspace(-2, 3, 37), torch.linspace(1, -1, 37) if entropy else torch.zeros(37)
+    settings = {"softcap": softcap, "words": words}
+    logps, entropies = tiled_log_probs(hidden, head, targets, 0.6, entropy, tile, **settings)
+    (logps * up).sum().backward(retain_graph=entropy)
+    if entropy:
+        (entropies * down).sum().backward()
+    exact = exact_head_gradient(hidden, head, targets, 0.6, softcap, words, up.double(), down.double())
+    assert (head.grad - exact).norm() <= 1e-6 * exact.norm()
+    assert not head.grad[words:].any()
+    alone = hidden.detach().requires_grad_()
+    (tiled_log_probs(alone, head.detach(), targets, 0.6, entropy, tile, **settings)[0] * up).sum().backward()
+    again = hidden.detach().requires_grad_()
+    (tiled_log_probs(again, head, targets, 0.6, entropy, tile, **settings)[0] * up).sum().backward()
+    assert torch.equal(alone.grad, again.grad)  # the hidden states' is the same whether the head is trained or not
+
+
+def test_a_trained_head_learns_of_hidden_states_that_are_not_trained():
+    hidden, head, targets = case()
+    logps, entropies = tiled_log_probs(hidden.detach(), head.requires_grad_(), targets, 1.0, True)
+    (logps + entropies).sum().backward()
+    exact = exact_head_gradient(hidden, head, targets, 1.0, None, 101, 1.0, 1.0)
+    assert (head.grad - exact).norm() <= 1e-6 * exact.norm()
+
+
+def test_a_trained_heads_gradient_of_a_nearly_certain_token_is_exact_in_float32():
+    """p rounds to 1 there, and 1 - p would be nothing or noise."""
+    head, hidden = torch.eye(16).requires_grad_(), torch.zeros(1, 16)
+    hidden[0, 3] = 20.0
+    tiled_log_probs(hidden, head, torch.tensor([3]))[0].sum().backward()
+    exact = exact_head_gradient(hidden, head, torch.tensor([3]), 1.0, None, 16, 1.0, 0.0)
+    assert torch.allclose(head.grad.double(), exact, rtol=1e-5, atol=0)
+
+
+def test_a_trained_heads_gradient_in_16_bits_is_summed_in_float32_and_has_tiles_of_logits_only():
+    hidden, head, targets = case(torch.bfloat16, tokens=400)
+    head.requires_grad_()
+    with LargestLogits() as seen:
+        tiled_log_probs(hidden, head, targets, tile=(8, 50))[0].sum().backward()
+    assert seen.most <= max(8 * 50, 50 * 16)
+    exact = exact_head_gradient(hidden, head, targets, 1.0, None, 101, 1.0, 0.0)
+    assert head.grad.dtype == torch.bfloat16
+    assert (head.grad.double() - exact).norm() <= 4e-3 * exact.norm()

@@ -6,7 +6,8 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
-from rl_lightning.policy.loading import PolicyConfig, load_model
+from rl_lightning.policy.config import PolicyConfig
+from rl_lightning.policy.loading import load_model
 from rl_lightning.policy.lora import adapted
 
 CPU = torch.device("cpu")

@@ -12,7 +12,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, Phi3Config
 
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.loading import EMBEDDED, load_model
+from rl_lightning.policy.config import EMBEDDED
+from rl_lightning.policy.loading import load_model
 from rl_lightning.policy.lora import adapted_linears, chosen_linears, is_adapted, lora_targets
 from rl_lightning.policy.short_copy import short_copy
 from rl_lightning.rollout.policy_decoder import RolloutNetwork, decoder_of
@@ -55,7 +56,7 @@ def test_the_self_test_passes_and_the_rollouts_network_is_the_fast_one(settings,
 def test_the_saved_adapter_gives_plain_peft_the_same_logits(settings, tmp_path):
     policy = policy_of(**settings)
     shake(policy, 0.3)
-    policy.save_adapter(tmp_path)
+    policy.save(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(EMBEDDED["tiny"])
     ids = torch.tensor([[5, 9, 3, 20, 7]])
     with torch.no_grad():
@@ -86,7 +87,7 @@ def test_the_scale_is_alpha_by_rank_or_by_its_root(tmp_path):
         policy = policy_of(lora_r=9, use_rslora=rslora)
         layers = [layer for layer in policy.model.modules() if is_adapted(layer)]
         assert all(math.isclose(layer.scaling["default"], scale) for layer in layers)
-        policy.save_adapter(tmp_path)
+        policy.save(tmp_path)
         assert json.loads((tmp_path / "adapter_config.json").read_text())["use_rslora"] is rslora
 
 

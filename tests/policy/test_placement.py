@@ -58,7 +58,7 @@ def step(policy: Policy, batch) -> list[torch.Tensor]:
         logps, entropy = policy.log_probs(micro, 1.3, entropy_gradient=True)
         found += [logps.detach(), policy.reference_log_probs(micro, 1.3)]
         (logps.sum() + entropy.sum()).backward()
-    return found + [parameter.grad for parameter in policy.adapter_parameters()]
+    return found + [parameter.grad for parameter in policy.trained_parameters()]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_several_cards_change_no_bit(model, quantization, layers, config, direct
         self_test(policy, merged=False)
         on_several = step(policy, batch)
         used = {cards.of(parameter) for parameter in policy.model.parameters()}
-        assert used == {cards.of(gradient) for gradient in on_several[-len(policy.adapter_parameters()) :]}
+        assert used == {cards.of(gradient) for gradient in on_several[-len(policy.trained_parameters()) :]}
     assert used == set(range(len(layers)))
     for ours, theirs in zip(on_several, on_one, strict=True):
         assert torch.equal(ours, theirs)
@@ -145,7 +145,7 @@ def test_a_policy_on_several_cards_stays_there(monkeypatch):
         before = [cards.of(parameter) for parameter in policy.parameters()]
         torch.nn.ModuleList([policy]).to(CPU)
         assert [cards.of(parameter) for parameter in policy.parameters()] == before
-        assert policy.adapter_rms() > 0
+        assert policy.moved_rms() > 0
 
 
 def test_one_device_has_no_hooks(policy):
@@ -199,6 +199,6 @@ def test_two_gpus_compute_what_one_does(quantization, directories, batch):
         rollout = generate(policy, batch.to(load_on(0)), Sampling(2, 10))
         (micro,) = pack(rollout, torch.arange(12, device=load_on(0)), 10_000)
         policy.log_probs(micro, 1.0)[0].sum().backward()
-        found.append([rollout.completion_ids, *(p.grad for p in policy.adapter_parameters())])
+        found.append([rollout.completion_ids, *(p.grad for p in policy.trained_parameters())])
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(two.cpu(), one.cpu())

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from rl_lightning.memory import Device, make_plan
 from rl_lightning.policy import MicroBatch, Policy, PolicyConfig, pack
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.types import UserError
 from tests.conftest import generate, shake
@@ -30,7 +30,7 @@ def micro(policy, batch) -> MicroBatch:
 
 
 def test_adapter_directory_loads_with_plain_peft_and_gives_the_same_logits(policy, batch, tmp_path):
-    policy.save_adapter(tmp_path)
+    policy.save(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(EMBEDDED["tiny"], dtype=torch.float32)
     plain = PeftModel.from_pretrained(base, tmp_path).eval()
     ids = batch.prompt_ids[:, : int(batch.prompt_lengths.min())]
@@ -80,8 +80,8 @@ def test_a_new_policy_is_its_base_and_what_trains_is_float32():
         logits = policy.model(input_ids=ids).logits
         with policy.model.disable_adapter():
             assert torch.equal(policy.model(input_ids=ids).logits, logits)
-    assert {p.dtype for p in policy.adapter_parameters()} == {torch.float32}
-    assert len(policy.adapter_parameters()) == 4 * 7 * 2  # layers x linear layers x (A, B)
+    assert {p.dtype for p in policy.trained_parameters()} == {torch.float32}
+    assert len(policy.trained_parameters()) == 4 * 7 * 2  # layers x linear layers x (A, B)
 
 
 @pytest.mark.parametrize("weights", ["merged", "unmerged"])
@@ -95,7 +95,7 @@ def test_4_bit_weights_train_after_a_rollout(batch, weights):
         rollout = generate(policy, batch, sampling, plan=plan)
         for micro in pack(rollout, torch.arange(4), 1000):
             policy.log_probs(micro, 1.0)[0].sum().backward()
-    assert all(p.grad is not None for p in policy.adapter_parameters())
+    assert all(p.grad is not None for p in policy.trained_parameters())
 
 
 @pytest.mark.parametrize("checkpointing", ["on", "off"])
@@ -106,7 +106,7 @@ def test_log_probs_and_gradients_do_not_depend_on_checkpointing(checkpointing, m
     for each in (policy, other):
         each.model.zero_grad()
         each.log_probs(micro, 1.0)[0].sum().backward()
-        gradients.append([p.grad.clone() for p in each.adapter_parameters()])
+        gradients.append([p.grad.clone() for p in each.trained_parameters()])
         each.model.zero_grad()
     assert all(torch.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
@@ -122,7 +122,7 @@ def test_packed_tokens_with_shared_prompts_equal_right_padded_rows(kernel, batch
     packed, entropy = policy.log_probs(micro, 0.8)
     upstream = torch.randn(len(packed), generator=torch.Generator().manual_seed(0))
     (packed * upstream).sum().backward()
-    ours = [p.grad.clone() for p in policy.adapter_parameters()]
+    ours = [p.grad.clone() for p in policy.trained_parameters()]
     policy.zero_grad()
     for row in rows.tolist():
         prompt = batch.prompt_ids[row // 3, : batch.prompt_lengths[row // 3]]
@@ -136,7 +136,7 @@ def test_packed_tokens_with_shared_prompts_equal_right_padded_rows(kernel, batch
         assert torch.allclose(packed[here], plain, atol=1e-5)
         assert torch.allclose(entropy[here], -(log_probs.exp() * log_probs).sum(-1), atol=1e-5)
         (plain * upstream[here]).sum().backward()
-    theirs = [p.grad for p in policy.adapter_parameters()]
+    theirs = [p.grad for p in policy.trained_parameters()]
     assert all((a - b).norm() <= 1e-5 * b.norm() for a, b in zip(ours, theirs, strict=True))
 
 

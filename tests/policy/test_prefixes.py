@@ -101,7 +101,7 @@ def test_shared_beginnings_change_neither_log_probs_nor_gradients(kind, tmp_path
             at = micro.row_of, micro.column_of
             logps[at], _ = policy.log_probs(micro, 1.0)
         (logps.flatten() * upstream).sum().backward()
-        results.append((logps.detach(), torch.cat([p.grad.flatten() for p in policy.adapter_parameters()])))
+        results.append((logps.detach(), torch.cat([p.grad.flatten() for p in policy.trained_parameters()])))
         tokens = sum(len(micro.input_ids) for micro in micros)
         prompt_tokens = DISTINCT if len(micros) == 1 else 2 * sum(map(len, PROMPTS))
         assert tokens == prompt_tokens + sum(lengths) - len(lengths)

@@ -10,7 +10,8 @@ from bitsandbytes.nn import Linear4bit
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GptOssConfig, Qwen2Config
 
-from rl_lightning.policy.loading import PolicyConfig, load_model
+from rl_lightning.policy.config import PolicyConfig
+from rl_lightning.policy.loading import load_model
 from rl_lightning.policy.lora import dense_weight, is_adapted
 from rl_lightning.types import UserError
 

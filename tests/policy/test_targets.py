@@ -20,7 +20,8 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from rl_lightning.policy.loading import EMBEDDED, PolicyConfig, load_model
+from rl_lightning.policy.config import EMBEDDED, PolicyConfig
+from rl_lightning.policy.loading import load_model
 from rl_lightning.policy.lora import adapted_linears, is_adapted, lora_targets
 from rl_lightning.types import UserError
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.rollout import Sampling
 from rl_lightning.rollout.decode import sample_groups
 from rl_lightning.rollout.network import attend_whole_rows

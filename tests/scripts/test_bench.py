@@ -20,7 +20,7 @@ from run_config import build, resolve_settings
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rl_lightning.policy.loading import resolve_name
+from rl_lightning.policy.config import resolve_name
 from rl_lightning.training import metrics
 from tests.scripts.ticking_clock import tick
 from tests.scripts.toy_workload import RATES, SHAPE, TOY
@@ -72,7 +72,7 @@ def test_weights_are_counted_as_the_model_has_them(policy):
     layers = policy.model.get_base_model().get_decoder().layers
     linear = [m.weight.numel() for m in layers[0].modules() if hasattr(m, "lora_A")]
     assert roofline.linear_weights(shape) == sum(linear)
-    assert shape.layers * roofline.adapter_weights(shape) == sum(p.numel() for p in policy.adapter_parameters())
+    assert shape.layers * roofline.adapter_weights(shape) == sum(p.numel() for p in policy.trained_parameters())
 
 
 def test_each_token_attends_to_itself_and_all_before_it():

@@ -14,7 +14,7 @@ from tests.conftest import generate
 
 
 def test_the_gradients_are_those_of_the_adapters(policy):
-    held = sum(parameter.numel() for parameter in policy.adapter_parameters())
+    held = sum(parameter.numel() for parameter in policy.trained_parameters())
     assert several_ranks.gradient_bytes("tiny", policy.config.lora_r) == 4 * held
 
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
-from rl_lightning.policy.loading import EMBEDDED
+from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.types import UserError
 
 

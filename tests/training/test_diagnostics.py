@@ -38,7 +38,7 @@ def told(steps: Iterator[Step] | list[Step], evaluations: dict[int, float] | Non
     for step, metrics in enumerate(steps, 1):
         if step == 1 and 0 in evaluations:
             history.add_evaluation(0, "suite", evaluations[0], 0.02)
-        history.add({"policy/adapter_rms": 1e-5 * step, **metrics})
+        history.add({"policy/moved_rms": 1e-5 * step, **metrics})
         if step in evaluations:
             history.add_evaluation(step, "suite", evaluations[step], 0.02)
         for rule in RULES if history.start else ():
@@ -148,18 +148,18 @@ def test_sampler_and_trainer_apart():
 
 
 def test_a_rate_without_effect_but_not_at_the_ends_of_a_schedule():
-    still = [LEARNING | {"policy/learning_rate": 1e-9, "policy/adapter_rms": 1e-9 * k} for k in range(30)]
+    still = [LEARNING | {"policy/learning_rate": 1e-9, "policy/moved_rms": 1e-9 * k} for k in range(30)]
     said = told(still)
     assert list(said) == ["rate_without_effect"]
     assert "1e-09" in said["rate_without_effect"][1]
-    ended = [LEARNING | {"policy/learning_rate": 1e-9, "policy/adapter_rms": 1e-3}] * 30
+    ended = [LEARNING | {"policy/learning_rate": 1e-9, "policy/moved_rms": 1e-3}] * 30
     assert told([*[LEARNING] * 20, *ended]) == {}
-    warming = [LEARNING | {"policy/learning_rate": 1e-10 * k, "policy/adapter_rms": 0.0} for k in range(30)]
+    warming = [LEARNING | {"policy/learning_rate": 1e-10 * k, "policy/moved_rms": 0.0} for k in range(30)]
     assert told(warming) == {}
 
 
 def test_no_update_at_all_is_not_the_rates_fault():
-    untrained = LEARNING | {"policy/adapter_rms": 0.0, "policy/trained_tokens": 0.0}
+    untrained = LEARNING | {"policy/moved_rms": 0.0, "policy/trained_tokens": 0.0}
     assert "rate_without_effect" not in told([untrained] * 30)
 
 

@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_the_mean_log_prob_after_the_prompts_without_exa
         logprobs.logps.fill_(-9.0)  # ratios that a later update of GRPO would clip
     advantages, weights = module.compute_advantages(found)
     module.accumulate_gradients(found.rollout, advantages, weights, logprobs, first=first)
-    ours = [p.grad.clone() for p in own_policy.adapter_parameters()]
+    ours = [p.grad.clone() for p in own_policy.trained_parameters()]
     assert "logprob_mismatch" not in module.meter.sums
     own_policy.model.zero_grad()
     total, tokens, rollout = 0.0, 0, found.rollout
@@ -101,7 +101,7 @@ def test_the_gradient_is_that_of_the_mean_log_prob_after_the_prompts_without_exa
         total = total - logits.log_softmax(-1).gather(1, completion[:, None]).sum()
         tokens += len(completion)
     (total / tokens).backward()
-    assert_same(ours, [p.grad.clone() for p in own_policy.adapter_parameters()])
+    assert_same(ours, [p.grad.clone() for p in own_policy.trained_parameters()])
 
 
 class Seen(StepCallback):
