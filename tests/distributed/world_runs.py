@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 
 from rl_lightning.callbacks import AdapterCheckpoint, StopAtSignal
 from rl_lightning.curriculum import Curriculum
@@ -47,6 +47,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "policy": PolicyConfig("tiny"),
         "prompts": 4,
     },
+    "all weights": {
+        "policy": PolicyConfig("tiny", quantization="none", lora_r=0),
+        "objective": Objective(beta=0.1),
+        "learning_rate": 1e-4,
+        "prompts": 5,
+    },
     "CISPO, statistics of the batch, tokens of high entropy": {
         "objective": Objective(
             surrogate=CISPO(), scale_advantages="batch", baseline="batch", top_entropy=0.5, loss_type="dr_grpo"
@@ -65,6 +71,13 @@ class PerRank(GRPOModule):
         mine = share_of_groups(rollouts.rollout, rows, self.collective)
         weights[mine] *= weights[rows].sum() / weights[mine].sum() / self.collective.world_size
         return advantages, weights
+
+
+class Start(Callback):
+    """Keeps what is trained as it was."""
+
+    def on_train_start(self, trainer, pl_module):
+        self.weights = adapters(pl_module)
 
 
 class WithFault(GRPOModule):
@@ -132,7 +145,7 @@ def fit(
         eval_num_samples=2,
         curriculum=Curriculum(low=0.0, high=0.01, window=2) if levelled else None,
     )
-    records = Records()
+    records, start = Records(), Start()
     trainer = Trainer(
         default_root_dir=root,
         accelerator="cpu",
@@ -143,7 +156,7 @@ def fit(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[StopAtSignal(), records, AdapterCheckpoint(save_steps=2)],
+        callbacks=[StopAtSignal(), records, start, AdapterCheckpoint(save_steps=2)],
     )
     path = None if resume is None else root / f"checkpoint-{resume}" / "trainer.ckpt"
     trainer.fit(module, source, ckpt_path=path)
@@ -152,7 +165,8 @@ def fit(
         "questions": [[p.question for p in record.rollouts.prompts.problems] for record in records.records],
         "levels": [[p.level for p in record.rollouts.prompts.problems] for record in records.records],
         "kept": [record.rollouts.kept.tolist() for record in records.records],
-        "adapters": [each.numpy() for each in adapters(module)],
+        "weights": [each.numpy() for each in adapters(module)],
+        "moved": [(after - before).numpy() for after, before in zip(adapters(module), start.weights, strict=True)],
         "metrics": {k: v for k, v in module.metrics.items() if not k.startswith(("time/", "memory/"))},
         "cursor": source.cursor,
         "success": source.record.state(),
