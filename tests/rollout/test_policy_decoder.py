@@ -14,7 +14,7 @@ from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.rollout import Sampling
 from rl_lightning.rollout.decode import sample_groups
 from rl_lightning.rollout.network import attend_whole_rows
-from rl_lightning.rollout.policy_decoder import RolloutNetwork, ThroughTransformers, decoder_of
+from rl_lightning.rollout.policy_decoder import RolloutNetwork, ThroughTransformers, decoder_of, dithered
 from rl_lightning.rollout.sampling import draw_uniforms
 from rl_lightning.types import Rollout
 from tests.conftest import generate, shake
@@ -35,6 +35,37 @@ def hidden(policy: Policy, decoder: RolloutNetwork) -> tuple[torch.Tensor, torch
         with policy.autocast():
             theirs = policy.model.get_base_model().get_decoder()(input_ids=IDS).last_hidden_state
     return ours, theirs
+
+
+def test_a_merged_copy_in_bfloat16_loses_nothing_of_an_adapter_on_average():
+    generator = torch.Generator().manual_seed(0)
+    base = (0.03 * torch.randn(300, 200, generator=generator)).bfloat16()
+    assert torch.equal(dithered(base.float(), torch.bfloat16), base.float()), "what needs no rounding stays as it is"
+    for size in (1e-6, 1e-5, 1e-4):
+        delta = size * torch.randn(300, 200, generator=generator)
+        exact = base.float() + delta
+        copies = {"nearest": exact.bfloat16().float(), "dithered": dithered(exact.clone(), torch.bfloat16)}
+        assert torch.equal(copies["dithered"], copies["dithered"].bfloat16().float()), "bfloat16 holds it"
+        steps = (copies["dithered"] - exact).abs() / exact.abs()
+        assert float(steps.max()) < 2**-7, "to one of the two neighbours"
+        kept = {
+            name: float(((each - base.float()) * delta).sum() / delta.square().sum()) for name, each in copies.items()
+        }
+        assert kept["nearest"] < 0.8 or size == 1e-4
+        assert 0.9 < kept["dithered"] < 1.1
+    assert torch.equal(dithered(exact.clone(), torch.float32), exact)
+
+
+def test_a_merged_copy_follows_a_first_small_update(batch):
+    policy = Policy(PolicyConfig("tiny", "none", dtype="bfloat16"), CPU)
+    decoder = decoder_of(policy, merged=True)
+    product = decoder.layers[0].down
+    before = product.weight.clone()
+    shake(policy, scale=1e-4)
+    decoder.refresh()
+    delta = product.layers[0].get_delta_weight("default")
+    kept = ((product.weight - before).float() * delta).sum() / delta.square().sum()
+    assert 0.8 < float(kept) < 1.2
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
