@@ -120,7 +120,7 @@ class PromptDataModule(LightningDataModule):
         if self.eval_problems:
             return
         module: Any = self.trainer.lightning_module if self.trainer else None
-        self.collective = module.collective
+        self.collective = module.join(self.trainer, stage)
         if not (self.prompt.always_shows_examples or module.sft_steps):
             raise UserError("data.examples_for: sft_steps has no effect while model.sft_steps is 0; set one of the two")
         tokenizer = load_tokenizer(module.policy_config.model_name_or_path)
@@ -129,8 +129,11 @@ class PromptDataModule(LightningDataModule):
         self.opening = self.template.opening
         if self.curriculum is not None:
             # A run without a curriculum is evaluated on these problems, and the two runs may be compared.
-            self._held_out = held_out_hashes(self._draw_eval_problems())
+            self._held_out = held_out_hashes(self.collective.broadcast(self._draw_eval_problems))
             self._show_examples(self._held_out)  # prompts are as long at all levels as with them
+            self._candidates = {
+                name: task.levels(self.mixture.own_levels[name]) for name, task in self.mixture.tasks.items()
+            }
             # Which levels are too slow depends on the machine: rank 0 decides.
             self.mixture.set_levels(self.collective.broadcast(self._usable_levels))
             self.teardown(stage)  # the running workers do not have the levels
@@ -139,7 +142,6 @@ class PromptDataModule(LightningDataModule):
     def _usable_levels(self) -> dict[str, tuple[dict[str, Any], ...]]:
         """The usable levels of each task; those that cannot be used are logged with the reason."""
         own, tasks, seconds = self.mixture.own_levels, self.mixture.tasks, min(self.problem_seconds, MAX_SECONDS)
-        self._candidates = {name: task.levels(own[name]) for name, task in tasks.items()}
         number = sum(len(levels) for levels in self._candidates.values())
         log.warning(f"data.curriculum: trying {number} levels, each for {seconds:g} s at most")
         checked = check_levels(tasks, self._candidates, seconds, max(self.num_workers, 1), self._is_short)
@@ -169,7 +171,7 @@ class PromptDataModule(LightningDataModule):
             self.scheduler = CurriculumScheduler(self.curriculum, numbers, self.mixture.weights)
         # Problems that are too slow are skipped, which depends on the machine: rank 0 decides.
         self.eval_problems = self.collective.broadcast(self._draw_eval_problems)
-        try_own(self.mixture, self.eval_problems, self.eval_seed, self.make)
+        self.collective.broadcast(lambda: try_own(self.mixture, self.eval_problems, self.eval_seed, self.make))
         held_out = held_out_hashes(self.eval_problems) | self._held_out
         held_out |= shown_hashes(self._show_examples(held_out))
         schedule = None if self.scheduler is None else self.scheduler.schedule
@@ -178,7 +180,9 @@ class PromptDataModule(LightningDataModule):
         of = self.mixture, self.template, self.seed, held_out, limit
         self.stream = PromptStream(*of, problem=self.make, schedule=schedule, also=self.shown, orders=orders)
         if fitting:
-            shares = held_out_share(self.mixture, self.seed, held_out, make=self.make)
+            shares = self.collective.broadcast(
+                lambda: held_out_share(self.mixture, self.seed, held_out, make=self.make)
+            )
             for line in (*small_tasks(shares), *few_problems(orders, self.mixture, self.prompts_per_step)):
                 log.warning(line)
 

@@ -95,8 +95,8 @@ class PromptBatch:
         return replace(
             self,
             problems=self.problems[rows],
-            prompt_ids=self.prompt_ids[rows],
-            prompt_lengths=self.prompt_lengths[rows],
+            prompt_ids=self.prompt_ids[rows].clone(),  # a view would be sent with all that it is a view of
+            prompt_lengths=self.prompt_lengths[rows].clone(),
         )
 
     def repeat_problems(self, group_size: int) -> list[Problem]:

@@ -45,9 +45,11 @@ class AdapterCheckpoint(Checkpoint):
         self._due = trainer.global_step // self.save_steps > self._step_before // self.save_steps
         self._between = True
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         # All steps are done, and the last evaluation or its picture failed or was stopped: the training must not be lost.
-        if self._between and trainer.global_step == trainer.max_steps:
+        # With several ranks the others may wait in the evaluation, and a checkpoint needs all.
+        alone = pl_module.collective.world_size == 1
+        if self._between and trainer.global_step == trainer.max_steps and alone:
             self._save(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -43,7 +43,7 @@ from rl_lightning.policy.adapters import is_adapter
 from rl_lightning.policy.placement import replica_devices
 from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.training.ranks import first_devices
-from rl_lightning.types import UserError
+from rl_lightning.types import UserError, require
 
 __all__ = ["MisconfigurationException", "RLCommandLine"]
 
@@ -212,11 +212,15 @@ class RLCommandLine(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         if settings["logger"] in (None, True):  # `validate` leaves metrics.csv alone: its results are in eval_results
             kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
-        if (per_replica := self.model.policy_config.devices_per_replica) > 1 and settings["accelerator"] != "cpu":
-            kwargs["devices"] = first_devices(settings["devices"], per_replica)
         try:
+            if (per_replica := self.model.policy_config.devices_per_replica) > 1 and settings["accelerator"] != "cpu":
+                kwargs["devices"] = first_devices(settings["devices"], per_replica)
             trainer = super().instantiate_trainer(**kwargs)
-        except (ValueError, RuntimeError) as error:  # Lightning's, of settings that do not fit together or SLURM's job
+        except (
+            ValueError,
+            TypeError,
+            RuntimeError,
+        ) as error:  # Lightning's, of settings that do not fit together or SLURM's job
             raise users_mistake(error) or UserError(f"trainer: {' '.join(str(error).split())}") from error
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if environment is None or type(environment) in _ENVIRONMENTS:  # else a plugin counts the ranks, such as Ray's
@@ -271,6 +275,7 @@ class PlanCommandLine(_ReadOnlyCommandLine):
             else torch.device("cpu")
         )
         cards = policy.devices_per_replica if self.cards is None else self.cards
+        require("cards", cards, cards >= 1, "at least 1")
         device = memory_of_cards(replica_devices(here, cards)) if self.vram is None else gpu_of_size(self.vram, cards)
         engine = LocalEngine() if model.engine is None else instantiate_class((), model.engine.as_dict())
         step, rows = sampling.step_shape(data.prompts_per_step, data.max_prompt_tokens), sampling.max_rollout_rows

@@ -16,7 +16,7 @@ from rl_lightning.distributed.collective import Collective
 from rl_lightning.types import Rollout, TrainerLogprobs
 
 BUCKET = 2**26
-"""Gradients that are summed over the ranks at once, 268 MB in float32: all of an adapter's, but not all of a model's."""
+"""Gradients that are summed over the ranks at once, 268 MB in float32: a small part of a large model's."""
 
 
 def share_of_prompts(collective: Collective) -> slice:

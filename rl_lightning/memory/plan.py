@@ -154,6 +154,8 @@ def _held(config: PolicyConfig, device: Device, measures_kl: bool) -> HeldModel:
     shape, base = model_shape(config.model_name_or_path, targets)
     allowed = f"at most {shape.layers}, the number of decoder layers"
     require("policy.devices_per_replica", device.cards, device.cards <= shape.layers, allowed)
+    alone = device.cards == 1 or config.lora_r > 0
+    require("policy.devices_per_replica", device.cards, alone, "1 where lora_r is 0, which trains all weights")
     quantization_config(config, base, dtype)  # refuses what cannot be loaded
     reference = config.reference == "adapter" or (config.lora_r == 0 and measures_kl)
     return HeldModel(shape, dtype.itemsize, config.quantization == "nf4", config.lora_r, reference)

@@ -83,17 +83,12 @@ class AdapterModule(LightningModule):
         require("model.token_budget", token_budget, token_budget == "auto" or token_budget > 0, "above 0, or auto")
         require("model.warmup_steps", warmup_steps, warmup_steps >= 0, "0 or more")
         self.automatic_optimization = False
-        self.strict_loading = (
-            False  # the state is that of the adapter, or none; on_load_checkpoint checks that it is complete
-        )
+        # The state is that of the adapter, or none; on_load_checkpoint checks that it is complete.
+        self.strict_loading = False
         self.policy_config, self.sampling, self.engine, self.token_budget = policy, sampling, engine, token_budget
         self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
-        self.weight_decay, self.max_grad_norm, self.seed, self.measures_kl = (
-            weight_decay,
-            max_grad_norm,
-            seed,
-            measures_kl,
-        )
+        self.weight_decay, self.max_grad_norm = weight_decay, max_grad_norm
+        self.seed, self.measures_kl = seed, measures_kl
         self.generator = torch.Generator().manual_seed(seed)
         self.collective: Collective = SingleProcess()
         self.loaded_step = 0
@@ -110,8 +105,7 @@ class AdapterModule(LightningModule):
         Raises:
             UserError: the strategy cannot be used, or the data module is not a `PromptSource`.
         """
-        if self.trainer.world_size > 1:
-            self.collective = join_ranks(self.trainer, stage)
+        self.join(self.trainer, stage)
         source: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(source, PromptSource):
             lacks = ", ".join(name for name in members(PromptSource) if not hasattr(source, name))
@@ -120,6 +114,12 @@ class AdapterModule(LightningModule):
                 "PromptDataModule, or implement them"
             )
         self.prompt_source = source
+
+    def join(self, trainer: Any, stage: str) -> Collective:
+        """The ranks that train together; the data module asks for them first, because Lightning sets it up before the module."""
+        if getattr(trainer, "world_size", 1) > 1 and self.collective.world_size == 1:
+            self.collective = join_ranks(trainer, stage)
+        return self.collective
 
     def configure_model(self) -> None:
         """Plan memory and load the policy on its device, once; start the engine.
@@ -191,7 +191,7 @@ class AdapterModule(LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         if self.not_finite_in_a_row == MAX_IN_A_ROW:
             file = Path(self.trainer.default_root_dir) / f"not_finite_step_{self.global_step}.pt"
-            raise save_failed_batch(file, rollouts)
+            raise save_failed_batch(file, rollouts, write=self.collective.rank == 0)
 
     @property
     def reached_max_steps(self) -> bool:
@@ -224,8 +224,8 @@ class AdapterModule(LightningModule):
         return [callback for callback in self.trainer.callbacks if isinstance(callback, StepCallback)]  # type: ignore[attr-defined]
 
     def on_fit_start(self) -> None:
-        """Check that all ranks begin alike, before callbacks communicate about what they begin with."""
-        refuse_different_starts(self.policy.trained_parameters(), self.loaded_step, self.collective)
+        """Check that all ranks begin alike."""
+        refuse_different_starts(self, self.collective)
 
     def on_train_start(self) -> None:
         """Restore the RNG states of a resumed run, when all setup that uses random numbers is done."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -30,9 +29,16 @@ def first_devices(devices: Any, per_replica: int) -> Any:
         devices: a number of replicas; or -1 or auto, for as many as there are GPUs for; or a list of first GPUs, returned as it is.
         per_replica: GPUs of a replica.
     """
-    if isinstance(devices, list) or not torch.cuda.is_available():
+    if isinstance(devices, list) or not torch.cuda.is_available() or not str(devices).lstrip("-").isalnum():
         return devices
-    count = torch.cuda.device_count() // per_replica if str(devices) in ("auto", "-1") else int(devices)
+    many = str(devices) in ("auto", "-1")
+    require(
+        "trainer.devices",
+        devices,
+        many or str(devices).isdecimal(),
+        "a number of replicas, a list of first GPUs, or auto",
+    )
+    count = torch.cuda.device_count() // per_replica if many else int(devices)
     require("trainer.devices", count, count >= 1, f"at least 1, with {per_replica} GPUs each")
     return [number * per_replica for number in range(count)]
 
@@ -75,7 +81,8 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     known = isinstance(strategy, DDPStrategy) and type(strategy).__name__ in _STRATEGIES
     require("trainer.strategy", name, known, "ddp, with several devices or nodes")
     require("trainer.devices", trainer.world_size, stage == "fit", f"1 in {stage}")
-    prompts, ranks = trainer.datamodule.prompts_per_step, trainer.world_size  # type: ignore[attr-defined]
+    ranks: int = trainer.world_size
+    prompts = getattr(trainer.datamodule, "prompts_per_step", ranks)  # type: ignore[attr-defined]
     require("data.prompts_per_step", prompts, prompts >= ranks, f"at least {ranks}, the number of ranks")
     if strategy.global_rank == 0:
         share = f"each samples and trains on about {prompts / ranks:.3g}"
@@ -90,31 +97,42 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     return collective
 
 
-def refuse_different_starts(parameters: Sequence[nn.Parameter], step: int, collective: Collective) -> None:
-    """Refuse to train where the ranks would not begin alike, for example because their machines have other files or versions.
+def refuse_different_starts(pl_module: Any, collective: Collective) -> None:
+    """Refuse to train where the ranks would not begin alike, for example because their machines have other commands or files.
 
     Args:
-        parameters: what is trained.
-        step: of the checkpoint that this rank has loaded, 0 without one.
+        pl_module: an `AdapterModule` whose policy and checkpoint, if there is one, have been loaded.
         collective: the ranks.
 
     Raises:
-        UserError: the checkpoint or the weights differ.
+        UserError: the checkpoint's step, a setting or the weights differ.
     """
+    settings = pl_module.settings() | {"trainer.max_steps": str(pl_module.trainer.max_steps)}
+    starts = collective.gather((pl_module.loaded_step, settings, _sample_hash(pl_module.policy.model)))
+    first_step, first_settings, first_hash = starts[0]
+    for rank, (step, settings, found) in enumerate(starts):
+        if step != first_step:
+            raise UserError(
+                f"ckpt_path: rank {rank} begins at step {step}, and rank 0 at step {first_step}; trainer.default_root_dir must be "
+                "in a file system that all machines share"
+            )
+        for name, value in first_settings.items():
+            allowed = f"{value}, as on rank 0"
+            require(f"{name} on rank {rank}", settings.get(name), settings.get(name) == value, allowed)
+        if found != first_hash:
+            raise UserError(
+                f"trainer.devices: the weights of rank {rank} do not begin as those of rank 0; use the same model files and "
+                "versions everywhere"
+            )
+
+
+def _sample_hash(model: nn.Module, numbers: int = 1024) -> str:
+    """A hash of some numbers of each parameter, whatever it is stored in."""
     found = hashlib.sha256()
-    for parameter in parameters:
-        found.update(parameter.detach().to("cpu", torch.float32).numpy().tobytes())
-    starts = collective.gather((step, found.hexdigest()))
-    for rank, start in enumerate(starts):
-        if start[0] != starts[0][0]:
-            raise UserError(
-                f"ckpt_path: rank {rank} begins at step {start[0]}, and rank 0 at step {starts[0][0]}; trainer.default_root_dir "
-                "must be in a file system that all machines share"
-            )
-        if start != starts[0]:
-            raise UserError(
-                f"trainer.devices: the weights of rank {rank} do not begin as those of rank 0; use the same versions everywhere"
-            )
+    for parameter in model.parameters():
+        sample = parameter.detach().flatten()[:: max(1, parameter.numel() // numbers)]
+        found.update(sample.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def _refuse_sharding(strategy: Any) -> None:
@@ -126,7 +144,7 @@ def _refuse_sharding(strategy: Any) -> None:
     name = type(strategy).__name__.removesuffix("Strategy")
     if name in ("FSDP", "DeepSpeed", "ModelParallel"):
         raise UserError(
-            f"trainer.strategy: {name} would split the base's weights, which bitsandbytes' 4-bit ones do not bear (bitsandbytes "
-            "#1945, accelerate #3987), and gather them for every sampled token; for a model larger than one GPU use "
-            "model.policy.devices_per_replica, with ddp for several replicas"
+            f"trainer.strategy: {name} would split each weight, which bitsandbytes' 4-bit ones do not bear (bitsandbytes #1945, "
+            "accelerate #3987), and gather all of them for every sampled token; use ddp, and for a model larger than one GPU, with "
+            "adapters, model.policy.devices_per_replica"
         )

@@ -16,7 +16,7 @@ import torch
 import torch.multiprocessing as mp
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from safetensors.torch import load_file
-from torch.nn import Parameter
+from torch.nn import Linear
 
 from rl_lightning.cli.main import main
 from rl_lightning.training.ranks import join_ranks, refuse_different_starts
@@ -129,7 +129,7 @@ class UnknownDDPStrategy(DDPStrategy):
     ("strategy", "stage", "prompts", "said"),
     [
         (UnknownDDPStrategy, "fit", 4, "trainer.strategy: 'unknownddp' is not allowed; it must be ddp"),
-        (FSDPStrategy, "fit", 4, "trainer.strategy: FSDP would split the base's weights"),
+        (FSDPStrategy, "fit", 4, "trainer.strategy: FSDP would split each weight"),
         (DDPStrategy, "validate", 4, "trainer.devices: 2 is not allowed; it must be 1 in validate"),
         (DDPStrategy, "fit", 1, "data.prompts_per_step: 1 is not allowed; it must be at least 2"),
     ],
@@ -153,25 +153,43 @@ def test_a_strategy_that_does_not_fit_the_accelerator_is_one_line(tmp_path, caps
 
 
 class Apart:
-    """What another rank, which begins otherwise, would send."""
+    """Another rank, which begins otherwise."""
 
-    def __init__(self, step: int, found: str) -> None:
-        self.theirs = (step, found)
+    def __init__(self, number: int, value: object) -> None:
+        self._number, self._value = number, value
 
-    def gather(self, value):
-        return [value, self.theirs]
+    def gather(self, mine):
+        theirs = list(mine)
+        theirs[self._number] = self._value
+        return [mine, tuple(theirs)]
 
 
 @pytest.mark.parametrize(
     ("theirs", "said"),
     [
         (
-            Apart(0, ""),
-            "rank 1 begins at step 0, and rank 0 at step 4; trainer.default_root_dir must be in a file system that",
+            Apart(0, 0),
+            "rank 1 begins at step 0, and rank 0 at step 4; trainer.default_root_dir must be in a file system",
         ),
-        (Apart(4, ""), "the adapters of rank 1 do not begin as those of rank 0"),
+        (Apart(1, {"learning_rate": "2"}), "learning_rate on rank 1: '2' is not allowed; it must be 1, as on rank 0"),
+        (Apart(2, "another"), "the weights of rank 1 do not begin as those of rank 0"),
     ],
 )
 def test_ranks_that_do_not_begin_alike_are_refused(theirs, said):
     with pytest.raises(UserError, match=said):
-        refuse_different_starts([Parameter(torch.zeros(2))], 4, theirs)
+        refuse_different_starts(starting(torch.zeros(2)), theirs)
+
+
+def starting(weights: torch.Tensor) -> SimpleNamespace:
+    model = Linear(2, 1, bias=False)
+    model.weight.data.copy_(weights)
+    trainer, settings = SimpleNamespace(max_steps=5), lambda: {"learning_rate": "1"}
+    return SimpleNamespace(trainer=trainer, loaded_step=4, settings=settings, policy=SimpleNamespace(model=model))
+
+
+def test_a_base_of_other_weights_is_another_start():
+    """Fresh adapters are the same on any base."""
+    starts = []
+    for weights in (torch.zeros(2), torch.ones(2)):
+        refuse_different_starts(starting(weights), SimpleNamespace(gather=lambda mine: starts.append(mine) or [mine]))
+    assert starts[0] != starts[1]

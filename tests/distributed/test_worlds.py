@@ -90,6 +90,23 @@ def test_a_signal_to_one_rank_ends_all_after_the_same_step(worlds, tmp_path, alo
     alike(worlds.run(2, fit, tmp_path, 4, PLAIN, resume=2), {**alone, **_rest(alone, 2)})
 
 
+def test_rank_0_makes_the_problems_of_all(worlds, tmp_path):
+    settings = SETTINGS["grpo, 4 bits, dynamic sampling"]
+    (alone,) = worlds.run(1, fit, tmp_path / "1", 3, settings)
+    alike(worlds.run(2, fit, tmp_path / "2", 3, settings, WithFault, None, "makes no problems"), alone)
+
+
+def test_ranks_of_other_settings_do_not_train_together(worlds, tmp_path):
+    found = worlds.run(2, fit, tmp_path, 2, PLAIN, WithFault, None, "another learning rate")
+    assert all("learning_rate on rank 1: '0.002' is not allowed; it must be 0.001" in str(error) for error in found)
+
+
+def test_an_error_in_the_last_evaluation_of_one_rank_ends_all(worlds, tmp_path):
+    first, last = worlds.run(2, fit, tmp_path, 2, PLAIN, WithFault, None, "raises in the last evaluation")
+    assert "no evaluation today" in str(last)
+    assert "another rank has ended" in str(first)
+
+
 def test_an_error_on_one_rank_ends_all(worlds, tmp_path):
     first, last = worlds.run(2, fit, tmp_path, 4, PLAIN, WithFault, None, "raises")
     assert isinstance(last, RuntimeError)

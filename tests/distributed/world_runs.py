@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from rl_lightning.callbacks import AdapterCheckpoint, StopAtSignal
+from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, StopAtSignal
 from rl_lightning.curriculum import Curriculum
 from rl_lightning.data import PromptDataModule
 from rl_lightning.distributed import share_of_groups
@@ -92,11 +92,18 @@ class WithFault(GRPOModule):
     def sample_and_score(self, prompts):
         if self.faulty() and self.fault == "signal":
             os.kill(os.getpid(), signal.SIGTERM)
+        if self.collective.rank > 0 and self.fault == "makes no problems":
+            assert not self.prompt_source.made, "rank 0 alone makes problems"
         if self.faulty() and self.fault == "raises":
             raise RuntimeError("no reward today")
         if self.faulty() and self.fault == "no memory for a rollout":
             self._once(self.engine, "_sample")
         return super().sample_and_score(prompts)
+
+    def validation_step(self, batch, batch_idx):
+        if self.fault == "raises in the last evaluation" and self.global_step and self.collective.rank:
+            raise RuntimeError("no evaluation today")
+        return super().validation_step(batch, batch_idx)
 
     def score(self, prompts, rollout):
         if self.faulty() and self.fault == "a lost worker":
@@ -137,6 +144,8 @@ def fit(
     defaults = {"policy": PolicyConfig("tiny", quantization="none"), "sampling": Sampling(4, 12)}
     module = kind(**defaults | {"reward": OddLengths(), "learning_rate": 1e-3, "score_workers": 1} | rest)
     module.fault, module.always = fault, always
+    if fault == "another learning rate":
+        module.learning_rate *= 1 + int(os.environ["RANK"])
     source = PromptDataModule(
         LEVELLED if levelled else SUMS,
         prompts_per_step=prompts,
@@ -145,6 +154,9 @@ def fit(
         eval_num_samples=2,
         curriculum=Curriculum(low=0.0, high=0.01, window=2) if levelled else None,
     )
+    if fault == "makes no problems":
+        source.made, make = [], source.make
+        source.make = lambda *of, **also: source.made.append(of) or make(*of, **also)
     records, start = Records(), Start()
     trainer = Trainer(
         default_root_dir=root,
@@ -156,7 +168,7 @@ def fit(
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[StopAtSignal(), records, start, AdapterCheckpoint(save_steps=2)],
+        callbacks=[StopAtSignal(), records, start, FixedEval(100), AdapterCheckpoint(save_steps=2)],
     )
     path = None if resume is None else root / f"checkpoint-{resume}" / "trainer.ckpt"
     trainer.fit(module, source, ckpt_path=path)
