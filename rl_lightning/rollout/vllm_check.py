@@ -19,13 +19,16 @@ from rl_lightning.rollout.sampling import Sampling, draw_uniforms
 from rl_lightning.types import Problem, PromptBatch, Rollout, UserError
 
 TOLERANCE = {torch.float32: 1e-3}
-"""Largest mean difference of log-probs, in nats. vLLM on a CPU is at 5e-6 in float32."""
+"""Largest mean difference of log-probs, in nats. vLLM on a CPU is at 1e-5 in float32."""
 
-TOLERANCE_16_BITS = 0.1
-"""The same in 16 bits, where vLLM on a CPU is at 0.03."""
+TOLERANCE_16_BITS = 0.2
+"""The same in 16 bits, where vLLM on a CPU is at 0.02 to 0.08: the prompts are random, so that the next token is uncertain."""
 
 _MOVED_BY = 4
-"""The changed weights must move the log-probs by this many times the difference, or the comparison would not notice old ones."""
+"""The changed weights move the log-probs by this many times the tolerance at least, or old weights would pass for new ones."""
+
+_SIZES = (0.05, 0.1, 0.2, 0.4, 0.8)
+"""The changes of the weights to choose from, relative to their size: the first that moves the log-probs that far."""
 
 _PROMPTS, _GROUP, _NEW_TOKENS, _PROMPT_TOKENS = 3, 2, 8, 300
 """Prompts are longer than two blocks of vLLM's prefix cache, which has 128 tokens in each on a CPU, where there is room."""
@@ -47,21 +50,28 @@ def check_engine(engine: RolloutEngine, policy: Policy, longest: int, name: str)
     """
     tolerance = TOLERANCE.get(policy.compute_dtype, TOLERANCE_16_BITS)
     engine.sync_weights()
-    _refuse(name, policy, "", _difference(_sample(engine, policy, longest), policy), tolerance)
-    with changed_adapters(policy):
+    before = _sample(engine, policy, longest)
+    _refuse_above(tolerance, _difference(before, policy), f"{name} does not sample from {policy.family} as it is")
+    with changed_adapters(policy, _size_of_change(policy, before, tolerance)):
         engine.sync_weights()
-        rollout = _sample(engine, policy, longest)
-        difference = _difference(rollout, policy)
-    moved = _difference(rollout, policy)
-    _refuse(name, policy, " right after a change of the weights", difference, min(tolerance, moved / _MOVED_BY))
+        after = _sample(engine, policy, longest)
+        what = f"{name} does not follow a change of {policy.family}'s weights"
+        _refuse_above(tolerance, _difference(after, policy), what)
 
 
-def _refuse(name: str, policy: Policy, when: str, difference: float, allowed: float) -> None:
-    if not difference <= allowed:
+def _size_of_change(policy: Policy, rollout: Rollout, tolerance: float) -> float:
+    for size in _SIZES:
+        with changed_adapters(policy, size):
+            if _difference(rollout, policy) >= _MOVED_BY * tolerance:
+                return size
+    return _SIZES[-1]
+
+
+def _refuse_above(tolerance: float, difference: float, what: str) -> None:
+    if not difference <= tolerance:  # also where it is not a number
         raise UserError(
-            f"model.engine: {name} does not sample from {policy.family} as it is trained{when}: its log-probs are "
-            f"{difference:.2g} nats from the trainer's on average, and {allowed:.2g} are allowed; model.engine: null samples from "
-            "the policy itself"
+            f"model.engine: {what}: its log-probs are {difference:.2g} nats from the trainer's on average, and {tolerance:g} are "
+            "allowed; model.engine: null samples from the policy itself"
         )
 
 
@@ -89,8 +99,8 @@ def _difference(rollout: Rollout, policy: Policy) -> float:
 
 
 @contextmanager
-def changed_adapters(policy: Policy) -> Iterator[None]:
-    """Other B matrices meanwhile, by which each adapted weight changes by a tenth of its size."""
+def changed_adapters(policy: Policy, size: float) -> Iterator[None]:
+    """Other B matrices meanwhile, by which adapters change each weight by this share of its norm."""
     generator, before = torch.Generator().manual_seed(1), list[tuple[Any, Tensor]]()
     layer: Any
     try:
@@ -100,7 +110,7 @@ def changed_adapters(policy: Policy) -> Iterator[None]:
                 before.append((b, b.data))
                 b.data = torch.randn(b.shape, generator=generator).to(b)
                 change = layer.get_delta_weight("default").norm()
-                b.data *= 0.1 * dense_weight(layer.get_base_layer()).float().norm() / change
+                b.data *= size * dense_weight(layer.get_base_layer()).float().norm() / change
         yield
     finally:
         for parameter, values in before:

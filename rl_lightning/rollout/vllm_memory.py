@@ -15,7 +15,7 @@ from rl_lightning.rollout.vllm_core import Room
 _BLOCK = 128
 """Tokens in a block of vLLM's cache on a CPU, of which each row fills the last one in part; on a GPU they are smaller."""
 
-_TOKENS, _ROWS = 4096, 64
+_TOKENS, _ROWS = 1024, 64
 """Longest sequence, and sequences at once, where there is no memory plan."""
 
 _LARGEST_SHARE = 0.9
@@ -53,7 +53,7 @@ def room_for(policy: Policy, plan: Plan | None, lora: bool) -> Room:
 
     Args:
         policy: the policy.
-        plan: None for 64 rows of up to 4,096 tokens.
+        plan: None for 64 rows of up to 1,024 tokens.
         lora: whether it gets the adapter, and not merged weights.
     """
     size, tokens, rows = policy.compute_dtype.itemsize, _TOKENS, _ROWS
