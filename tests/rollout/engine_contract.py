@@ -22,7 +22,7 @@ from rl_lightning.rollout.sampling import draw_uniforms, token_probs
 from rl_lightning.types import PromptBatch, Rollout
 from tests.conftest import shake
 
-GROUP, LIMIT = 3, 12
+GROUP, LIMIT = 2, 10
 SAMPLING = Sampling(GROUP, LIMIT)
 
 
@@ -72,9 +72,7 @@ class EngineContract:
     @pytest.fixture(scope="class")
     def prompts(self, batch) -> PromptBatch:
         """Six prompts, of which one is much longer than the others, and one has a single token."""
-        wide = torch.cat([batch.prompt_ids, batch.prompt_ids.flip(1), batch.prompt_ids, batch.prompt_ids], dim=1)
-        lengths = batch.prompt_lengths.clone()
-        wide[:4, : batch.prompt_ids.shape[1]] = batch.prompt_ids[:4]
+        wide, lengths = batch.prompt_ids.repeat(1, 3)[:, :150], batch.prompt_lengths.clone()
         lengths[1], lengths[4] = wide.shape[1], 1
         return replace(batch, prompt_ids=wide, prompt_lengths=lengths)
 
@@ -163,7 +161,7 @@ class EngineContract:
     ):
         sampling = replace(SAMPLING, **filters)
         rollout = started.generate(prompts, sampling, draws(prompts))
-        for row in range(len(rollout.texts)):
+        for row in range(0, len(rollout.texts), GROUP):
             expected = token_probs(logits_at(trained, rollout, row), sampling).log()
             chosen = rollout.completion_ids[row, : len(expected), None]
             difference = expected.gather(1, chosen).squeeze(1) - rollout.sampling_logps[row, : len(expected)]
@@ -188,7 +186,7 @@ class EngineContract:
     def test_completions_are_by_the_weights_of_the_last_sync(self, started, prompts, trained):
         old = started.generate(prompts, SAMPLING, draws(prompts))
         of_old = trainer_logps(trained, old)
-        for scale in (0.05, 0.1, 0.02):  # more than one change: an engine may take the first one only
+        for scale in (0.05, 0.02):  # more than one change: an engine may take the first one only
             shake(trained, scale)
             assert_same(started.generate(prompts, SAMPLING, draws(prompts)), old)
             started.sync_weights()

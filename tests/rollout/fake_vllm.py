@@ -79,18 +79,17 @@ class Engine:
             time.sleep(2)
         if "out_of_memory" in self.faults and len(self.running) > 6:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        for row in self.running:
-            self.choose(row)
+        for length in {len(row.ids + row.new) for row in self.running}:
+            rows = [row for row in self.running if len(row.ids + row.new) == length]
+            fresh = self.model(input_ids=torch.tensor([row.ids + row.new for row in rows])).logits[:, -1:].float()
+            for row, logits in zip(rows, fresh, strict=True):
+                self.choose(row, logits if row.new else self.cache.setdefault(tuple(row.ids), logits).clone())
         ended = [row for row in self.running if row.reason]
         self.running = [row for row in self.running if not row.reason]
         return [output(row) for row in ended]
 
-    def choose(self, row) -> None:
-        key, params = tuple(row.ids), row.params
-        if row.new or key not in self.cache:
-            logits = self.model(input_ids=torch.tensor([row.ids + row.new])).logits[:, -1].float()
-            self.cache.setdefault(key, logits)
-        logits = self.cache[key].clone() if not row.new else logits
+    def choose(self, row, logits: torch.Tensor) -> None:
+        params = row.params
         if params.allowed_token_ids is not None:
             forbidden = torch.ones(logits.shape[1], dtype=torch.bool)
             forbidden[params.allowed_token_ids] = False
