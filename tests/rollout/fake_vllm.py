@@ -26,8 +26,8 @@ class Engine:
             "no_reset".
     """
 
-    def __init__(self, settings: dict) -> None:
-        self.settings, self.faults = settings, set[str]()
+    def __init__(self, settings: dict, faults: set[str]) -> None:
+        self.settings, self.faults = settings, faults
         self.model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=settings["dtype"])
         self.base, self.lora, self.adapters = self.model, None, {}
         self.running, self.cache = [], {}
@@ -114,13 +114,21 @@ def output(row) -> SimpleNamespace:
     return SimpleNamespace(request_id=row.number, outputs=[only])
 
 
-def install(monkeypatch, started: list[Engine]) -> None:
-    """Put it in the place of the package vllm; every engine that is started is appended."""
+def install(monkeypatch, *faults: str) -> list[Engine]:
+    """Put it in the place of the package vllm.
+
+    Args:
+        faults: what goes wrong from the start.
+
+    Returns:
+        every engine that has been started; more are appended.
+    """
+    started: list[Engine] = []
 
     def llm(**settings):
         torch.manual_seed(settings["seed"])
         torch.set_num_threads = None
-        started.append(Engine(settings))
+        started.append(Engine(settings, set(faults)))
         return SimpleNamespace(llm_engine=started[-1])
 
     def lora_request(name, number, path):
@@ -139,3 +147,4 @@ def install(monkeypatch, started: list[Engine]) -> None:
         monkeypatch.setitem(sys.modules, name, module)
     for module in (vllm_core, vllm_engine):
         monkeypatch.setattr(module, "installed_version", lambda: "0.32.0")
+    return started

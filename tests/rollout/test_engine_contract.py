@@ -23,7 +23,7 @@ class TestVLLMOnAStandIn(EngineContract):
     @pytest.fixture(scope="class", params=["merged", "lora"])
     def engine(self, request):
         with pytest.MonkeyPatch.context() as monkeypatch:
-            fake_vllm.install(monkeypatch, [])
+            fake_vllm.install(monkeypatch)
             yield VLLM(request.param)
 
 
