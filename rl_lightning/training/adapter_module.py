@@ -49,7 +49,6 @@ class AdapterModule(LightningModule):
         plan: predicted memory on this device, and the settings that fit; from `configure_model` on.
         limits: the settings that bound memory, shared with the engine; from `configure_model` on.
         prompt_source: the data module, from `setup` on.
-        evaluator: the engine that evaluates, often the same.
         collective: the ranks that train together; those of the trainer's strategy from `setup` on.
         loaded_step: the optimizer step of the loaded checkpoint, 0 without one; Lightning's own step counter stays 0 in
             `validate`.
@@ -86,7 +85,6 @@ class AdapterModule(LightningModule):
         self.policy_config, self.sampling, self.engine, self.token_budget = policy, sampling, engine, token_budget
         self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
         self.weight_decay, self.max_grad_norm, self.seed = weight_decay, max_grad_norm, seed
-        self.evaluator = engine.evaluator()
         self.generator = torch.Generator().manual_seed(seed)
         self.collective: Collective = SingleProcess()
         self.loaded_step = 0
@@ -182,6 +180,11 @@ class AdapterModule(LightningModule):
         if self.not_finite_in_a_row == MAX_IN_A_ROW:
             file = Path(self.trainer.default_root_dir) / f"not_finite_step_{self.global_step}.pt"
             raise save_failed_batch(file, rollouts)
+
+    @property
+    def evaluator(self) -> RolloutEngine:
+        """The engine that evaluates."""
+        return self.engine.evaluator()
 
     @property
     def reached_max_steps(self) -> bool:
