@@ -53,7 +53,7 @@ class VLLM(RolloutEngine):
         own, size, rows = (
             self._local.memory(model, step, settings, device),
             model.bytes_per_element,
-            settings.max_rollout_rows,
+            min(settings.max_rollout_rows, step.rows),
         )
         held = vllm_memory.held(model.shape, size, rows, step.prompt_tokens + step.new_tokens)
         passing = vllm_memory.passing(model.shape, size, rows, step.filtered)
@@ -132,12 +132,11 @@ class VLLM(RolloutEngine):
 
     def _requests(self, prompts: PromptBatch, sampling: Sampling, draws: Tensor | None) -> list[Request]:
         """A request a row: its seed are the 53 random bits of the row's first draw."""
-        lengths, head = prompts.prompt_lengths.tolist(), self._policy.head
+        lengths = prompts.prompt_lengths.tolist()
         ids = [row[:length] for row, length in zip(prompts.prompt_ids.tolist(), lengths, strict=True)]
         shared: dict[str, Any] = {
             "max_tokens": sampling.max_new_tokens,
             "stop_token_ids": self._policy.eos_token_ids.tolist(),
-            "allowed_token_ids": list(range(head.words)) if head.words < len(head.weight) else None,
         }
         if draws is None:
             return [Request(prompt, {**shared, "temperature": 0.0}) for prompt in ids]

@@ -64,7 +64,7 @@ def room_for(policy: Policy, plan: Plan | None, lora: bool) -> Room:
         shape, tokens, rows = (
             plan.model.shape,
             plan.step.prompt_tokens + plan.step.new_tokens,
-            plan.settings.max_rollout_rows,
+            min(plan.settings.max_rollout_rows, plan.step.rows),
         )
     kept, share = held(shape, size, rows, tokens), _LARGEST_SHARE
     if policy.device.type == "cuda":

@@ -20,13 +20,15 @@ _FILE_BYTES = 2 * 10**9
 
 @torch.no_grad()
 def dense_weights(policy: Policy, merged: bool) -> Iterator[tuple[str, Tensor]]:
-    """Every weight of the model by its name in a checkpoint, in the compute dtype: 4-bit weights dequantised, tied ones once.
+    """Every weight of the model by its name in a checkpoint, in the compute dtype: 4-bit weights dequantised, tied ones once, and
+    embeddings without the tokens that the tokenizer has no words for, so that these are never sampled.
 
     Args:
         policy: the policy; merged weights are the same, to the last bit, as those that `LocalEngine` samples from.
         merged: whether adapters are added to the weights that they adapt, or left out.
     """
     base = policy.model.get_base_model()
+    of_words = [base.get_input_embeddings().weight, base.get_output_embeddings().weight]
     for name, weight in base.named_parameters():
         parent, _, own = name.rpartition(".")
         module, adapted = base.get_submodule(parent), parent.endswith(".base_layer")
@@ -37,6 +39,8 @@ def dense_weights(policy: Policy, merged: bool) -> Iterator[tuple[str, Tensor]]:
             parent = parent.removesuffix(".base_layer")
             if merged and own == "weight":
                 dense = dense + base.get_submodule(parent).get_delta_weight("default")
+        if any(weight is each for each in of_words):
+            dense = dense[: policy.head.words]
         yield f"{parent}.{own}", dense.detach().to(policy.compute_dtype)
 
 
@@ -51,6 +55,7 @@ def write_model(policy: Policy, merged: bool, directory: Path) -> None:
     base = policy.model.get_base_model()
     config: Any = copy.deepcopy(base.config)
     config.architectures, config.dtype = [type(base).__name__], policy.compute_dtype
+    config.get_text_config().vocab_size = policy.head.words
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     config.save_pretrained(directory)

@@ -152,12 +152,15 @@ def test_sequences_that_vllm_was_not_started_for_and_temperatures_that_it_change
         sample(engine, batch, replace(SAMPLING, temperature=0.001))
 
 
-def test_a_head_that_is_wider_than_the_tokenizer_samples_no_padding(policy, batch, monkeypatch, unchecked):
-    fake_vllm.install(monkeypatch)
-    engine = started(policy)
-    monkeypatch.setattr(policy, "head", replace(policy.head, words=policy.head.words // 2))
-    rollout = sample(engine, batch)
-    assert (rollout.completion_ids[rollout.mask] < policy.head.words).all()
+def test_tokens_without_words_are_cut_off_so_that_vllm_never_samples_them(policy, tmp_path, monkeypatch):
+    monkeypatch.setattr(policy, "head", replace(policy.head, words=policy.head.words - 20))
+    write_model(policy, True, tmp_path)
+    plain, ids = AutoModelForCausalLM.from_pretrained(tmp_path), torch.arange(5, 25)[None]
+    with torch.no_grad():
+        whole = policy.model(input_ids=ids).logits
+        cut = plain(input_ids=ids).logits
+    assert cut.shape[2] == policy.head.words < whole.shape[2]
+    assert torch.allclose(cut, whole[:, :, : policy.head.words], atol=1e-4)
 
 
 def test_the_weights_are_those_that_our_own_engine_samples_from(tmp_path):
