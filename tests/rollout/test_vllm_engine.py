@@ -153,7 +153,7 @@ def test_sequences_that_vllm_was_not_started_for_and_temperatures_that_it_change
 
 
 def test_tokens_without_words_are_cut_off_so_that_vllm_never_samples_them(policy, tmp_path, monkeypatch):
-    monkeypatch.setattr(policy, "head", replace(policy.head, words=policy.head.words - 20))
+    monkeypatch.setattr(policy, "head", replace(policy.head, words=policy.head.words - 5))
     write_model(policy, True, tmp_path)
     plain, ids = AutoModelForCausalLM.from_pretrained(tmp_path), torch.arange(5, 25)[None]
     with torch.no_grad():
