@@ -179,12 +179,14 @@ def test_the_weights_are_those_that_our_own_engine_samples_from(tmp_path):
     write_model(policy, True, tmp_path)
     plain, ids = AutoModelForCausalLM.from_pretrained(tmp_path), torch.arange(5, 25)[None]
     with torch.no_grad():
-        assert torch.allclose(plain(input_ids=ids).logits, policy.model(input_ids=ids).logits, atol=1e-3)
+        assert torch.allclose(
+            plain(input_ids=ids).logits, policy.model(input_ids=ids).logits[..., : policy.head.words], atol=1e-3
+        )
 
 
 def test_rollouts_are_vllms_evaluations_our_own_and_old_weights_are_measured(tmp_path, monkeypatch):
     engines = fake_vllm.install(monkeypatch)
-    trained, source, mismatch = module(engine=VLLM(), learning_rate=1e-2), data(), []
+    trained, source, mismatch = module(engine=VLLM(), sampling=Sampling(4, 24), learning_rate=3e-3), data(), []
     original = trained.finish_step
 
     def finish_step(record, metrics):
@@ -195,7 +197,7 @@ def test_rollouts_are_vllms_evaluations_our_own_and_old_weights_are_measured(tmp
     trained.finish_step = finish_step
     fit(tmp_path, trained, source, max_steps=3)
     assert len(engines) == 1
-    assert mismatch[0] < 1e-4 < 1e-2 < mismatch[2]
+    assert mismatch[0] < 1e-4 < 3e-3 < mismatch[2]
     assert trained.evaluator is not trained.engine
     trained.setup("validate")
     trained.evaluator.start(trained.policy, trained.plan, trained.limits)
