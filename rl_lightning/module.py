@@ -280,8 +280,8 @@ class GRPOModule(AdapterModule):
             sampling = Sampling(eval_sampling.samples, limit, eval_sampling.temperature)
             draws = problem_draws(batch.problems, eval_sampling.samples, limit)
         group = 1 if draws is None else sampling.num_generations
-        self.engine.sync_weights()
-        rollout = self.engine.generate(batch, sampling, draws, self.scoring_callback(batch, group))
+        self.evaluator.sync_weights()
+        rollout = self.evaluator.generate(batch, sampling, draws, self.scoring_callback(batch, group))
         return EvalBatch(rollout, tuple(self.scorer(batch.repeat_problems(group), rollout.texts)))
 
     def setup(self, stage: str) -> None:

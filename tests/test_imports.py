@@ -48,6 +48,7 @@ LIBRARIES = {
     "matplotlib": {"report", "comparison"},
     "rich": {"callbacks"},
     "ray": {"callbacks"},
+    "vllm": {"rollout"},
     "pyarrow": {"environments", "loggers", "report"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -1,13 +1,14 @@
 """Rollouts: sample a group of completions for each prompt, with the log-prob of every sampled token.
 
 May import `policy`, `memory` and the layers below. Main exports: `RolloutEngine`, the protocol of whatever generates completions;
-`LocalEngine`, which samples from the policy itself; and `Sampling`, the sampling settings. Internally, `decode` is the decode
-loop, `cache` its key/value cache, `network` and `policy_decoder` the model that it runs, and `steps` launches decode steps as
-CUDA graphs.
+`LocalEngine`, which samples from the policy itself; `VLLM`, which samples by vLLM; and `Sampling`, the sampling settings.
+Internally, `decode` is the decode loop, `cache` its key/value cache, `network` and `policy_decoder` the model that it runs, and
+`steps` launches decode steps as CUDA graphs; `vllm_core` is the one file that imports vLLM.
 """
 
 from rl_lightning.rollout.engine import OnFinished, RolloutEngine
 from rl_lightning.rollout.local_engine import LocalEngine
 from rl_lightning.rollout.sampling import Sampling, draw_uniforms
+from rl_lightning.rollout.vllm_engine import VLLM
 
-__all__ = ["LocalEngine", "OnFinished", "RolloutEngine", "Sampling", "draw_uniforms"]
+__all__ = ["VLLM", "LocalEngine", "OnFinished", "RolloutEngine", "Sampling", "draw_uniforms"]

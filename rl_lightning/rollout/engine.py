@@ -1,4 +1,4 @@
-"""The protocol of a rollout engine, which generates completions: today the policy itself, later perhaps an inference server."""
+"""The protocol of a rollout engine, which generates completions: the policy itself, vLLM, or your own."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class RolloutEngine(Protocol):
         Returns:
             bytes by part, besides the policy itself: what stays resident during the update too, and the peaks of a rollout.
         """
+        ...
+
+    def evaluator(self) -> RolloutEngine:
+        """The engine that evaluates: this one, or another, which this one's `start` and `close` start and close. Its own
+        `sync_weights` is called before each evaluation. Evaluations are paired if row n is decided by draws[n] alone."""
         ...
 
     def start(self, policy: Policy, plan: Plan | None = None, limits: MemoryLimits | None = None) -> None:

@@ -10,7 +10,7 @@ from rl_lightning.memory import Device, HeldModel, MemoryLimits, PlannedSettings
 from rl_lightning.memory.plan import Plan
 from rl_lightning.policy import Policy
 from rl_lightning.rollout.decode import sample_groups
-from rl_lightning.rollout.engine import OnFinished
+from rl_lightning.rollout.engine import OnFinished, RolloutEngine
 from rl_lightning.rollout.memory import eval_rows, rollout_memory
 from rl_lightning.rollout.policy_decoder import decoder_of
 from rl_lightning.rollout.sampling import Sampling
@@ -30,6 +30,10 @@ class LocalEngine:
     def memory(self, model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device) -> RolloutMemory:
         """The memory of rollouts, in bytes; see `RolloutEngine`."""
         return rollout_memory(model, step, settings)
+
+    def evaluator(self) -> RolloutEngine:
+        """This engine; see `RolloutEngine`."""
+        return self
 
     def start(self, policy: Policy, plan: Plan | None = None, limits: MemoryLimits | None = None) -> None:
         """Build the decoder; see `RolloutEngine`. Without a plan, rollouts run on a merged copy, and all rows decode at once."""

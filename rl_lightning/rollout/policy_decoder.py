@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from rl_lightning.policy import Policy
 from rl_lightning.policy.attention import AttentionKind, no_mask
-from rl_lightning.policy.lora import dense_weight, is_adapted
+from rl_lightning.policy.lora import dense_weight, dithered, is_adapted
 from rl_lightning.rollout.network import Attend, Layer, Network, attend_whole_rows
 from rl_lightning.rollout.probe import Probe, probe
 from rl_lightning.types import first_line
@@ -105,29 +105,6 @@ class Merged:
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight, self.bias)
-
-
-def dithered(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Round a sum of base and adapter to bfloat16 up or down, so that what is lost is nothing on average.
-
-    To the nearest, most weights would stay what they are in the base until the adapter has grown: after a step of 2e-4 the sampler
-    would have made 43% of the policy's change of log-probs (docs/rollouts.md). What is added before the last 16 bits are cut off is
-    the golden-ratio sequence, which is spread more evenly than random numbers, and the same in a resumed run. A base that is exact
-    in bfloat16 stays as it is.
-
-    Args:
-        weight: float32; changed in place.
-        dtype: of the copy; float32 and float16, which has eight times as fine steps, are left to the copy.
-    """
-    if dtype != torch.bfloat16:
-        return weight
-    bits = weight.view(torch.int32)
-    below = torch.arange(bits.numel(), dtype=torch.int32, device=bits.device)
-    below *= 40503  # wraps round
-    below &= 0xFFFF
-    bits += below.view_as(bits)
-    bits &= -0x10000
-    return weight
 
 
 class Shared:

@@ -194,6 +194,11 @@ class AdapterModule(LightningModule):
             raise save_failed_batch(file, rollouts, write=self.collective.rank == 0)
 
     @property
+    def evaluator(self) -> RolloutEngine:
+        """The engine that evaluates."""
+        return self.engine.evaluator()
+
+    @property
     def reached_max_steps(self) -> bool:
         """Whether the last optimizer step has been made."""
         return self.global_step == self.trainer.max_steps

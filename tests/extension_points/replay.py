@@ -8,7 +8,7 @@ from torch import Tensor
 from rl_lightning.memory import Device, HeldModel, MemoryLimits, Plan, PlannedSettings, RolloutMemory, StepShape
 from rl_lightning.policy import Policy
 from rl_lightning.rollout import Sampling
-from rl_lightning.rollout.engine import OnFinished
+from rl_lightning.rollout.engine import OnFinished, RolloutEngine
 from rl_lightning.types import PromptBatch, Rollout
 
 
@@ -26,6 +26,9 @@ class ReplayEngine:
 
     def memory(self, model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device) -> RolloutMemory:
         return RolloutMemory(resident={}, peaks=[{"cache": 1e6}])
+
+    def evaluator(self) -> RolloutEngine:
+        return self
 
     def start(self, policy: Policy, plan: Plan | None = None, limits: MemoryLimits | None = None) -> None:
         self.policy, self.started = policy, self.started + 1

@@ -11,10 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy.config import EMBEDDED
+from rl_lightning.policy.lora import dithered
 from rl_lightning.rollout import Sampling
 from rl_lightning.rollout.decode import sample_groups
 from rl_lightning.rollout.network import attend_whole_rows
-from rl_lightning.rollout.policy_decoder import RolloutNetwork, ThroughTransformers, decoder_of, dithered
+from rl_lightning.rollout.policy_decoder import RolloutNetwork, ThroughTransformers, decoder_of
 from rl_lightning.rollout.sampling import draw_uniforms
 from rl_lightning.types import Rollout
 from tests.conftest import generate, shake

@@ -52,6 +52,9 @@ class ConstructedEngine:
         self.draws: list[torch.Tensor | None] = []
         self.synced = 0
 
+    def evaluator(self) -> ConstructedEngine:
+        return self
+
     def sync_weights(self) -> None:
         self.synced += 1
 
