@@ -72,7 +72,9 @@ def test_settings_out_of_range(settings, line):
 @pytest.mark.parametrize(
     ("fault", "weights"), [("old_weights", "merged"), ("old_weights", "lora"), ("old_cache", "merged")]
 )
-def test_an_engine_that_keeps_old_weights_or_keys_is_refused_at_the_start(policy, monkeypatch, fault, weights):
+def test_an_engine_that_keeps_old_weights_or_keys_is_refused_at_the_start(monkeypatch, fault, weights):
+    """Also where the adapter is a fresh one, which changes nothing yet."""
+    policy = Policy(PolicyConfig("tiny", quantization="none"), torch.device("cpu"))
     fake_vllm.install(monkeypatch, fault)
     adapters = [parameter.clone() for parameter in policy.trained_parameters()]
     with pytest.raises(UserError) as error:
