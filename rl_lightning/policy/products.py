@@ -1,8 +1,7 @@
 """Linear products without autograd on a CPU, in the way that takes the least time on this machine.
 
 For float32, torch calls MKL, which is slow on processors that are not Intel's: there oneDNN takes half the time, with the same
-weights. For few rows in bfloat16, weight times input can be faster than input times weight. So a shape is measured when it first
-occurs.
+weights. So a shape is measured when it first occurs. 16 bits are oneDNN's in torch too, and stay as they are.
 The choice is stored in the cache before it is used: another way rounds differently, and a resumed run must repeat a run's bits.
 """
 
@@ -54,7 +53,6 @@ def _transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 WAYS: dict[str, Way] = {"linear": F.linear, "onednn": _onednn, "transposed": _transposed}
 """Each by the name that the cache has for it; the first is torch's own."""
 
-
 _LOCK = threading.Lock()
 """Held while the process's number of threads is changed."""
 
@@ -67,29 +65,38 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         weight: (out, in), also the transposed view of an (in, out) matrix.
         bias: (out,) or None.
     """
-    if x.device.type != "cpu" or x.dtype != weight.dtype or torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
-    return WAYS[way_of(weight, x.numel() // x.shape[-1])](x, weight, bias)
+    return WAYS[way_of(x, weight)](x, weight, bias)
 
 
-def way_of(weight: Tensor, rows: int) -> str:
-    """The name of the way for so many rows; the first time it is read from the cache, or measured and stored there."""
-    return _chosen(*weight.shape, weight.is_contiguous(), weight.dtype, rows <= FEW_ROWS)
+def way_of(x: Tensor, weight: Tensor) -> str:
+    """The name of the way of a product; the first time it is read from the cache, or measured and stored there."""
+    if x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32:
+        return "linear"
+    return _chosen(*weight.shape, weight.is_contiguous(), x.numel() // x.shape[-1] <= FEW_ROWS)
 
 
 @functools.cache
-def _chosen(out: int, width: int, contiguous: bool, dtype: torch.dtype, few: bool) -> str:
+def _chosen(out: int, width: int, contiguous: bool, few: bool) -> str:
     layout = "" if contiguous else "t"
-    name = f"{out}x{width}{layout}_{str(dtype).removeprefix('torch.')}_{_MEASURED[few]}"
+    name = f"{out}x{width}{layout}_{_MEASURED[few]}"
     stored = cache_directory("products") / _machine() / name
     try:
         if not stored.exists():
-            _store(stored, fastest(out, width, contiguous, dtype, _MEASURED[few]))
+            _store(stored, fastest(out, width, contiguous, _MEASURED[few]))
         text = stored.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # a choice that another process could not repeat is not made
-        log.warning(f"{stored}: {error}: products are computed in torch's own way, which may be slower")
+        _warn(stored.parent, getattr(error, "strerror", None) or "not a choice")
         text = ""
     return text if text in WAYS else "linear"
+
+
+@functools.cache
+def _warn(directory: Path, why: str) -> None:
+    log.warning(
+        f"{directory}: {why}: products are computed in torch's own way, which may be slower (RL_LIGHTNING_CACHE)"
+    )
 
 
 def _store(path: Path, text: str) -> None:
@@ -115,12 +122,12 @@ def _machine() -> str:
 
 
 @torch.no_grad()
-def fastest(out: int, width: int, contiguous: bool, dtype: torch.dtype, rows: int) -> str:
+def fastest(out: int, width: int, contiguous: bool, rows: int) -> str:
     """Measure all ways that give the right result, on one thread, by its CPU time, which other processes change little."""
     draw = torch.Generator().manual_seed(0)  # the global generator is part of a run's state
-    weight = torch.randn((out, width) if contiguous else (width, out), generator=draw).to(dtype)
+    weight = torch.randn((out, width) if contiguous else (width, out), generator=draw)
     weight = weight if contiguous else weight.T
-    x, bias = torch.randn(rows, width, generator=draw).to(dtype), torch.randn(out, generator=draw).to(dtype)
+    x, bias = torch.randn(rows, width, generator=draw), torch.randn(out, generator=draw)
     ways = {name: way for name, way in WAYS.items() if is_right(way, x, weight, bias)}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     with _on_one_thread():
@@ -147,15 +154,14 @@ def _on_one_thread() -> Iterator[None]:
 
 def is_right(way: Way, x: Tensor, weight: Tensor, bias: Tensor) -> bool:
     """Whether a way is there, and gives what `F.linear` gives up to rounding, with and without a bias."""
-    tolerance = 1e-5 if x.dtype == torch.float32 else 0.02
     for each in (bias, None):
-        expected = F.linear(x, weight, each).float()
+        expected = F.linear(x, weight, each)
         try:
             ours = way(x, weight, each)
         except (AttributeError, RuntimeError, TypeError):  # oneDNN's is a private call
             return False
         if ours.dtype != x.dtype or ours.shape != expected.shape or not ours.is_contiguous():
             return False
-        if not bool((ours.float() - expected).norm() <= tolerance * expected.norm()):
+        if not bool((ours - expected).norm() <= 1e-5 * expected.norm()):
             return False
     return True

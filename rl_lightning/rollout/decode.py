@@ -194,7 +194,7 @@ class _Decoding:
         hidden = head.scaled(hidden)
         if logits.is_cuda:
             return head.finish(torch.mm(hidden, weight.T, out=logits))
-        if way_of(weight, len(hidden)) == "onednn":
+        if way_of(hidden, weight) == "onednn":
             return head.finish(product(hidden, weight))
         # Few rows and many vocabulary tokens: on a CPU the transposed product is a third faster, transposing it back included.
         transposed = self.transposed[: logits.numel()].view(len(weight), len(hidden))
