@@ -18,6 +18,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from rl_lightning.policy.products import product
 from rl_lightning.types import UserError, first_line
 
 _ROUTERS = {"gate", "router", "shared_expert_gate"}
@@ -230,12 +231,21 @@ def dithered(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return weight
 
 
+def base_product(layer: Any, x: Tensor) -> Tensor:
+    """What a linear layer gives, dense or in 4 bits, without a gradient; always a new tensor."""
+    weight: Any = layer.weight
+    dtype = weight.quant_state.dtype if isinstance(layer, bnb.nn.Linear4bit) else weight.dtype
+    if x.device.type != "cpu" or x.dtype != dtype or torch.is_autocast_enabled("cpu"):
+        return layer(x)
+    return product(x, dense_weight(layer), layer.bias)
+
+
 class _AdaptedProduct(torch.autograd.Function):
     """The adapted product. The base is frozen: it gets no gradient, and its output need not be saved for backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: Tensor, b: Tensor, base: Any, scale: float) -> Tensor:
-        out = base(x)
+        out = base_product(base, x)
         rows = x.to(out.dtype).flatten(0, -2)
         # The cast is needed where autocast gives this product another dtype than the base layer's output.
         low = (rows @ a.to(out.dtype).T).to(out.dtype)
@@ -253,6 +263,6 @@ class _AdaptedProduct(torch.autograd.Function):
         grad_a = (grad_low.T @ rows).to(a.dtype)
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ dense_weight(ctx.base).to(grad.dtype)
+            grad_x = product(grad, dense_weight(ctx.base).to(grad.dtype).T)
             grad_x = grad_x.addmm_(grad_low, a.to(grad.dtype)).view(ctx.shape)
         return grad_x, grad_a, grad_b, None, None

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 
 from rl_lightning.policy import Policy
 from rl_lightning.policy.attention import AttentionKind, no_mask
-from rl_lightning.policy.lora import dense_weight, dithered, is_adapted
+from rl_lightning.policy.lora import base_product, dense_weight, dithered, is_adapted
+from rl_lightning.policy.products import product
 from rl_lightning.rollout.network import Attend, Layer, Network, attend_whole_rows
 from rl_lightning.rollout.probe import Probe, probe
 from rl_lightning.types import first_line
@@ -104,7 +105,7 @@ class Merged:
             part.copy_(dithered(dense + layer.get_delta_weight("default"), part.dtype) if is_adapted(layer) else dense)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
 
 
 class Shared:
@@ -134,7 +135,7 @@ class Shared:
                 weight.data = part
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return product(x, self.weight, self.bias)
 
 
 class Adapted:
@@ -163,8 +164,8 @@ class Adapted:
                 b.copy_(layer.lora_B["default"].weight * layer.scaling["default"])
 
     def __call__(self, x: Tensor) -> Tensor:
-        first = self.bases[0](x)  # a new tensor, so the adapters' product can be added in place
-        out = first if len(self.bases) == 1 else torch.cat([first, *(base(x) for base in self.bases[1:])], dim=-1)
+        parts = [base_product(base, x) for base in self.bases]
+        out = torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]  # new, so adapters can be added in place
         if len(self.a):
             out.flatten(0, -2).addmm_(F.linear(x, self.a).flatten(0, -2), self.b.T)
         return out
@@ -219,8 +220,8 @@ class RolloutNetwork(Network):
     def refresh(self) -> None:
         """Read the current weights; norms and embeddings are the policy's own tensors."""
         for layer in self.layers:
-            for product in (layer.qkv, layer.out, layer.gate_up, layer.down):
-                product.refresh()  # type: ignore[attr-defined]
+            for linear in (layer.qkv, layer.out, layer.gate_up, layer.down):
+                linear.refresh()  # type: ignore[attr-defined]
 
 
 def rollout_network(policy: Policy, merged: bool, seen: Probe) -> RolloutNetwork:

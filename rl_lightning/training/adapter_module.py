@@ -91,8 +91,7 @@ class AdapterModule(LightningModule):
         self.seed, self.measures_kl = seed, measures_kl
         self.generator = torch.Generator().manual_seed(seed)
         self.collective: Collective = SingleProcess()
-        self.loaded_step = 0
-        self.not_finite_in_a_row = 0
+        self.loaded_step = self.not_finite_in_a_row = 0
         self.interrupted = False
         self.meter = StepMeter()
         self.metrics: dict[str, float] = {}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft.tuners.lora import LoraLayer
 
+from rl_lightning.policy import products
 from rl_lightning.policy.config import PolicyConfig
 from rl_lightning.policy.loading import load_model
 from rl_lightning.policy.lora import adapted
@@ -40,8 +41,11 @@ def results(model, dtype=torch.float32, seed=0):
 
 
 @pytest.mark.parametrize("quantization", ["none", "nf4"])
-@pytest.mark.parametrize("checkpointing", ["on", "off"])
-def test_values_and_gradients_equal_pefts(quantization, checkpointing):
+@pytest.mark.parametrize(
+    ("checkpointing", "way"), [("on", "linear"), ("off", "linear"), ("off", "onednn"), ("off", "transposed")]
+)
+def test_values_and_gradients_equal_pefts(quantization, checkpointing, way, monkeypatch):
+    monkeypatch.setattr(products, "_chosen", lambda *_: way)
     model, layers = model_of(quantization=quantization, gradient_checkpointing=checkpointing)
     ours = results(model)
     as_peft(layers)

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from rl_lightning.checkpointing.atomic_files import write_json
+from rl_lightning.checkpointing.cache import cache_directory
 from rl_lightning.environments.question_hash import QuestionTable
 
 log = logging.getLogger(__name__)
@@ -144,8 +145,7 @@ def _is_whole(directory: Path) -> bool:
 
 def _cache() -> Path:
     """The directory of all indexes; where it cannot be written, one that lasts as long as this process."""
-    caches = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA") or os.path.expanduser("~/.cache")
-    cache = Path(os.environ.get("RL_LIGHTNING_CACHE") or os.path.join(caches, "rl_lightning"), "questions")
+    cache = cache_directory("questions")
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=cache):
