@@ -16,7 +16,8 @@ from rl_lightning.types import UserError
 
 def set_up(data: PromptDataModule) -> None:
     """As Lightning does: of the module it takes the ranks, and the name of the model whose tokens the prompts are made of."""
-    module = SimpleNamespace(collective=SingleProcess(), policy_config=SimpleNamespace(model_name_or_path="tiny"))
+    policy = SimpleNamespace(model_name_or_path="tiny")
+    module = SimpleNamespace(join=lambda trainer, stage: SingleProcess(), policy_config=policy)
     data.trainer = SimpleNamespace(lightning_module=module, state=None)
     data.setup("fit")
 

@@ -66,7 +66,8 @@ class StepMeter:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._began, self._before = time.perf_counter(), dict(self.collective.seconds)
+        self._before = dict(self.collective.seconds)
+        self._began = time.perf_counter() if self.collective.world_size > 1 else 0.0
         self._of_ranks: dict[str, float] = {}
 
     def add(self, name: str, value: Any) -> None:
