@@ -78,9 +78,7 @@ def training_summary(run: Run) -> list[tuple[str, str]]:
     if any(part is not None for part in parts):
         found.append(("A step takes", f"{sum(part or 0 for part in parts):.2g} s"))
     if (ranks := run.recent("time/ranks", 1)) is not None:
-        found.append(
-            ("Ranks", f"{ranks:.0f}, waiting for each other {run.recent('time/ranks_waiting'):.0%} of the time")
-        )
+        found += [("Ranks", f"{ranks:.0f}"), ("Ranks wait", f"{run.recent('time/ranks_waiting'):.0%} of a step")]
     if run.evaluations and "share_of_run" in run.evaluations[-1]:
         found.append(("Time evaluating", f"{run.evaluations[-1]['share_of_run']:.0%}"))
     return found

@@ -9,7 +9,7 @@ import pytest
 from rl_lightning.report.curves import decimate
 from rl_lightning.report.paired_differences import difference_between
 from rl_lightning.report.run_files import Run
-from rl_lightning.report.verdict import verdict
+from rl_lightning.report.verdict import training_summary, verdict
 
 
 def evaluation(step, right, n=100, suite="s", task=lambda index: "t"):
@@ -93,3 +93,11 @@ def test_joined_points_keep_their_extremes_and_gaps():
     assert len(line["x"]) == 334
     assert max(high for high in line["high"] if high is not None) == 9
     assert line["y"][0] is None
+
+
+def test_the_summary_names_several_ranks_and_how_long_they_wait(tmp_path):
+    run = Run(tmp_path, "run")
+    run.__dict__["evaluations"], run.__dict__["metrics"] = [], {"time/sample": ([1, 2], [2.0, 2.0])}
+    assert dict(training_summary(run)) == {"A step takes": "2 s"}
+    run.__dict__["metrics"] |= {"time/ranks": ([1, 2], [4.0, 4.0]), "time/ranks_waiting": ([1, 2], [0.1, 0.3])}
+    assert dict(training_summary(run)) == {"A step takes": "2 s", "Ranks": "4", "Ranks wait": "20% of a step"}
