@@ -50,11 +50,8 @@ class VLLM(RolloutEngine):
     def memory(self, model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device) -> RolloutMemory:
         """The memory of evaluations, and of vLLM's own copy of the model, in bytes; see `RolloutEngine`. On a GPU vLLM sleeps
         outside of rollouts."""
-        own, size, rows = (
-            self._local.memory(model, step, settings, device),
-            model.bytes_per_element,
-            min(settings.max_rollout_rows, step.rows),
-        )
+        own, size = self._local.memory(model, step, settings, device), model.bytes_per_element
+        rows = min(settings.max_rollout_rows, step.rows)
         held = vllm_memory.held(model.shape, size, rows, step.prompt_tokens + step.new_tokens)
         passing = vllm_memory.passing(model.shape, size, rows, step.filtered)
         if device.kind == "cpu":

@@ -190,7 +190,7 @@ class AdapterModule(LightningModule):
         self.lr_schedulers().step()  # type: ignore[union-attr]
         if self.not_finite_in_a_row == MAX_IN_A_ROW:
             file = Path(self.trainer.default_root_dir) / f"not_finite_step_{self.global_step}.pt"
-            raise save_failed_batch(file, rollouts, write=self.collective.rank == 0)
+            raise self.collective.broadcast(lambda: save_failed_batch(file, rollouts))
 
     @property
     def evaluator(self) -> RolloutEngine:

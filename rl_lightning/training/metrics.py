@@ -67,6 +67,7 @@ class StepMeter:
 
     def __post_init__(self) -> None:
         self._before = dict(self.collective.seconds)
+        # The sums of a single attempt are a meter too, which is made within a part that is being timed.
         self._began = time.perf_counter() if self.collective.world_size > 1 else 0.0
         self._of_ranks: dict[str, float] = {}
 

@@ -12,13 +12,12 @@ MAX_IN_A_ROW = 3
 """Consecutive updates with a gradient that is not finite, after which the run ends."""
 
 
-def save_failed_batch(path: Path, rollouts: RolloutBatch, write: bool = True) -> UserError:
+def save_failed_batch(path: Path, rollouts: RolloutBatch) -> UserError:
     """Save the batch that ended the run, and return the error to raise.
 
     Args:
         path: the file to write; `torch.load` reads it.
         rollouts: the rollouts of the step.
-        write: whether it is this rank that writes the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     rollout = rollouts.rollout
@@ -31,8 +30,7 @@ def save_failed_batch(path: Path, rollouts: RolloutBatch, write: bool = True) ->
         "sampling_logps": rollout.sampling_logps.cpu(),
         "rewards": rollouts.rewards.cpu(),
     }
-    if write:
-        torch.save(batch, path)
+    torch.save(batch, path)
     return UserError(
         f"the gradient was not a finite number in {MAX_IN_A_ROW} updates in a row; the last batch is in {path} (torch.load "
         "reads it); a lower model.learning_rate or another model.policy.dtype may help, and --ckpt_path last resumes from the "

@@ -26,10 +26,11 @@ def first_devices(devices: Any, per_replica: int) -> Any:
     """`trainer.devices` of replicas that take several GPUs each: the first GPU of each.
 
     Args:
-        devices: a number of replicas; or -1 or auto, for as many as there are GPUs for; or a list of first GPUs, returned as it is.
+        devices: a number of replicas; or -1 or auto, for as many as there are GPUs for; or the first GPUs, as a list or
+            "0,2", returned as they are.
         per_replica: GPUs of a replica.
     """
-    if isinstance(devices, list) or not torch.cuda.is_available() or not str(devices).lstrip("-").isalnum():
+    if isinstance(devices, list) or "," in str(devices) or not torch.cuda.is_available():
         return devices
     many = str(devices) in ("auto", "-1")
     require(
@@ -91,9 +92,8 @@ def join_ranks(trainer: Trainer, stage: str) -> Collective:
     # hang where one rank has more micro-batches than another.
     strategy.configure_ddp = lambda: None
     collective = TorchRanks(strategy.root_device)
-    strategy.barrier = lambda *_: collective.any(
-        False
-    )  # so that Lightning's too say in a line that another rank is gone
+    # Lightning's own barriers too say in a line that another rank is gone.
+    strategy.barrier = lambda *_: collective.any(False)
     return collective
 
 

@@ -96,6 +96,14 @@ def test_rank_0_makes_the_problems_of_all(worlds, tmp_path):
     alike(worlds.run(2, fit, tmp_path / "2", 3, settings, WithFault, None, "makes no problems"), alone)
 
 
+def test_a_gradient_that_stays_not_finite_on_one_rank_ends_all_with_one_file(worlds, tmp_path):
+    found = worlds.run(2, fit, tmp_path, 5, PLAIN, WithFault, None, "never finite")
+    (file,) = tmp_path.glob("not_finite_step_*.pt")
+    for error in found:
+        assert isinstance(error, UserError)
+        assert f"the last batch is in {file}" in str(error)
+
+
 def test_ranks_of_other_settings_do_not_train_together(worlds, tmp_path):
     found = worlds.run(2, fit, tmp_path, 2, PLAIN, WithFault, None, "another learning rate")
     assert all("learning_rate on rank 1: '0.002' is not allowed; it must be 0.001" in str(error) for error in found)

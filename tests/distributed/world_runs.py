@@ -115,6 +115,8 @@ class WithFault(GRPOModule):
         if self.faulty() and self.fault == "no memory for the update":
             self._once(self.policy, "log_probs")
         super().accumulate_gradients(*of, **also)
+        if self.fault == "never finite" and self.collective.rank:
+            self.policy.trained_parameters()[0].grad[0, 0] = torch.nan
         if self.faulty() and self.fault == "not finite":
             self.policy.trained_parameters()[0].grad[0, 0] = torch.nan
 

@@ -29,10 +29,15 @@ def eight_gpus(monkeypatch):
 
 @pytest.mark.parametrize(
     ("devices", "first"),
-    [(1, [0]), (2, [0, 3]), ("2", [0, 3]), (-1, [0, 3]), ("auto", [0, 3]), ([1, 5], [1, 5])],
+    [(1, [0]), (2, [0, 3]), ("2", [0, 3]), (-1, [0, 3]), ("auto", [0, 3]), ([1, 5], [1, 5]), ("1,5", "1,5")],
 )
 def test_a_number_of_devices_counts_replicas(devices, first, eight_gpus):
     assert first_devices(devices, 3) == first
+
+
+def test_devices_that_are_no_number_are_refused(eight_gpus):
+    with pytest.raises(UserError, match="trainer.devices: 'x' is not allowed; it must be a number of replicas"):
+        first_devices("x", 3)
 
 
 def test_without_gpus_the_setting_stays():
