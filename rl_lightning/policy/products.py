@@ -1,8 +1,9 @@
 """Linear products without autograd on a CPU, in the way that takes the least time on this machine.
 
 For float32, torch calls MKL, which is slow on processors that are not Intel's: there oneDNN takes half the time, with the same
-weights. So a shape is measured when it first occurs. 16 bits are oneDNN's in torch too, and stay as they are.
-The choice is stored in the cache before it is used: another way rounds differently, and a resumed run must repeat a run's bits.
+weights. A weight that only products read can be packed for oneDNN, which takes less again. So a shape is measured when it first
+occurs. The choice is stored in the cache before it is used: another way rounds differently, and a resumed run must repeat a run's
+bits.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ _MEASURED = {True: 64, False: 256}
 _GAIN = 1.15
 """A way other than torch's own must be so many times as fast in the measurement, whose noise is about a tenth."""
 
+_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 5e-4}
+"""Largest error of a way, relative to the result: about one rounding in 16 bits."""
+
 _SECONDS = 0.3
 """CPU time of a measurement, roughly; in at least 3 rounds."""
 
@@ -56,6 +60,9 @@ def _transposed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 WAYS: dict[str, Way] = {"linear": F.linear, "onednn": _onednn, "transposed": _transposed}
 """Each by the name that the cache has for it; the first is torch's own."""
 
+_PACKED = "packed"
+"""The name of the way of a weight that `pack` has packed."""
+
 _LOCK = threading.Lock()
 """Held while the process's number of threads is changed."""
 
@@ -65,34 +72,53 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Args:
         x: (…, in).
-        weight: (out, in), also the transposed view of an (in, out) matrix.
+        weight: (out, in), also the transposed view of an (in, out) matrix, or what `packed` returns.
         bias: (out,) or None.
     """
+    if weight.is_mkldnn:
+        return _onednn(x, weight, bias)
     if torch.is_autocast_enabled("cpu"):
         return F.linear(x, weight, bias)
     return WAYS[way_of(x, weight)](x, weight, bias)
 
 
+def packed(weight: Tensor) -> Tensor:
+    """The weight as oneDNN reads it, for `product` alone, if that is the fastest way for few rows; else the weight itself.
+
+    Args:
+        weight: (out, in), contiguous.
+    """
+    if not is_measured(weight) or _chosen(*weight.shape, True, weight.dtype, True, may_pack=True) != _PACKED:
+        return weight
+    return _pack(weight)
+
+
 def way_of(x: Tensor, weight: Tensor) -> str:
     """The name of the way of a product; the first time it is read from the cache, or measured and stored there."""
-    if x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or weight.numel() < SMALL:
+    if not is_measured(weight) or x.dtype != weight.dtype:
         return "linear"
-    return _chosen(*weight.shape, weight.is_contiguous(), x.numel() // x.shape[-1] <= FEW_ROWS)
+    few = x.numel() // x.shape[-1] <= FEW_ROWS
+    return _chosen(*weight.shape, weight.is_contiguous(), weight.dtype, few)
+
+
+def is_measured(weight: Tensor) -> bool:
+    """Whether the way of a weight's products is chosen by a measurement."""
+    return weight.device.type == "cpu" and weight.dtype in _TOLERANCE and weight.numel() >= SMALL
 
 
 @functools.cache
-def _chosen(out: int, width: int, contiguous: bool, few: bool) -> str:
-    layout = "" if contiguous else "t"
-    name = f"{out}x{width}{layout}_{_MEASURED[few]}"
+def _chosen(out: int, width: int, contiguous: bool, dtype: torch.dtype, few: bool, may_pack: bool = False) -> str:
+    layout = ("" if contiguous else "t") + ("" if dtype == torch.float32 else f"_{dtype}".replace("torch.", ""))
+    name = f"{out}x{width}{layout}_{_MEASURED[few]}" + ("_packed" if may_pack else "")
     stored = cache_directory("products") / _machine() / name
     try:
         if not stored.exists():
-            _store(stored, fastest(out, width, contiguous, _MEASURED[few]))
+            _store(stored, fastest(out, width, contiguous, dtype, _MEASURED[few], may_pack))
         text = stored.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # a choice that another process could not repeat is not made
         _warn(stored.parent, getattr(error, "strerror", None) or "not a choice")
         text = ""
-    return text if text in WAYS else "linear"
+    return text if text in WAYS or (may_pack and text == _PACKED) else "linear"
 
 
 @functools.cache
@@ -125,23 +151,37 @@ def _machine() -> str:
 
 
 @torch.no_grad()
-def fastest(out: int, width: int, contiguous: bool, rows: int) -> str:
+def fastest(out: int, width: int, contiguous: bool, dtype: torch.dtype, rows: int, may_pack: bool) -> str:
     """Measure all ways that give the right result, on one thread, by its CPU time, which other processes change little."""
     draw = torch.Generator().manual_seed(0)  # the global generator is part of a run's state
-    weight = torch.randn((out, width) if contiguous else (width, out), generator=draw)
+    weight = torch.randn((out, width) if contiguous else (width, out), generator=draw).to(dtype)
     weight = weight if contiguous else weight.T
-    x, bias = torch.randn(rows, width, generator=draw), torch.randn(out, generator=draw)
-    ways = {name: way for name, way in WAYS.items() if is_right(way, x, weight, bias)}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    x, bias = (torch.randn(size, generator=draw).to(dtype) for size in ((rows, width), (out,)))
+    ways = [(name, way, weight) for name, way in WAYS.items()]
+    if may_pack and (for_onednn := _packed_if_possible(weight)) is not None:
+        ways.append((_PACKED, _onednn, for_onednn))
+    right = [(name, way, held) for name, way, held in ways if is_right(way, x, weight, bias, held)]
+    seconds: dict[str, list[float]] = {name: [] for name, *_ in right}
     with _on_one_thread():
         while len(seconds["linear"]) < 3 or sum(map(sum, seconds.values())) < _SECONDS:
-            for name, way in ways.items():
+            for name, way, held in right:
                 start = time.thread_time()
-                way(x, weight, None)
+                way(x, held, None)
                 seconds[name].append(time.thread_time() - start)
     best = {name: min(times) for name, times in seconds.items()}
     name = min(best, key=best.__getitem__)
     return name if best["linear"] > _GAIN * best[name] else "linear"
+
+
+def _pack(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, _MEASURED[True])
+
+
+def _packed_if_possible(weight: Tensor) -> Tensor | None:
+    try:
+        return _pack(weight)
+    except (AttributeError, RuntimeError):  # a private call, of builds with oneDNN, for the processors that it supports
+        return None
 
 
 @contextlib.contextmanager
@@ -155,16 +195,17 @@ def _on_one_thread() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def is_right(way: Way, x: Tensor, weight: Tensor, bias: Tensor) -> bool:
-    """Whether a way is there, and gives what `F.linear` gives up to rounding, with and without a bias."""
+def is_right(way: Way, x: Tensor, weight: Tensor, bias: Tensor, held: Tensor | None = None) -> bool:
+    """Whether a way is there, and gives what `F.linear` gives up to rounding, with and without a bias; `held` is the weight as the
+    way reads it, if not as it is."""
     for each in (bias, None):
         expected = F.linear(x, weight, each)
         try:
-            ours = way(x, weight, each)
+            ours = way(x, weight if held is None else held, each)
         except (AttributeError, RuntimeError, TypeError):  # oneDNN's is a private call
             return False
         if ours.dtype != x.dtype or ours.shape != expected.shape or not ours.is_contiguous():
             return False
-        if not bool((ours - expected).norm() <= 1e-5 * expected.norm()):
+        if not bool((ours - expected).norm() <= _TOLERANCE[x.dtype] * expected.norm()):
             return False
     return True

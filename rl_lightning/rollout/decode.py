@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_lightning.policy.products import product, way_of
+from rl_lightning.policy.products import is_measured, product
 from rl_lightning.rollout.cache import PromptCache, SlotCache
 from rl_lightning.rollout.network import Decoder
 from rl_lightning.rollout.sampling import Sampling, choose
@@ -194,9 +194,9 @@ class _Decoding:
         hidden = head.scaled(hidden)
         if logits.is_cuda:
             return head.finish(torch.mm(hidden, weight.T, out=logits))
-        if way_of(hidden, weight) == "onednn":
+        if is_measured(weight):
             return head.finish(product(hidden, weight))
-        # Few rows and many vocabulary tokens: on a CPU the transposed product is a third faster, transposing it back included.
+        # Few rows and many words: on a CPU the transposed product of a small head is a third faster, transposing it back included.
         transposed = self.transposed[: logits.numel()].view(len(weight), len(hidden))
         return head.finish(logits.copy_(torch.mm(weight, hidden.T, out=transposed).T))
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from rl_lightning.policy import Policy
 from rl_lightning.policy.attention import AttentionKind, no_mask
 from rl_lightning.policy.lora import base_product, dense_weight, dithered, is_adapted
-from rl_lightning.policy.products import product
+from rl_lightning.policy.products import packed, product
 from rl_lightning.rollout.network import Attend, Layer, Network, attend_whole_rows
 from rl_lightning.rollout.probe import Probe, probe
 from rl_lightning.types import first_line
@@ -27,10 +27,11 @@ from rl_lightning.types import first_line
 log = logging.getLogger(__name__)
 
 TOLERANCE = {torch.float32: 1e-3}
-"""Largest error of a layer's output, relative to what the layer adds to its input, at which a network counts as right."""
+"""Largest error of a layer's output for a token, relative to what the layer adds to its input, at which a network counts as right;
+beside the rounding of the token's largest element."""
 
 TOLERANCE_16_BITS = 0.05
-"""The same in 16 bits: rounding is at most 0.016 in the families that were tried, and another architecture at least 0.16."""
+"""The same in 16 bits: it is at most 0.032 in SmolLM2's 30 layers, and another architecture gives at least 0.16."""
 
 
 def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransformers:
@@ -70,7 +71,10 @@ def _first_difference(network: RolloutNetwork, seen: Probe, tolerance: float) ->
     expected = [*seen.inputs, seen.outputs[-1]]
 
     def differs(ours: Tensor, theirs: Tensor, scale: Tensor) -> bool:
-        return not bool((ours - theirs).float().norm() <= tolerance * scale.float().norm())
+        # Some models give a token one huge element (arXiv 2402.17762), whose rounding alone is larger than what a layer adds.
+        rounding = torch.finfo(theirs.dtype).eps * theirs.float().abs().amax(dim=-1)
+        error, allowed = (ours - theirs).float().norm(dim=-1), tolerance * scale.float().norm(dim=-1)
+        return not bool((error <= allowed + rounding).all())
 
     if differs(F.embedding(seen.ids, network.embedding), expected[0], expected[0]):
         return "other embeddings"
@@ -88,6 +92,9 @@ class Merged:
     Args:
         layers: PEFT's LoRA layers, or plain ones, which have no adapter.
         dtype: dtype of the copy.
+
+    Attributes:
+        weight: (out, in) of all layers together, at the same address after each `refresh`, unless it is packed.
     """
 
     def __init__(self, layers: Sequence[Any], dtype: torch.dtype) -> None:
@@ -100,9 +107,11 @@ class Merged:
 
     def refresh(self) -> None:
         """Read the current base and adapters."""
-        for part, layer in zip(self.weight.split(self.sizes), self.layers, strict=True):
+        weight = torch.empty(self.weight.shape, dtype=self.weight.dtype) if self.weight.is_mkldnn else self.weight
+        for part, layer in zip(weight.split(self.sizes), self.layers, strict=True):
             dense = dense_weight(_base_of(layer))
             part.copy_(dithered(dense + layer.get_delta_weight("default"), part.dtype) if is_adapted(layer) else dense)
+        self.weight = packed(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
         return product(x, self.weight, self.bias)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch.nn import functional as F
 
 from rl_lightning.policy import products
-from rl_lightning.policy.products import WAYS, fastest, is_right, product
+from rl_lightning.policy.products import WAYS, fastest, is_right, packed, product
 
 SHAPES = [(640, 128), (128, 512), (96, 33)]
 
@@ -33,6 +35,7 @@ def operands(shape=(96, 64), rows=(5, 3), turned=False):
 
 
 def choose(monkeypatch, name):
+    """Let every measurement have this result."""
     monkeypatch.setattr(products, "fastest", lambda *_: name)
 
 
@@ -75,7 +78,7 @@ def test_a_way_that_is_not_right_is_never_chosen(monkeypatch, broken):
     assert not is_right(broken, *operands(rows=(64,)))
     monkeypatch.setattr(products, "WAYS", {"linear": F.linear, "onednn": broken})
     monkeypatch.setattr(products, "_GAIN", 0.0)
-    assert fastest(96, 64, True, 64) == "linear"
+    assert fastest(96, 64, True, torch.float32, 64, may_pack=False) == "linear"
 
 
 def test_the_fastest_way_is_chosen_where_it_is_clearly_faster(monkeypatch):
@@ -92,16 +95,16 @@ def test_the_fastest_way_is_chosen_where_it_is_clearly_faster(monkeypatch):
 
     monkeypatch.setattr(products, "WAYS", {name: taking(name) for name in slow})
     monkeypatch.setattr(products.time, "thread_time", lambda: now[0] + 0 * next(clock))
-    assert fastest(96, 64, True, 64) == "onednn"
+    assert fastest(96, 64, True, torch.float32, 64, may_pack=False) == "onednn"
     slow["linear"] = 110
-    assert fastest(96, 64, True, 64) == "linear"
+    assert fastest(96, 64, True, torch.float32, 64, may_pack=False) == "linear"
 
 
 def test_a_measurement_changes_neither_the_random_numbers_nor_the_threads():
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        fastest(96, 64, True, 64)
+        fastest(96, 64, True, torch.float32, 64, may_pack=False)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -127,7 +130,7 @@ def test_of_two_processes_that_measure_at_once_the_first_decides_for_both(monkey
 
     def meanwhile(*_):
         choose(monkeypatch, "linear")
-        products._chosen(96, 64, True, True)
+        products._chosen(96, 64, True, torch.float32, True)
         return "onednn"
 
     monkeypatch.setattr(products, "fastest", meanwhile)
@@ -163,11 +166,52 @@ def test_small_weights_are_not_measured(monkeypatch, fresh):
     assert not list(fresh.iterdir())
 
 
-def test_16_bits_autocast_and_mixed_dtypes_are_torchs_affair(monkeypatch):
+def test_autocast_and_mixed_dtypes_are_torchs_affair(monkeypatch):
     choose(monkeypatch, "onednn")
     x, weight, bias = operands()
-    assert products.way_of(x.bfloat16(), weight.bfloat16()) == "linear"
+    assert products.way_of(x.bfloat16(), weight) == "linear"
     with torch.autocast("cpu", torch.bfloat16):
         assert product(x, weight, bias).dtype == torch.bfloat16
     with pytest.raises(RuntimeError, match="dtype"):
         product(x.bfloat16(), weight, bias)
+
+
+@pytest.mark.parametrize("name", [*WAYS, "packed"])
+def test_in_16_bits_every_way_rounds_once(monkeypatch, name):
+    choose(monkeypatch, name)
+    x, weight, bias = (each.bfloat16() for each in operands((640, 128), (64, 1)))
+    assert products.way_of(x, weight) == (name if name in WAYS else "linear")
+    exact = F.linear(x.double(), weight.double(), bias.double())
+    ours = product(x, packed(weight), bias)
+    assert ours.dtype == torch.bfloat16
+    assert (ours - exact).norm() <= 2**-8 * exact.norm()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("rows", [(1, 1), (64, 1), (1, 200)])
+def test_a_packed_weight_gives_what_linear_gives(monkeypatch, shape, rows):
+    choose(monkeypatch, "packed")
+    x, weight, bias = operands(shape, rows)
+    held = packed(weight)
+    assert held.is_mkldnn
+    for each in (bias, None):
+        expected = F.linear(x.double(), weight.double(), None if each is None else each.double())
+        assert (product(x, held, each) - expected).norm() <= 1e-6 * expected.norm()
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_weight_is_packed_only_where_that_is_fastest(monkeypatch, fresh, name):
+    choose(monkeypatch, name)
+    _, weight, _ = operands()
+    assert packed(weight) is weight
+    assert [path.name for path in fresh.rglob("*") if path.is_file()] == ["96x64_64_packed"]
+
+
+def test_packing_is_measured_only_where_there_is_a_right_one(monkeypatch):
+    monkeypatch.setattr(products, "WAYS", {"linear": F.linear})
+    monkeypatch.setattr(products, "_GAIN", 0.0)
+    measured = partial(fastest, 640, 128, True, torch.float32, 64, may_pack=True)
+    monkeypatch.setattr(products, "_onednn", without_bias)
+    assert measured() == "linear"
+    monkeypatch.setattr(products, "_pack", lambda weight: torch.ops.mkldnn.no_such_layout(weight))
+    assert measured() == "linear"

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import shutil
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rl_lightning.policy import Policy, PolicyConfig
+from rl_lightning.policy import Policy, PolicyConfig, products
 from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.policy.lora import dithered
 from rl_lightning.rollout import Sampling
 from rl_lightning.rollout.decode import sample_groups
-from rl_lightning.rollout.network import attend_whole_rows
+from rl_lightning.rollout.network import Network, attend_whole_rows
 from rl_lightning.rollout.policy_decoder import RolloutNetwork, ThroughTransformers, decoder_of
+from rl_lightning.rollout.probe import probe
 from rl_lightning.rollout.sampling import draw_uniforms
 from rl_lightning.types import Rollout
 from tests.conftest import generate, shake
@@ -131,6 +133,42 @@ def test_rounding_in_16_bits_is_not_taken_for_another_model(merged, tmp_path):
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     policy = Policy(PolicyConfig(str(directory), dtype="bfloat16"), CPU)
     assert isinstance(decoder_of(policy, merged), RolloutNetwork)
+
+
+@pytest.mark.parametrize("merged", [True, False])
+@pytest.mark.parametrize(("scale", "written_out"), [(1.0, True), (1.2, False)])
+def test_a_token_with_one_huge_element_hides_neither_a_right_network_nor_a_wrong_one(
+    merged, scale, written_out, monkeypatch
+):
+    """As trained models have them: one rounding of that element is more than what a layer adds."""
+    policy = Policy(PolicyConfig("tiny", dtype="bfloat16"), CPU)
+    policy.base.get_input_embeddings().weight.data[probe(policy).ids[0, 0], 0] = 30_000
+    mlp, add_layer = Network._mlp, Network.add_layer
+
+    def rounded_otherwise(self: Network, number: int, x: torch.Tensor, *rest: Any) -> None:
+        add_layer(self, number, x, *rest)
+        x[0, 0, 0] += 128
+
+    monkeypatch.setattr(Network, "add_layer", rounded_otherwise)
+    monkeypatch.setattr(Network, "_mlp", lambda self, layer, x: scale * mlp(self, layer, x))
+    assert isinstance(decoder_of(policy, merged), RolloutNetwork) == written_out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_packed_copy_follows_the_adapters_and_samples_the_same(dtype, batch, monkeypatch):
+    policy = Policy(PolicyConfig("tiny", dtype=dtype), CPU)
+    plain = decoder_of(policy, merged=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(products, "SMALL", 0)
+        patch.setattr(products, "_chosen", lambda *_, may_pack=False: "packed" if may_pack else "linear")
+        packed = decoder_of(policy, merged=True)
+        shake(policy)  # after the copies were made
+        ours = sampled(policy, packed, batch)
+    expected = sampled(policy, plain, batch)
+    assert packed.layers[0].qkv.weight.is_mkldnn
+    assert not plain.layers[0].qkv.weight.is_mkldnn
+    assert torch.equal(ours.completion_ids, expected.completion_ids)
+    assert torch.allclose(ours.sampling_logps, expected.sampling_logps, atol=1e-5)
 
 
 def sampled(policy: Policy, decoder: RolloutNetwork, batch) -> Rollout:
