@@ -4,6 +4,7 @@
     python scripts/bench.py --workload tiny      # one workload; again for several
     python scripts/bench.py --learn              # time to a held-out accuracy on the quickstart, three seeds
     python scripts/bench.py --learn smollm2-135m --target peer --limit 30   # to what TRL reaches in 30 steps
+    python scripts/bench.py --workload smollm2 --vllm-python ~/vllm/bin/python   # and ours with rollouts by vLLM
     python scripts/bench.py --table              # write all available results into docs/performance.md
 
 rl_lightning ("ours") and TRL ("peer") run as separate processes, alternately, with the same model, prompts, group size, lengths and
@@ -51,6 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         help="accuracy at which --learn ends; peer: what TRL reaches at the limit",
     )
     parser.add_argument("--limit", type=int, default=0, help="the most steps of --learn; 0: the config's")
+    parser.add_argument(
+        "--vllm-python", type=Path, help="interpreter of an environment with vLLM, for ours on vLLM too"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "results", help="folder of the JSON files")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
@@ -92,7 +96,8 @@ def measure(args: argparse.Namespace) -> None:
             result = time_to_target(race, args.seeds, args.threads)
         else:
             workload, sides = (POINTS | WORKLOADS)[name], SIDES[:1] if name in POINTS else SIDES
-            result = compare(workload, args.rounds, args.steps or workload.steps, args.threads, sides)
+            vllm = None if name in POINTS else args.vllm_python
+            result = compare(workload, args.rounds, args.steps or workload.steps, args.threads, sides, vllm)
         write_json(result_file(args.results, name), result)
         print(table(section_of(name), {name: result}), flush=True)
     if args.table:

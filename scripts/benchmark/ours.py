@@ -21,7 +21,7 @@ from rl_lightning.memory.plan import Plan
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.loading import load_tokenizer
-from rl_lightning.rollout import Sampling
+from rl_lightning.rollout import RolloutEngine, Sampling
 from rl_lightning.training import StepCallback
 from rl_lightning.types import StepRecord
 
@@ -74,9 +74,25 @@ def transient_bytes(plan: Plan) -> float:
 
 
 def run(
-    workload: Workload, model: str, steps: int, seed: int = 0, warm_up: int = 0, account: bool = False
+    workload: Workload,
+    model: str,
+    steps: int,
+    seed: int = 0,
+    warm_up: int = 0,
+    account: bool = False,
+    engine: RolloutEngine | None = None,
 ) -> dict[str, Any]:
-    """Train for `warm_up` and then `steps` steps; returns the report."""
+    """Train for `warm_up` and then `steps` steps; returns the report.
+
+    Args:
+        workload: the work.
+        model: the model's directory.
+        steps: steps that count.
+        seed: of the run.
+        warm_up: steps before these.
+        account: whether the first step's tensors are accounted for.
+        engine: the rollout engine; None: our own.
+    """
     quiet()
     data = workload_prompts(workload, model, warm_up + steps)
     module = GRPOModule(
@@ -85,6 +101,7 @@ def run(
         reward=AlternatingReward(),
         learning_rate=LEARNING_RATE,
         seed=seed,
+        engine=engine,
     )
     report = SideReport("ours", warm_up, account)
     with tempfile.TemporaryDirectory() as directory:

@@ -32,6 +32,7 @@ def compare(
     steps: int,
     threads: int,
     sides: tuple[str, ...] = SIDES,
+    vllm_python: Path | None = None,
 ) -> dict[str, Any]:
     """Measure one workload.
 
@@ -42,7 +43,9 @@ def compare(
         steps: counted steps per process.
         threads: number of threads that torch computes on.
         sides: the sides that are measured.
+        vllm_python: the interpreter of an environment with vLLM, which becomes a third side; None: it is not measured.
     """
+    sides += ("vllm",) if vllm_python else ()
     reports: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as directory:
         model = make_model(workload, Path(directory) / "model")
@@ -50,9 +53,15 @@ def compare(
         for number in range(rounds):
             for side in sides:
                 warm_up = workload.peer_warm_up if side == "peer" else WARM_UP_STEPS
-                options = {"workload": json.dumps(asdict(workload)), "model": model, "seed": number, "steps": steps}
+                options: dict[str, Any] = {
+                    "workload": json.dumps(asdict(workload)),
+                    "model": model,
+                    "seed": number,
+                    "steps": steps,
+                }
                 account = int(number == 0 and warm_up > 0 and (rounds > 1 or len(sides) == 1))
-                reports[side].append(run(side, threads, **options, warm_up=warm_up, account=account))
+                python = vllm_python if side == "vllm" else None
+                reports[side].append(run(side, threads, python, **options, warm_up=warm_up, account=account))
         return {"machine": machine_info(threads), **workload_summary(workload, Shape.of(model), reports, rates)}
 
 
@@ -103,16 +112,31 @@ def up_to_target(evaluations: list[dict[str, float]], target: float) -> dict[str
 def _trained(side: str, race: Race, seed: int, target: float, threads: int) -> dict[str, Any]:
     """One side's training in a process of its own."""
     began = time.perf_counter()
-    options = {"config": race.config, "steps": race.steps, "seed": seed, "every": race.every, "target": target}
+    options: dict[str, Any] = {
+        "config": race.config,
+        "steps": race.steps,
+        "seed": seed,
+        "every": race.every,
+        "target": target,
+    }
     measured = run(f"learn_{side}", threads, **options)
     return measured | {"process_seconds": time.perf_counter() - began}
 
 
-def run(module: str, threads: int, **options: Any) -> dict[str, Any]:
-    """Run a module of `benchmark` in a separate process; returns what it wrote to its --out file."""
+def run(module: str, threads: int, python: Path | None = None, **options: Any) -> dict[str, Any]:
+    """Run a module of `benchmark` in a separate process, by this interpreter or another one; returns what it wrote to its --out
+    file."""
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "out.json"
-        command = [sys.executable, "-m", f"benchmark.{module}", "--threads", str(threads), "--out", str(out)]
+        command = [
+            str(python or sys.executable),
+            "-m",
+            f"benchmark.{module}",
+            "--threads",
+            str(threads),
+            "--out",
+            str(out),
+        ]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
         done = subprocess.run(

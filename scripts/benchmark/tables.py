@@ -73,6 +73,8 @@ def workload_summary(
     }
     if "peer" in by_side:
         result["ratios"] = ratios(ours, by_side["peer"])
+    if "vllm" in by_side:
+        result["ratios_vllm"] = ratios(ours, by_side["vllm"])
     return result
 
 
@@ -89,23 +91,25 @@ def learning_summary(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 _SECONDS = ("training_seconds", "evaluation_seconds", "process_seconds")
-_NAMES = {"ours": "ours", "peer": "TRL"}
+_NAMES = {"ours": "ours", "peer": "TRL", "vllm": "ours on vLLM"}
 
 
 def workload_table(results: dict[str, dict[str, Any]]) -> str:
-    """The table of the workloads that both sides run."""
+    """The table of the workloads that all sides run."""
     lines = [
         "| workload | | step, s | rollout, tokens/s | training, tokens/s | peak above the model, GB | tensors, GB |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, result in results.items():
-        for side in ("ours", "peer"):
+        for side in (each for each in _NAMES if each in result):
             lines.append(_row(f"`{name}`", _NAMES[side], result[side]))
         least, tokens = result["least_seconds"], result["ours"]["mean_tokens"]
         cells = (sum(least.values()), tokens / least["sample"], tokens / least["train"])
         lines.append(f"| | limit | {cells[0]:.3g} | {cells[1]:,.0f} | {cells[2]:,.0f} | | |")
-        times = [f"**{result['ratios'][key]:.1f}×**" for key in ("step", "rollout", "training", "memory")]
-        lines.append(f"| | TRL to ours | {' | '.join(times)} | |")
+        for key, label, digits in (("ratios", "TRL to ours", 1), ("ratios_vllm", "vLLM to ours", 2)):
+            if key in result:
+                times = [f"**{result[key][part]:.{digits}f}×**" for part in ("step", "rollout", "training", "memory")]
+                lines.append(f"| | {label} | {' | '.join(times)} | |")
     return "\n".join([*lines, "", *sorted({describe_machine(result["machine"]) for result in results.values()})])
 
 

@@ -65,6 +65,21 @@ def test_a_side_without_warm_up_counts_every_step_and_leaves_the_account_blank()
     assert "| `prefix` | TRL | 50 (1 to 99) | 80 | 120 | 0.00 |  |" in bench.table("prefix", {"prefix": found})
 
 
+def test_our_rollouts_by_vllm_are_a_third_side():
+    sides = {"ours": side("ours", 2.0), "peer": side("peer", 8.0), "vllm": side("ours", 3.0)}
+    found = {"machine": rounds.machine_info(1), **workload_summary(TOY, SHAPE, sides, RATES)}
+    written = bench.table("prefix", {"prefix": found}).splitlines()
+    assert [line.split(" | ")[1] for line in written[2:8]] == [
+        "ours",
+        "TRL",
+        "ours on vLLM",
+        "limit",
+        "TRL to ours",
+        "vLLM to ours",
+    ]
+    assert written[7].startswith("| | vLLM to ours | **1.50×** | **1.50×** | **1.50×** |")
+
+
 def learning_run(name: str, seed: int, seconds: float, reached: bool = True) -> dict:
     evaluations = [{"step": 0, "training_seconds": 0.0, "accuracy": 0.2}]
     evaluations += [{"step": 4, "training_seconds": seconds, "accuracy": 0.9 if reached else 0.5}]
@@ -150,15 +165,15 @@ def test_scaling_goes_on_where_it_was_stopped(tmp_path, monkeypatch):
     """Point by point: what has a file is not measured again."""
     names, measured = list(bench.POINTS), []
 
-    def compare(workload, rounds, steps, threads, sides):
-        measured.append((workload.name, sides))
+    def compare(workload, rounds, steps, threads, sides, vllm_python):
+        measured.append((workload.name, sides, vllm_python))
         return result()
 
     monkeypatch.setattr(bench, "compare", compare)
     for name in names[:-2]:
         bench.result_file(tmp_path, name).write_text("{}")
     assert bench.main(["--workload", "scaling", "--results", str(tmp_path)]) == 0
-    assert measured == [(name, ("ours",)) for name in names[-2:]]
+    assert measured == [(name, ("ours",), None) for name in names[-2:]]
     assert bench.result_file(tmp_path, names[-1]).exists()
 
 
