@@ -118,6 +118,16 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
     return directory / STATE_FILE
 
 
+def find_checkpoint(path: Path) -> Path:
+    """Return the directory of a checkpoint; of a run its newest intact one.
+
+    Raises:
+        UserError: there is none, or the one that was named is damaged.
+    """
+    is_run = path.is_dir() and (any(path.glob("checkpoint-*")) or (path / "config.yaml").is_file())
+    return resolve_checkpoint("last" if is_run else str(path), path if is_run else path.parent).parent
+
+
 def _flush_directory(directory: Path) -> None:
     """Make sure that the new name is on the disk before older checkpoints are deleted."""
     if os.name == "posix":
