@@ -1,7 +1,8 @@
 """Merge an adapter into the full-precision base, file by file and tensor by tensor, on the CPU.
 
-Each adapted weight is W + scale * B A in float32, rounded once to the dtype of the export, to the nearest: docs/export.md says why
-not as rollouts do, which dither. All other tensors are copied. Shards and their names stay as they are in the base.
+Each adapted weight is W + scale * B A in float32, rounded once to the dtype of the export; to bfloat16 up or down, as for rollouts
+(`dithered`), because to the nearest a short run loses a quarter of what it has learned (docs/export.md). All other tensors are
+copied. Shards and their names stay as they are in the base.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from rl_lightning.export.tensor_files import (
     write_tensors,
 )
 from rl_lightning.policy.adapters import WEIGHTS_FILE, lora_settings
+from rl_lightning.policy.lora import dithered
 from rl_lightning.types import UserError
 
 _PREFIX = "base_model.model."
@@ -102,7 +104,7 @@ def write_merged(base: Path, deltas: AdapterDeltas | None, directory: Path, dtyp
             for name, each in target.items():
                 tensor = read_tensor(file, name)
                 if deltas is not None and name in changed:
-                    tensor = deltas.add(name, tensor)
+                    tensor = dithered(deltas.add(name, tensor), each.dtype)
                 yield tensor.to(each.dtype)
 
         write_tensors(directory / file.name, target, tensors(), metadata(file))
