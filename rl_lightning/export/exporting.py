@@ -17,7 +17,7 @@ from rl_lightning.export.default_prompt import template_with_prompt, write_templ
 from rl_lightning.export.formats import Format
 from rl_lightning.export.run_prompts import RunPrompts
 from rl_lightning.export.source import Source
-from rl_lightning.export.verification import Verification, verify
+from rl_lightning.export.verification import Verification, Verifier
 from rl_lightning.policy.end_tokens import end_token_ids
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.types import UserError, first_line
@@ -45,17 +45,15 @@ def export(
         UserError: it cannot be written, or not verified; then nothing is left of it.
     """
     refuse_existing(to)
-    prompts = RunPrompts(source)
-    problems = prompts.choose(verified_by)
-    if verified:
-        prompts.refuse_others()
     _refuse_small_disk(to, form.nbytes())
+    prompts = RunPrompts(source)
+    verifier = Verifier(source, prompts, verified_by) if verified else None
     temporary = to.with_name(f".{to.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # left by an export that was killed
     try:
         temporary.mkdir(parents=True)
         write_files(source, form, prompts, temporary)
-        found = verify(source, prompts, problems, lambda: form.load(temporary)) if verified else None
+        found = None if verifier is None else verifier(lambda: form.load(temporary))
         write_card(source, form, prompts, temporary, found, to.name)
         _flush(temporary)
         place = to if found is None or not found.faults else unused_path(to.with_name(f"{to.name}.failed"))

@@ -7,7 +7,6 @@ with the policy as it was trained. A merge into the 4-bit base is near to the po
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -22,6 +21,7 @@ from rl_lightning.export.policy_measures import MeasuredPolicy
 from rl_lightning.export.run_prompts import RunPrompts
 from rl_lightning.export.source import Source
 from rl_lightning.export.stored_completions import stored_completions
+from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.scoring import Scorer
 from rl_lightning.types import Problem
@@ -35,7 +35,7 @@ that it computes in; docs/export.md has what was measured."""
 
 SHARE_OF_4_BITS = 0.5
 """Where 4 bits changed more than that, it may differ by this share of it. A merge into the 4-bit base differs by all of it, what is
-rounded to 16 bits by a quarter (docs/export.md)."""
+rounded to 16 bits by less than an eighth (docs/export.md)."""
 
 _SECONDS = 10.0
 """Time limit of a verifier, in seconds."""
@@ -78,60 +78,87 @@ class Verification:
         return asdict(self)
 
 
-def verify(
-    source: Source, prompts: RunPrompts, problems: Sequence[Problem], load: Callable[[], Loaded]
-) -> Verification:
-    """Load the policy as it was trained, then on the full-precision base, then the export, one after the other.
+class Verifier:
+    """Loads the policy as it was trained, then on the full-precision base, then an export, one after the other.
 
     Args:
         source: the checkpoint and its run.
         prompts: how the run asked.
-        problems: to compare accuracies on.
-        load: loads the export as its user does.
+        number: problems to compare accuracies on; None: all of the run's evaluation.
 
     Raises:
-        UserError: one of them cannot be loaded, or the run has kept no completions.
+        UserError: the run was evaluated on other problems, or has kept no completions.
     """
-    template = prompts.template(load_tokenizer(source.policy.model_name_or_path))
-    asked = [template.token_ids(each.question, each.task) for each in problems]
-    end = template.tokenizer.eos_token_id
-    completions = stored_completions(source, template, end, COMPLETIONS)
-    longest = max(map(len, [*asked, *(each.prompt_ids for each in completions)]))
-    scorer = Scorer(prompts.mixture, workers=2, seconds=_SECONDS, answers=source.prompt.format)
-    try:
-        policy = MeasuredPolicy(source, source.policy, template, longest)
-        trained, before = policy.log_probs(completions), _rows(problems, policy.complete(problems), scorer)
-        ends = frozenset(policy.policy.eos_token_ids.tolist())
-        policy.free()
-        reference, of_4_bits = trained, None
-        if source.policy.quantization != "none" and not stored_quantised(source.model_directory):
-            config = replace(source.policy, quantization="none", model_name_or_path=str(source.model_directory))
-            policy = MeasuredPolicy(source, config, template, longest)
-            reference = policy.log_probs(completions)
+
+    def __init__(self, source: Source, prompts: RunPrompts, number: int | None) -> None:
+        prompts.refuse_others()
+        self._source, self._prompts, self._problems = source, prompts, prompts.choose(number)
+        self._template = prompts.template(load_tokenizer(source.policy.model_name_or_path))
+        self._asked = [self._template.token_ids(each.question, each.task) for each in self._problems]
+        end = self._template.tokenizer.eos_token_id
+        self._completions = stored_completions(source, self._template, end, COMPLETIONS)
+
+    def __call__(self, load: Callable[[], Loaded]) -> Verification:
+        """Verify.
+
+        Args:
+            load: loads the export as its user does.
+
+        Raises:
+            UserError: one of the models cannot be loaded.
+        """
+        answers = self._source.prompt.format
+        scorer = Scorer(self._prompts.mixture, workers=2, seconds=_SECONDS, answers=answers)
+        try:
+            policy = self._policy(self._source.policy)
+            trained = policy.log_probs(self._completions)
+            before = _rows(self._problems, policy.complete(self._problems), scorer)
+            ends = frozenset(policy.policy.eos_token_ids.tolist())
             policy.free()
-            of_4_bits = _distance(trained, reference)
-        export = load()
-        faults = _other_prompts(source, prompts, export, problems, asked)
+            reference, of_4_bits = trained, None
+            if (config := self._in_full_precision()) is not None:
+                policy = self._policy(config)
+                reference = policy.log_probs(self._completions)
+                policy.free()
+                of_4_bits = _distance(trained, reference)
+            export = load()
+            after = _rows(self._problems, self._answers(export), scorer)
+        finally:
+            scorer.close()
+        found = [export.log_probs(each.prompt_ids, each.completion_ids) for each in self._completions]
+        accuracy, distance = _accuracies(before, after), _distance(found, reference)
+        faults = [*self._other_tokens(export, ends), *_faults(distance, of_4_bits, accuracy, export.dtype)]
+        tokens = sum(len(each.completion_ids) for each in self._completions)
+        return Verification(len(self._completions), tokens, distance, of_4_bits, accuracy, tuple(faults))
+
+    def _policy(self, config: PolicyConfig) -> MeasuredPolicy:
+        longest = max(map(len, [*self._asked, *(each.prompt_ids for each in self._completions)]))
+        return MeasuredPolicy(self._source, config, self._template, longest)
+
+    def _in_full_precision(self) -> PolicyConfig | None:
+        """The policy on the full-precision base; None where it was trained on that, or only the base in 4 bits is there."""
+        base = self._source.model_directory
+        if self._source.policy.quantization == "none" or stored_quantised(base) is not None:
+            return None
+        return replace(self._source.policy, quantization="none", model_name_or_path=str(base))
+
+    def _answers(self, export: Loaded) -> list[str]:
+        """The export's greedy completions as texts that are scored, as `Policy.decode_text` writes them."""
+        found = export.complete(self._asked, self._source.sampling.max_new_tokens)
+        decode, options = export.tokenizer.decode, {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        return [self._template.opening + decode(ids, **options) for ids in found]
+
+    def _other_tokens(self, export: Loaded, ends: frozenset[int]) -> list[str]:
+        """Faults where the export's tokenizer and chat template give other prompts than those of the training, or a completion
+        ends at other tokens."""
+        template, faults = self._prompts.template(export.tokenizer), []
+        pairs = zip(self._problems, self._asked, strict=True)
+        other = sum(template.token_ids(each.question, each.task) != ids for each, ids in pairs)
+        if other:
+            faults.append(f"{other} of {len(self._asked)} prompts have other tokens than in training")
         if export.end_token_ids != ends:
-            faults.append(
-                f"a completion ends at tokens {sorted(export.end_token_ids)}, and in training at {sorted(ends)}"
-            )
-        found = [export.log_probs(each.prompt_ids, each.completion_ids) for each in completions]
-        texts = [
-            template.opening
-            + export.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            for ids in export.complete(asked, source.sampling.max_new_tokens)
-        ]
-        after = _rows(problems, texts, scorer)
-    finally:
-        scorer.close()
-    dtype = export.dtype
-    del export
-    gc.collect()
-    accuracy, distance = _accuracies(before, after), _distance(found, reference)
-    faults += _faults(distance, of_4_bits, accuracy, dtype)
-    tokens = sum(len(each.completion_ids) for each in completions)
-    return Verification(len(completions), tokens, distance, of_4_bits, accuracy, tuple(faults))
+            faults.append(f"a completion ends at tokens {sorted(export.end_token_ids)}, in training at {sorted(ends)}")
+        return faults
 
 
 def _faults(
@@ -152,17 +179,6 @@ def _faults(
             f"{overall['low']:+.3f} to {overall['high']:+.3f}, lies below 0"
         )
     return faults
-
-
-def _other_prompts(
-    source: Source, prompts: RunPrompts, export: Loaded, problems: Sequence[Problem], asked: Sequence[tuple[int, ...]]
-) -> list[str]:
-    """A fault where the export's tokenizer and chat template give other prompts than those of the training."""
-    template = prompts.template(export.tokenizer)
-    other = sum(
-        template.token_ids(problem.question, problem.task) != ids for problem, ids in zip(problems, asked, strict=True)
-    )
-    return [f"{other} of {len(problems)} prompts have other tokens than in training"] if other else []
 
 
 def _rows(problems: Sequence[Problem], texts: Sequence[str], scorer: Scorer) -> list[Row]:
