@@ -1,4 +1,4 @@
-"""The formats of an export. Another one is a class in a file of its own, and a line in `FORMATS`."""
+"""The formats of an export. Another one is a class in a file of its own, and an entry in `cli/export.py`."""
 
 from __future__ import annotations
 
