@@ -30,6 +30,7 @@ PACKAGES = [
     "module",
     "callbacks",
     "comparison",
+    "export",
     "cli",
     "__main__",
 ]
@@ -42,14 +43,15 @@ LIBRARIES = {
     "reasoning_gym": {"environments"},
     "datasets": {"environments"},
     "pebble": {"sandbox"},
-    "peft": {"policy"},
+    "peft": {"policy", "export"},
     "bitsandbytes": {"policy"},
     "lightning": {"training", "module", "data", "callbacks", "loggers", "cli"},
     "matplotlib": {"report", "comparison"},
     "rich": {"callbacks"},
     "ray": {"callbacks"},
     "vllm": {"rollout"},
-    "pyarrow": {"environments", "loggers", "report"},
+    "pyarrow": {"environments", "loggers", "report", "export"},
+    "huggingface_hub": {"report", "export"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -11,10 +11,12 @@ from typing import Protocol
 import pytest
 
 from rl_lightning.cli.chat import arguments
+from rl_lightning.cli.export import arguments as export_arguments
 from rl_lightning.cli.lightning_cli import RLCommandLine
 from rl_lightning.cli.main import main
 from rl_lightning.distributed import Collective
 from rl_lightning.environments.environment import Environment
+from rl_lightning.export.formats import Format
 from rl_lightning.objective import Surrogate
 from rl_lightning.rollout import RolloutEngine
 from tests.conftest import ROOT
@@ -56,6 +58,9 @@ def test_a_command_line_is_understood(command, monkeypatch, tmp_path, capsys):
     if words[0] == "chat":
         assert arguments(words[1:]).task == "spell_backward"
         return
+    if words[0] == "export":
+        assert export_arguments(words[1:]).format == "merged"
+        return
     configs = [word for word in words if word.startswith("configs/")]
     assert configs
     assert all((ROOT / config).is_file() for config in configs)
@@ -87,7 +92,7 @@ def test_the_architecture_names_every_room_in_the_order_of_imports():
     assert [*packages, "__main__"] == PACKAGES
 
 
-@pytest.mark.parametrize("protocol", [RolloutEngine, Environment, Surrogate, Collective])
+@pytest.mark.parametrize("protocol", [RolloutEngine, Environment, Surrogate, Collective, Format])
 def test_the_architecture_shows_every_method_of_an_extension_point(protocol):
     text = (ROOT / "docs" / "architecture.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if f"class {protocol.__name__}(" in b)

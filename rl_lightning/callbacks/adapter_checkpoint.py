@@ -1,4 +1,4 @@
-"""Write checkpoints that plain PEFT or transformers loads and that a run can be resumed from."""
+"""Write checkpoints that plain PEFT or transformers loads and that a run can be resumed from, each with a model card."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from safetensors import SafetensorError
 
+from rl_lightning.callbacks.checkpoint_card import write_checkpoint_card
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, damage, intact_checkpoints, write_checkpoint
 from rl_lightning.types import UserError, first_line, require
 
@@ -69,6 +70,7 @@ class AdapterCheckpoint(Checkpoint):
         def write(directory: Path) -> None:
             pl_module.policy.save(directory)
             trainer.save_checkpoint(directory / STATE_FILE, weights_only=False)
+            write_checkpoint_card(trainer, pl_module, directory)
 
         try:
             write_checkpoint(final, write)

@@ -4,7 +4,8 @@ checkpoint-100/
   adapter_model.safetensors, adapter_config.json   what PEFT reads; or where all weights are trained
   model.safetensors, config.json, tokenizer.json … what transformers reads; resuming reads the float32 weights from it too
   trainer.ckpt                                     what resuming needs besides: optimizer, step, RNG states, problem stream
-  checksums.json                                   SHA-256 of every other file; written last
+  README.md                                        the model card
+  checksums.json                                   SHA-256 of every other file but the card; written last
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from rl_lightning.types import UserError
 log = logging.getLogger(__name__)
 
 STATE_FILE, CHECKSUMS = "trainer.ckpt", "checksums.json"
+
+_MAY_CHANGE = ("README.md",)
+"""Files that a user may edit, so they have no checksum."""
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 
@@ -58,7 +62,7 @@ def write_checkpoint(final: Path, write: Callable[[Path], None]) -> None:
     temporary.mkdir(parents=True)
     try:
         write(temporary)
-        sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir())}
+        sums = {path.name: _sha256(path) for path in sorted(temporary.iterdir()) if path.name not in _MAY_CHANGE}
         (temporary / CHECKSUMS).write_text(json.dumps(sums, indent=1) + "\n", encoding="utf-8")
         for path in temporary.iterdir():
             with path.open("r+b") as file:
@@ -116,6 +120,16 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
         intact = ", ".join(str(p) for p in found if p != directory and damage(p) is None) or "none"
         raise UserError(f"ckpt_path: {directory} is damaged: {wrong}; intact ones in {root}: {intact}")
     return directory / STATE_FILE
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the directory of a checkpoint; of a run its newest intact one.
+
+    Raises:
+        UserError: there is none, or the one that was named is damaged.
+    """
+    is_run = path.is_dir() and (any(path.glob("checkpoint-*")) or (path / "config.yaml").is_file())
+    return resolve_checkpoint("last" if is_run else str(path), path if is_run else path.parent).parent
 
 
 def _flush_directory(directory: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from rl_lightning.checkpointing.checkpoints import resolve_checkpoint
+from rl_lightning.checkpointing.checkpoints import find_checkpoint
 from rl_lightning.cli.command_parser import CommandParser
 from rl_lightning.cli.single_prompt import Settings, read_settings
 from rl_lightning.cli.verdicts import verdict
@@ -59,7 +59,7 @@ def main(words: Sequence[str]) -> None:
         UserError: a mistake on the command line, in the config or in the checkpoint.
     """
     args = arguments(words)
-    checkpoint = None if args.ckpt_path is None else _checkpoint(Path(args.ckpt_path).expanduser())
+    checkpoint = None if args.ckpt_path is None else find_checkpoint(Path(args.ckpt_path).expanduser())
     settings = read_settings(args.config or checkpoint.parent / "config.yaml", "chat", checkpoint)  # type: ignore[union-attr]
     if args.max_new_tokens is not None:
         settings.sampling.max_new_tokens = args.max_new_tokens
@@ -89,12 +89,6 @@ def main(words: Sequence[str]) -> None:
             print(shown(answer(policy, engine, settings, template, Problem(question)), form), flush=True)
     except KeyboardInterrupt:
         print()
-
-
-def _checkpoint(path: Path) -> Path:
-    """Return the checkpoint directory; for a run its newest intact one."""
-    is_run = path.is_dir() and (any(path.glob("checkpoint-*")) or (path / "config.yaml").is_file())
-    return resolve_checkpoint("last" if is_run else str(path), path if is_run else path.parent).parent
 
 
 def questions() -> Iterator[str]:

@@ -18,7 +18,7 @@ from rl_lightning.types import UserError
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
-usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
+usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,tasks} ...
 
   fit --config configs/quickstart.yaml          train; --help lists every setting
   fit --config ... --ckpt_path last             resume a run from its newest checkpoint; auto: if there is one, else begin
@@ -27,6 +27,7 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,tasks} ...
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
   plan --config ... [--vram 8] [--cards 2]      whether it fits this GPU, or one or two of 8 GB, and with which settings
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
+  export RUN_OR_CHECKPOINT --to DIR --format F   adapter or merged: the policy as others load it, verified, with a model card
   tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
   tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer, and why
@@ -56,8 +57,9 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the arguments without the program's name; None for those of the process.
 
     Returns:
-        the exit status: 0; 1 if what `plan` was asked about does not fit; 2 after a mistake of the user or an error of the disk
-        (full, or not writable), named by one line on stderr; 128 + the signal's number after a signal.
+        the exit status: 0; 1 if what `plan` was asked about does not fit, or an export failed its verification; 2 after a
+        mistake of the user or an error of the disk (full, or not writable), named by one line on stderr; 128 + the signal's
+        number after a signal.
     """
     args = list(sys.argv[1:] if args is None else args)
     if not is_first_rank():
@@ -136,6 +138,13 @@ def _chat(args: list[str]) -> None:
     chat(args[1:])
 
 
+def _export(args: list[str]) -> int:
+    quiet()
+    from rl_lightning.cli.export import main as export
+
+    return export(args[1:])
+
+
 def _resume_command(args: list[str]) -> str:
     words = [word for word in args if not word.startswith("--ckpt_path=")]
     if "--ckpt_path" in words:
@@ -202,6 +211,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "report": _report,
     "plan": _plan,
     "chat": _chat,
+    "export": _export,
     "tasks": _tasks,
 }
 

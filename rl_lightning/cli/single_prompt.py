@@ -87,7 +87,7 @@ class Settings:
         return template
 
 
-def read_settings(path: Path, command: str, checkpoint: Path | None = None) -> Settings:
+def read_settings(path: Path, command: str, checkpoint: Path | None = None, base: str | None = None) -> Settings:
     """Read the settings of a config file that decide how a question is asked; those of the trainer and of callbacks are ignored.
 
     Args:
@@ -95,6 +95,7 @@ def read_settings(path: Path, command: str, checkpoint: Path | None = None) -> S
         command: for the message.
         checkpoint: its adapter, or its model where all weights were trained, is the policy's, whatever the config says; None for
             that of the config.
+        base: the model below the checkpoint's adapter; None for that of the config.
 
     Raises:
         UserError: the file cannot be read, or a value is not allowed.
@@ -106,6 +107,8 @@ def read_settings(path: Path, command: str, checkpoint: Path | None = None) -> S
         raise UserError(f"{command}: {path}: {error.strerror}; name the settings by --config") from error
     except (yaml.YAMLError, AttributeError, UnicodeDecodeError) as error:
         raise UserError(f"{command}: {path}: not a config of rl_lightning ({' '.join(str(error).split())})") from error
+    if base is not None:
+        model = {**model, "policy": {**(model.get("policy") or {}), "model_name_or_path": base}}
     if checkpoint is not None:
         setting = "adapter" if is_adapter(checkpoint) else "model_name_or_path"
         model = {**model, "policy": {**(model.get("policy") or {}), setting: str(checkpoint)}}

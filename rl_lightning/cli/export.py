@@ -1,0 +1,112 @@
+"""The command `python -m rl_lightning export`: a policy as others load it, verified, with a model card."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import yaml
+
+from rl_lightning.checkpointing.checkpoints import find_checkpoint
+from rl_lightning.cli.command_parser import CommandParser
+from rl_lightning.cli.single_prompt import read_settings
+from rl_lightning.export.adapter_format import Adapter
+from rl_lightning.export.card import CARD, verification_table
+from rl_lightning.export.exporting import export, refuse_existing
+from rl_lightning.export.formats import Format
+from rl_lightning.export.merged_format import Merged
+from rl_lightning.export.source import Source
+from rl_lightning.policy import PolicyConfig
+
+FORMATS: dict[str, type[Format]] = {form.name: form for form in (Adapter, Merged)}
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line.
+
+    Raises:
+        UserError: it is not valid.
+    """
+    parser = CommandParser(
+        "export", "Write a run's policy as others load it, verify it, and describe it by a model card."
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or a run for its newest one")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the directory to make")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="a PEFT adapter, or one dense model")
+    parser.add_argument(
+        "--dtype", choices=_DTYPES, help="of the weights of a dense model; default: that of the base's files"
+    )
+    parser.add_argument(
+        "--base", help="the base's full-precision weights, by directory or hub name; default: the run's model"
+    )
+    parser.add_argument("--config", type=Path, help="the settings; default: the run's config.yaml")
+    checked = parser.add_mutually_exclusive_group()
+    checked.add_argument(
+        "--verify-problems", type=int, metavar="N", help="problems of the evaluation to verify with; default: all"
+    )
+    checked.add_argument("--no-verify", action="store_true", help="do not verify; the model card says so")
+    args = parser.parse_args(words)
+    if args.verify_problems is not None and args.verify_problems < 1:
+        parser.error(f"--verify-problems: {args.verify_problems} is not allowed; it must be at least 1")
+    return args
+
+
+def main(words: Sequence[str]) -> int:
+    """Export, and print what the verification found.
+
+    Returns:
+        0, or 1 where it found a fault.
+
+    Raises:
+        UserError: a mistake on the command line, in the config or in the checkpoint.
+    """
+    args = arguments(words)
+    to = args.to.expanduser()
+    refuse_existing(to)
+    source = read_source(args.checkpoint.expanduser(), args.config, args.base)
+    form = FORMATS[args.format](source, None if args.dtype is None else _DTYPES[args.dtype])
+    place, found = export(source, form, to, args.verify_problems, not args.no_verify)
+    if found is None:
+        print(f"{place}: not verified; {CARD} says so")
+        return 0
+    print(verification_table(found))
+    for fault in found.faults:
+        print(f"fault: {fault}")
+    print(f"{place}: FAILED its verification, so it is not at {to}" if found.faults else f"{place}: verified")
+    return 1 if found.faults else 0
+
+
+def read_source(path: Path, config: Path | None, base: str | None) -> Source:
+    """A checkpoint with the settings of its run.
+
+    Args:
+        path: a checkpoint, or a run for its newest one.
+        config: the settings; None: the run's.
+        base: name or directory of the base's full-precision weights; None: the run's model.
+
+    Raises:
+        UserError: there is no such checkpoint, or its settings cannot be read.
+    """
+    checkpoint = find_checkpoint(path)
+    config = config or checkpoint.resolve().parent / "config.yaml"
+    settings = read_settings(config, "export", checkpoint, base)
+    return Source(
+        checkpoint,
+        settings.policy,
+        base or _trained_model(config),
+        settings.sampling,
+        settings.prompt,
+        settings.datasets,
+        settings.eval_seed,
+        settings.eval_num_samples,
+    )
+
+
+def _trained_model(config: Path) -> str:
+    """The model that a config names, which `read_settings` has read."""
+    policy = ((yaml.safe_load(config.read_text(encoding="utf-8")) or {}).get("model") or {}).get("policy") or {}
+    return str(policy.get("model_name_or_path", PolicyConfig.model_name_or_path))
