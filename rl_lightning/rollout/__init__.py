@@ -10,5 +10,6 @@ from rl_lightning.rollout.engine import OnFinished, RolloutEngine
 from rl_lightning.rollout.local_engine import LocalEngine
 from rl_lightning.rollout.sampling import Sampling, draw_uniforms
 from rl_lightning.rollout.vllm_engine import VLLM
+from rl_lightning.rollout.vllm_server import VLLMServer
 
-__all__ = ["VLLM", "LocalEngine", "OnFinished", "RolloutEngine", "Sampling", "draw_uniforms"]
+__all__ = ["VLLM", "LocalEngine", "OnFinished", "RolloutEngine", "Sampling", "VLLMServer", "draw_uniforms"]

@@ -30,11 +30,14 @@ _MOVED_BY = 4
 _SIZES = (0.05, 0.1, 0.2, 0.4, 0.8)
 """The changes of the weights to choose from, relative to their size: the first that moves the log-probs that far."""
 
+_TEMPERATURE = 2.0
+"""Log-probs before the temperature is applied, which vLLM's server returns unless it is told otherwise, would be far off."""
+
 _PROMPTS, _GROUP, _NEW_TOKENS, _PROMPT_TOKENS = 3, 2, 8, 300
 """Prompts are longer than two blocks of vLLM's prefix cache, which has 128 tokens in each on a CPU, where there is room."""
 
 
-def check_engine(engine: RolloutEngine, policy: Policy, longest: int, name: str) -> None:
+def check_engine(engine: RolloutEngine, policy: Policy, longest: int, name: str, remedy: str) -> None:
     """Sample from the policy, change its adapters, sample again, and compare both with the policy's own log-probs.
 
     The policy's adapters are as before afterwards; the engine's weights are not.
@@ -44,6 +47,7 @@ def check_engine(engine: RolloutEngine, policy: Policy, longest: int, name: str)
         policy: the policy that it samples from.
         longest: tokens that a sequence may have.
         name: the engine's name, for the message.
+        remedy: what to do, for the message.
 
     Raises:
         UserError: it samples from another model, or from old weights.
@@ -51,12 +55,14 @@ def check_engine(engine: RolloutEngine, policy: Policy, longest: int, name: str)
     tolerance = TOLERANCE.get(policy.compute_dtype, TOLERANCE_16_BITS)
     engine.sync_weights()
     before = _sample(engine, policy, longest)
-    _refuse_above(tolerance, _difference(before, policy), f"{name} does not sample from {policy.family} as it is")
+    _refuse_above(
+        tolerance, _difference(before, policy), f"{name} does not sample from {policy.family} as it is", remedy
+    )
     with changed_adapters(policy, _size_of_change(policy, before, tolerance)):
         engine.sync_weights()
         after = _sample(engine, policy, longest)
         what = f"{name} does not follow a change of {policy.family}'s weights"
-        _refuse_above(tolerance, _difference(after, policy), what)
+        _refuse_above(tolerance, _difference(after, policy), what, remedy)
 
 
 def _size_of_change(policy: Policy, rollout: Rollout, tolerance: float) -> float:
@@ -67,11 +73,11 @@ def _size_of_change(policy: Policy, rollout: Rollout, tolerance: float) -> float
     return _SIZES[-1]
 
 
-def _refuse_above(tolerance: float, difference: float, what: str) -> None:
+def _refuse_above(tolerance: float, difference: float, what: str, remedy: str) -> None:
     if not difference <= tolerance:  # also where it is not a number
         raise UserError(
             f"model.engine: {what}: its log-probs are {difference:.2g} nats from the trainer's on average, and {tolerance:g} are "
-            "allowed; model.engine: null samples from the policy itself"
+            f"allowed; {remedy}"
         )
 
 
@@ -84,16 +90,16 @@ def _sample(engine: RolloutEngine, policy: Policy, longest: int) -> Rollout:
     ids[1] = ids[0]
     lengths = torch.tensor([width, max(1, width * 3 // 4), max(1, width // 2)])
     prompts = PromptBatch((Problem(""),) * _PROMPTS, ids, lengths, cursor=0).to(policy.device)
-    sampling = Sampling(_GROUP, new)
+    sampling = Sampling(_GROUP, new, _TEMPERATURE)
     return engine.generate(prompts, sampling, draw_uniforms(generator, _PROMPTS * _GROUP, new))
 
 
 @torch.no_grad()
 def _difference(rollout: Rollout, policy: Policy) -> float:
-    """Mean absolute difference of the sampler's log-probs and the policy's present ones, at temperature 1."""
+    """Mean absolute difference of the sampler's log-probs and the policy's present ones, at the same temperature."""
     differences = []
     for micro in pack(rollout, torch.arange(len(rollout.mask), device=policy.device), 10**4):
-        logps, _ = policy.log_probs(micro, 1.0)
+        logps, _ = policy.log_probs(micro, _TEMPERATURE)
         differences.append((logps - rollout.sampling_logps[micro.row_of, micro.column_of]).abs())
     return float(torch.cat(differences).mean())
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from rl_lightning.rollout.vllm_requests import Finished, Request
 from rl_lightning.rollout.vllm_thread import HungError, LimitedThread, process_unchanged
 from rl_lightning.types import UserError, first_line
 
@@ -31,7 +32,7 @@ _ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ER
 """Set unless the user has: cores are shared with the trainer, its own warnings are about a server, and nothing is reported."""
 
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The LoRA ranks that vLLM has room for."""
+"""The LoRA ranks that vLLM can be started for."""
 
 
 @dataclass(frozen=True)
@@ -55,22 +56,9 @@ class Room:
     lora_rank: int | None
 
 
-@dataclass(frozen=True)
-class Request:
-    """One completion to sample: a prompt's token ids, and the arguments of vLLM's SamplingParams."""
-
-    prompt: list[int]
-    params: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A completion: its row, its token ids with the end token, their log-probs, and whether it ended by itself."""
-
-    row: int
-    tokens: list[int]
-    logps: list[float]
-    ended: bool
+def max_lora_rank(rank: int) -> int:
+    """The least rank that vLLM can be started for and that has room for adapters of this one."""
+    return min(each for each in _RANKS if each >= rank)
 
 
 def installed_version() -> str:
@@ -83,9 +71,14 @@ def installed_version() -> str:
     if not found:
         raise UserError(f"model.engine: VLLM needs vLLM, which is not installed: {_INSTALL}; {_INSTEAD}")
     version = _version(found[0])
-    if tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST:
+    if is_too_old(version):
         raise UserError(f"model.engine: vLLM {version} is too old: {_INSTALL}; {_INSTEAD}")
     return version
+
+
+def is_too_old(version: str) -> bool:
+    """Whether a version of vLLM is older than the oldest that has been tried."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2]) < OLDEST
 
 
 def _version(distribution: str) -> str:
@@ -113,15 +106,14 @@ class Core:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        self.version, self.room, self.seconds = installed_version(), room, seconds
+        self.remedy = _INSTEAD
+        self.name, self.tokens, self.rows, self.seconds = f"vLLM {installed_version()}", room.tokens, room.rows, seconds
         self._thread, self._sleeps, self._adapters = LimitedThread(), device.type == "cuda", 0
         self._adapter: Any = None
         self._hangs = False
         self._owns_group = not torch.distributed.is_initialized()
         rank = room.lora_rank or 0
-        lora = (
-            {"enable_lora": True, "max_loras": 1, "max_lora_rank": min(r for r in _RANKS if r >= rank)} if rank else {}
-        )
+        lora = {"enable_lora": True, "max_loras": 1, "max_lora_rank": max_lora_rank(rank)} if rank else {}
         settings: dict[str, Any] = {
             "model": str(directory),
             "dtype": str(dtype).removeprefix("torch."),
@@ -260,14 +252,14 @@ class Core:
         except HungError:
             self._hangs = True
             raise UserError(
-                f"model.engine: vLLM {self.version} {what}: it has not ended after rollout_seconds={self.seconds:g}; raise that, "
+                f"model.engine: {self.name} {what}: it has not ended after rollout_seconds={self.seconds:g}; raise that, "
                 f"or lower model.sampling.max_new_tokens; {_INSTEAD}"
             ) from None
         except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # vLLM raises whatever its parts raise
             raise UserError(
-                f"model.engine: vLLM {self.version} {what}: {type(error).__name__}: {first_line(error)}; {_INSTEAD}"
+                f"model.engine: {self.name} {what}: {type(error).__name__}: {first_line(error)}; {_INSTEAD}"
             ) from error
 
 

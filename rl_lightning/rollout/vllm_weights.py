@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -68,3 +70,29 @@ def write_model(policy: Policy, merged: bool, directory: Path) -> None:
             part = {}
     if part:
         save_file(part, directory / "model.safetensors", {"format": "pt"})
+
+
+def shared_model(policy: Policy, directory: Path) -> Path:
+    """The directory of the policy's base without adapters, which is written where it is not there yet.
+
+    Args:
+        policy: the policy.
+        directory: where to write it, under a name with a hash of all weights, by which a server of another model is recognised.
+    """
+    digest = hashlib.sha256()
+    for name, weight in dense_weights(policy, merged=False):
+        digest.update(name.encode())
+        digest.update(weight.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    base = Path(policy.config.model_name_or_path).name
+    final = directory / f"{base}-{digest.hexdigest()[:12]}"
+    if not final.exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=directory) as temporary:
+            (written := Path(temporary, final.name)).mkdir()
+            write_model(policy, False, written)
+            try:
+                written.rename(final)
+            except OSError:
+                if not final.exists():  # another rank was first
+                    raise
+    return final

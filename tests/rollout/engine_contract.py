@@ -63,6 +63,9 @@ class EngineContract:
     tolerance = 2e-4
     """Largest difference of any log-prob from the trainer's in float32, in nats."""
 
+    begins_all_at_once = True
+    """Whether rows begin together where there is room, so that shorter ones end earlier."""
+
     @pytest.fixture(scope="class")
     def trained(self) -> Policy:
         policy = Policy(PolicyConfig("tiny", quantization="none"), torch.device("cpu"))
@@ -150,7 +153,7 @@ class EngineContract:
         assert sorted(told) == list(enumerate(again.texts))
         assert threads == {threading.current_thread()}
         lengths = [int(again.lengths[row]) for row, _ in told]
-        assert lengths == sorted(lengths)
+        assert lengths == sorted(lengths) or not self.begins_all_at_once
         assert_same(again, rollout)
 
     @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ class Engine:
     """What `vllm.LLM.llm_engine` is, in the parts that are used.
 
     Attributes:
+        raw: whether log-probs are of the model alone, before temperature and filters.
         faults: what goes wrong from now on: "nan", "raises", "hangs", "out_of_memory" (above 6 rows), "old_weights", "old_cache",
             "no_reset".
     """
@@ -30,7 +31,7 @@ class Engine:
         self.settings, self.faults = settings, faults
         self.model = AutoModelForCausalLM.from_pretrained(settings["model"], dtype=settings["dtype"])
         self.base, self.lora, self.adapters = self.model, None, {}
-        self.running, self.cache = [], {}
+        self.running, self.cache, self.raw = [], {}, False
         self.engine_core = SimpleNamespace(shutdown=lambda: None)
 
     def collective_rpc(self, method: str, kwargs: dict) -> None:
@@ -90,7 +91,7 @@ class Engine:
         return [output(row) for row in ended]
 
     def choose(self, row, logits: torch.Tensor) -> None:
-        params = row.params
+        params, of_the_model = row.params, logits.softmax(dim=-1)
         if row.generator is None:
             probs = logits.softmax(dim=-1)
             token = int(logits.argmax())
@@ -98,6 +99,8 @@ class Engine:
             sampling = Sampling(2, 1, params.temperature, params.top_p, params.top_k, params.min_p)
             probs = token_probs(logits, sampling)
             token = int(torch.multinomial(probs[0], 1, generator=row.generator))
+        if self.raw:
+            probs = of_the_model
         row.new.append(token)
         row.logps.append(
             {token: SimpleNamespace(logprob=float("nan") if "nan" in self.faults else float(probs[0, token].log()))}

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from rl_lightning.cli.main import main
 from rl_lightning.memory import Device, MemoryLimits, make_plan
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.rollout import VLLM, LocalEngine, Sampling, draw_uniforms, vllm_core, vllm_engine
+from rl_lightning.rollout import VLLM, LocalEngine, Sampling, draw_uniforms, vllm_base, vllm_core
 from rl_lightning.rollout.vllm_weights import dense_weights, write_model
 from rl_lightning.types import UserError
 from tests.conftest import ROOT, shake
@@ -32,7 +32,7 @@ def started(policy, weights="merged", limits=None) -> VLLM:
 @pytest.fixture
 def unchecked(monkeypatch):
     """Without the comparison at the start, where something else is tried."""
-    monkeypatch.setattr(vllm_engine, "check_engine", lambda *args: None)
+    monkeypatch.setattr(vllm_base, "check_engine", lambda *args: None)
 
 
 def sample(engine, batch, sampling=SAMPLING, on_finished=None):
@@ -113,7 +113,7 @@ def test_a_rollout_that_fails_ends_with_a_line(policy, batch, monkeypatch, fault
     engine = started(policy)
     engines[0].faults.add(fault)
     if fault == "hangs":
-        engine._core.seconds = 0.2
+        engine._running.seconds = 0.2
     with pytest.raises(UserError, match=line) as error:  # noqa: PT012
         engine.sync_weights()
         sample(engine, batch)
