@@ -119,7 +119,9 @@ class Core:
             "dtype": str(dtype).removeprefix("torch."),
             "max_model_len": room.tokens,
             "max_num_seqs": room.rows,
-            "max_num_batched_tokens": room.batch_tokens,
+            "max_num_batched_tokens": max(room.batch_tokens, room.tokens),
+            # On a CPU vLLM dies at a row with a seed whose prompt is split: "CPU Generator does not use offset".
+            "enable_chunked_prefill": device.type != "cpu",
             "kv_cache_memory_bytes": room.cache_bytes,
             "gpu_memory_utilization": room.share,
             "enable_sleep_mode": self._sleeps,

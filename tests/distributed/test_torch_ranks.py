@@ -19,10 +19,13 @@ from safetensors.torch import load_file
 from torch.nn import Linear
 
 from rl_lightning.cli.main import main
+from rl_lightning.policy import Policy, PolicyConfig
+from rl_lightning.rollout.vllm_weights import shared_model
 from rl_lightning.training.ranks import join_ranks, refuse_different_starts
 from rl_lightning.types import UserError
 from tests.conftest import ROOT
 from tests.distributed.contract import contract
+from tests.rollout.fake_vllm_server import FakeServer
 
 CONFIG = ROOT / "configs" / "quickstart.yaml"
 FEW = [
@@ -83,6 +86,24 @@ def test_two_ranks_train_evaluate_and_write_what_one_does(tmp_path):
     assert "2 ranks share the 3 prompts of a step" in said
     assert said.count("step 0: accuracy") == 1, "only the first rank speaks"
     alike(tmp_path / "alone", tmp_path / "two", 4)
+
+
+def test_two_ranks_sample_by_one_server_what_one_does(tmp_path):
+    """Each by an adapter of its own."""
+    policy = Policy(PolicyConfig("tiny", quantization="none"), torch.device("cpu"))
+    server = FakeServer(shared_model(policy, tmp_path / "shared"))
+    engine = [
+        "--model.engine=VLLMServer",
+        f"--model.engine.url={server.url}",
+        f"--model.engine.directory={tmp_path / 'shared'}",
+    ]
+    fit(tmp_path / "alone", "--trainer.max_steps=2", *engine)
+    alone = {body["lora_name"] for body in server.bodies("/v1/load_lora_adapter")}
+    fit(tmp_path / "two", "--trainer.max_steps=2", "--trainer.devices=2", *engine, launcher=TORCHRUN)
+    both = {body["lora_name"] for body in server.bodies("/v1/load_lora_adapter")} - alone
+    server.end()
+    assert len(both) == 2 * len(alone)
+    alike(tmp_path / "alone", tmp_path / "two", 2)
 
 
 def second_rank(process: subprocess.Popen) -> int:

@@ -77,6 +77,7 @@ class TestVLLMServer(EngineContract):
 
     begins_all_at_once = False
     port = 8793
+    ON_A_CPU = "--enforce-eager --no-enable-chunked-prefill --max-num-batched-tokens 4096"
 
     @pytest.fixture(scope="class")
     def engine(self, trained, tmp_path_factory):
@@ -88,7 +89,7 @@ class TestVLLMServer(EngineContract):
         with (tmp_path_factory.mktemp("server") / "log.txt").open("w") as log:
             on_a_cpu = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "1"}
             server = subprocess.Popen(
-                f"exec env {command} --enforce-eager --max-model-len 512",
+                f"exec env {command} --max-model-len 1024 {self.ON_A_CPU}",
                 shell=True,
                 env=os.environ | on_a_cpu,
                 stdout=log,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 
 from rl_lightning.memory import Device, MemoryLimits, make_plan
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.rollout import LocalEngine, Sampling, VLLMServer, draw_uniforms, vllm_base, vllm_http
+from rl_lightning.rollout import LocalEngine, Sampling, VLLMServer, draw_uniforms, vllm_base, vllm_http, vllm_weights
 from rl_lightning.rollout.vllm_weights import shared_model
 from rl_lightning.types import UserError
 from tests.conftest import shake
@@ -89,6 +90,20 @@ def test_the_name_of_the_written_model_is_of_its_weights_and_not_of_the_adapters
         other.base.get_input_embeddings().weight[0, 0] += 1
     assert shared_model(other, tmp_path).name != name
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_two_ranks_may_write_the_model_at_once(policy, tmp_path, monkeypatch):
+    """The second one keeps what the first has written meanwhile."""
+    first = shared_model(policy, tmp_path / "first")
+
+    def while_another_is_faster(policy, merged, directory):
+        shutil.copytree(first, tmp_path / first.name)
+        directory.joinpath("config.json").write_text("the second")
+
+    monkeypatch.setattr(vllm_weights, "write_model", while_another_is_faster)
+    final = shared_model(policy, tmp_path)
+    assert final.joinpath("config.json").read_bytes() == first.joinpath("config.json").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"first", first.name}
 
 
 @pytest.mark.parametrize(
