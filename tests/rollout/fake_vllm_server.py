@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import threading
-import time
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -29,9 +28,11 @@ class FakeServer(ThreadingHTTPServer):
 
     Attributes:
         asked: path and body of each request.
+        held: completions but the first one after it was cleared wait for it.
+        at_once, most_at_once: completions that are being waited for, now and so far.
     """
 
-    daemon_threads = True
+    daemon_threads, request_queue_size = True, 128
 
     def __init__(self, model: Path, *faults: str) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -40,6 +41,8 @@ class FakeServer(ThreadingHTTPServer):
         self.adapters, self.caches = {}, defaultdict(dict)
         self.lock, self.asked, self.keys, self.held = threading.Lock(), [], [], threading.Event()
         self.held.set()
+        self.over = threading.Event()
+        self.counting, self.begun, self.at_once, self.most_at_once = threading.Condition(), 0, 0, 0
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
     @property
@@ -51,6 +54,7 @@ class FakeServer(ThreadingHTTPServer):
 
     def end(self) -> None:
         self.held.set()
+        self.over.set()
         self.shutdown()
         self.server_close()
 
@@ -78,7 +82,7 @@ class FakeServer(ThreadingHTTPServer):
         if "raises" in self.faults:
             return 500, error("EngineCore encountered an issue.\nSee stack trace (above) for the root cause.", 500)
         if "hangs" in self.faults:
-            time.sleep(2)
+            self.over.wait(20)
         assert body["ignore_eos"]
         assert body["return_token_ids"]
         neutral = {"top_p": 1.0, "top_k": 0, "min_p": 0.0}
@@ -129,9 +133,21 @@ class Handler(BaseHTTPRequestHandler):
             if "resets_once" in self.server.faults:
                 self.server.faults.discard("resets_once")
                 return None
-            if len(self.server.bodies("/v1/completions")) > 1:
+            if self.count(1) > 1:
                 self.server.held.wait()
-        return self.answer(*parts[self.path](body))
+        answer = parts[self.path](body)
+        if self.path == "/v1/completions":
+            self.count(-1)
+        return self.answer(*answer)
+
+    def count(self, change: int) -> int:
+        """How many completions have begun since nothing was held."""
+        with self.server.counting:
+            self.server.begun = 0 if self.server.held.is_set() else self.server.begun + (change > 0)
+            self.server.at_once += change
+            self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
+            self.server.counting.notify_all()
+            return self.server.begun
 
     def answer(self, status: int, content: object) -> None:
         text = content if isinstance(content, str) else json.dumps(content)

@@ -216,20 +216,25 @@ def test_a_row_is_handed_over_while_others_are_awaited(server, engine, batch, un
         told.append(row)
         server.held.set()
 
-    threading.Timer(20, server.held.set).start()
+    (released := threading.Timer(20, server.held.set)).start()
     sample(engine, batch, on_finished=on_finished)
+    assert not released.finished.is_set()
+    released.cancel()
     assert sorted(told) == list(range(2 * len(batch)))
 
 
 def test_a_hand_over_that_fails_leaves_no_request_behind(server, engine, batch, unchecked):
     engine.sync_weights()
     server.held.clear()
+    (released := threading.Timer(20, server.held.set)).start()
 
     def fails(row: int, text: str) -> None:
         raise RuntimeError("scoring has failed")
 
     with pytest.raises(RuntimeError, match="scoring has failed"):
         sample(engine, batch, on_finished=fails)
+    assert not server.held.is_set()  # nobody waited for the others
+    released.cancel()
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("vllm_server")]
     server.held.set()
     assert len(sample(engine, batch).texts) == 2 * len(batch)
@@ -240,12 +245,14 @@ def test_not_more_rows_are_sent_at_once_than_a_setting_says(policy, server, engi
     engine.start(policy, None, MemoryLimits.of(1000, 1))
     engine.sync_weights()
     server.held.clear()
-    threading.Timer(1, server.held.set).start()
-    done = threading.Event()
-    threading.Timer(0.7, lambda: seen.append(len(server.bodies(COMPLETIONS))) or done.set()).start()
-    seen = []
-    sample(engine, batch, replace(SAMPLING, max_rollout_rows=3))
-    assert seen == [3 + 1]  # one has been answered
+
+    def on_finished(row: int, text: str) -> None:
+        with server.counting:
+            assert server.counting.wait_for(lambda: server.held.is_set() or server.at_once == 3, 20)
+        server.held.set()
+
+    sample(engine, batch, replace(SAMPLING, max_rollout_rows=3), on_finished)
+    assert server.most_at_once == 3
 
 
 def test_two_engines_share_a_server(policy, server, batch, tmp_path, unchecked):
