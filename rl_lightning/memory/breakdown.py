@@ -22,6 +22,7 @@ Part = Literal[
     "activations",
     "logits",
     "workspace",
+    "graphs",
     "context",
     "slack",
 ]
@@ -65,12 +66,16 @@ class PlannedSettings:
         max_rollout_rows: sequences that decode at once.
         checkpointing: whether activations are recomputed in the backward pass.
         merged: whether rollouts run on a dense, merged copy.
+        graphs: sizes of decode steps that are captured as CUDA graphs, at most.
+        keep_graphs: whether these are kept from one rollout to the next, and with them the cache.
     """
 
     token_budget: int
     max_rollout_rows: int
     checkpointing: bool
     merged: bool
+    graphs: int = 0
+    keep_graphs: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,11 @@
-"""The settings that bound memory during a run; they are halved if the device runs out of memory."""
+"""The settings that bound memory during a run: if it runs out, what can be spared is freed, and then they are halved."""
 
 from __future__ import annotations
 
 import gc
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,10 +25,13 @@ class Limit:
     Attributes:
         setting: its name in a config.
         value: its current value; at least 1.
+        first: frees memory that can be spared, before the value is halved; returns what that means from here on, or None where
+            there was nothing to free. The rollout engine sets it.
     """
 
     setting: str
     value: int
+    first: Callable[[], str | None] | None = None
 
 
 @dataclass
@@ -49,7 +53,8 @@ class MemoryLimits:
 
 
 def halve_on_oom(limit: Limit, attempt: Callable[[], T]) -> T:
-    """Call `attempt`; if the device runs out of memory, halve the limit for the rest of the run and call it again.
+    """Call `attempt`; if the device runs out of memory, free what can be spared, or else halve the limit, both for the rest of the
+    run, and call it again.
 
     Args:
         limit: the limit that bounds the memory of `attempt`, which reads it.
@@ -60,17 +65,20 @@ def halve_on_oom(limit: Limit, attempt: Callable[[], T]) -> T:
         the result of `attempt`.
 
     Raises:
-        UserError: out of memory with a limit of 1.
+        UserError: out of memory with a limit of 1, and nothing to spare.
     """
     while True:
-        try:
+        with suppress(torch.OutOfMemoryError):
             return attempt()
-        except torch.OutOfMemoryError:
+        # From here on the failed attempt's tensors are released.
+        consequence = limit.first() if limit.first is not None else None
+        if consequence is None:
             if limit.value == 1:
                 raise UserError(
                     f"out of memory even with {limit.setting}=1; lower model.sampling.max_new_tokens, or use a smaller model"
-                ) from None
-        limit.value //= 2  # after the handler, so that the failed attempt's tensors are released
+                )
+            limit.value //= 2
+            consequence = f"{limit.setting} is {limit.value} from here on; results change by rounding only"
         gc.collect()
         torch.cuda.empty_cache()
-        log.warning(f"out of memory: {limit.setting} is {limit.value} from here on; results change by rounding only")
+        log.warning(f"out of memory: {consequence}")

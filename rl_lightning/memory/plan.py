@@ -38,6 +38,9 @@ MAX_ROWS = 256
 MAX_TOKENS = {"cuda": 8192, "cpu": 2048}
 """Tokens of a micro-batch with `auto`, at most: more do not use the device better."""
 
+MAX_GRAPHS = 16
+"""Sizes of decode steps that are captured as CUDA graphs, at most."""
+
 ENOUGH_TOKENS = 2048
 """With fewer tokens in a micro-batch, dequantising 4-bit weights takes a noticeable share of the time, so `auto` turns gradient
 checkpointing on before it goes below."""
@@ -110,7 +113,7 @@ def make_plan(
 
     Rows and tokens do not compete for memory, because rollout and update alternate. No gradient checkpointing is preferred if at
     least `ENOUGH_TOKENS` fit without it. On a GPU a merged copy is chosen if it costs neither checkpointing, nor these tokens,
-    nor rows that the step can use; on a CPU if it fits.
+    nor rows that the step can use; on a CPU if it fits. CUDA graphs get what is left.
 
     Args:
         config: the model's settings.
@@ -134,8 +137,21 @@ def make_plan(
     model = _held(config, device, measures_kl)
     plans = [_largest_that_fits(config, model, step, token_budget, rows, each, device, engine) for each in choices]
     if len(plans) == 2 and not (plans[0].fits and (device.kind == "cpu" or _costs_nothing(*plans))):
-        return plans[1]
-    return plans[0]
+        return _with_graphs(plans[1], engine)
+    return _with_graphs(plans[0], engine)
+
+
+def _with_graphs(plan: Plan, engine: EngineMemory) -> Plan:
+    """The plan with as many CUDA graphs as fit into what its other settings leave: all of them kept with their cache, which is then
+    there in the update too, or else as many as there is room for in a rollout. Without a GPU, or with several, there are none."""
+    if plan.device.kind == "cuda" and plan.device.cards == 1:
+        for kept, count in [(True, MAX_GRAPHS), *((False, count) for count in range(MAX_GRAPHS, 0, -1))]:
+            settings = replace(plan.settings, graphs=count, keep_graphs=kept)
+            cards = predict_cards(plan.model, plan.step, settings, plan.device, engine)
+            with_graphs = replace(plan, settings=settings, cards=cards)
+            if with_graphs.fits:
+                return with_graphs
+    return plan
 
 
 def _costs_nothing(merged: Plan, trained: Plan) -> bool:

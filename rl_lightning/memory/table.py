@@ -34,6 +34,9 @@ def table(plan: Plan) -> str:
         f"policy.gradient_checkpointing: {'on' if settings.checkpointing else 'off'}"
         + ("" if plan.model.trains_all else f", policy.rollout_weights: {'merged' if settings.merged else 'unmerged'}")
     )
+    if plan.device.kind == "cuda":
+        kept = ", kept from rollout to rollout with the cache" if settings.keep_graphs else ""
+        lines.append(f"  CUDA graphs of decode steps: {settings.graphs or 'none'}{kept}")
     return "\n".join(lines)
 
 

@@ -11,9 +11,11 @@ from rl_lightning.memory.plan import Plan
 from rl_lightning.policy import Policy
 from rl_lightning.rollout.decode import sample_groups
 from rl_lightning.rollout.engine import OnFinished, RolloutEngine
+from rl_lightning.rollout.kept_graphs import KeptGraphs
 from rl_lightning.rollout.memory import eval_rows, rollout_memory
 from rl_lightning.rollout.policy_decoder import decoder_of
 from rl_lightning.rollout.sampling import Sampling
+from rl_lightning.rollout.steps import Eager, launch_of
 from rl_lightning.types import PromptBatch, Rollout
 
 
@@ -36,10 +38,23 @@ class LocalEngine:
         return self
 
     def start(self, policy: Policy, plan: Plan | None = None, limits: MemoryLimits | None = None) -> None:
-        """Build the decoder; see `RolloutEngine`. Without a plan, rollouts run on a merged copy, and all rows decode at once."""
+        """Build the decoder; see `RolloutEngine`. Without a plan, rollouts run on a merged copy, all rows decode at once, and CUDA
+        graphs are kept."""
         if self._policy is not policy:
             self._policy, self._plan, self._limits = policy, plan, limits
             self.decoder = decoder_of(policy, merged=plan is None or plan.settings.merged)
+            self._graphs = self._planned_graphs(policy)
+            if limits is not None:
+                limits.rollout_rows.first, limits.token_budget.first = self._graphs.give_up, self._graphs.stop_keeping
+
+    def _planned_graphs(self, policy: Policy) -> KeptGraphs:
+        planned = None if self._plan is None else self._plan.settings
+        if planned is not None and planned.graphs == 0:
+            return KeptGraphs(Eager)
+        launch, weights = launch_of(self.decoder.devices, self.decoder.uncapturable), policy.model.parameters
+        if planned is None:
+            return KeptGraphs(launch, keep=True, weights=weights)
+        return KeptGraphs(launch, planned.graphs, planned.keep_graphs, weights)
 
     def sync_weights(self) -> None:
         """Read the policy's weights again; see `RolloutEngine`."""
@@ -48,8 +63,8 @@ class LocalEngine:
     def generate(
         self, prompts: PromptBatch, sampling: Sampling, draws: Tensor | None, on_finished: OnFinished | None = None
     ) -> Rollout:
-        """Sample completions; see `RolloutEngine`. If memory runs out, `rollout_rows` is halved and all rows are sampled
-        again."""
+        """Sample completions; see `RolloutEngine`. If memory runs out, CUDA graphs are given up, then `rollout_rows` is halved, and
+        all rows are sampled again."""
         if self._limits is None:
             return self._sample(prompts, sampling, draws, on_finished)
         limit = self._limits.rollout_rows
@@ -77,7 +92,8 @@ class LocalEngine:
                 draws,
                 policy.pad_token_id,
                 on_finished,
-                prompts_at_once=prompts_at_once,
+                self._graphs,
+                prompts_at_once,
             )
 
     def _exceeds_plan(self, prompts: PromptBatch, rows: int, sampling: Sampling) -> bool:
@@ -100,4 +116,6 @@ class LocalEngine:
         return replace(sampling, max_rollout_rows=rows)
 
     def close(self) -> None:
-        """Do nothing: the decoder is kept for the next stage; see `RolloutEngine`."""
+        """Drop what is kept between rollouts; the decoder stays for the next stage. See `RolloutEngine`."""
+        if self._policy is not None:
+            self._graphs.release()

@@ -5,10 +5,27 @@ from __future__ import annotations
 import math
 
 from rl_lightning.memory import arithmetic
-from rl_lightning.memory.breakdown import HeldModel, MemoryBreakdown, PlannedSettings, RolloutMemory, StepShape
+from rl_lightning.memory.breakdown import (
+    HeldModel,
+    MemoryBreakdown,
+    PlannedSettings,
+    RolloutMemory,
+    StepShape,
+    together,
+)
 from rl_lightning.memory.shapes import ModelShape
 from rl_lightning.rollout.cache import PREFILL_TOKENS
 from rl_lightning.rollout.sampling import SMALL_VOCAB
+from rl_lightning.rollout.steps import number_of_sizes
+
+GRAPH_KERNEL_BYTES = 20_000
+"""What the driver keeps on the GPU for a kernel of a CUDA graph. Not measured here: NVIDIA's cccl counts 10 KB (its pull request
+3768); a user of its forum found 64 KB with a driver of CUDA 11 (thread 244901), and vLLM's issue 5517 a third of that from CUDA
+12.4 on."""
+
+KERNELS_PER_LAYER, KERNELS_PER_4_BIT_LAYER, KERNELS_OUTSIDE = 32, 75, 60
+"""Kernels of a decode step, from above: by layer, on dense weights or on 4-bit ones with adapters; and of embedding, head and
+choice of tokens. Counted in the code (`network`, `cache`, `sampling`, bitsandbytes), two for each matrix product."""
 
 SYNC_MARGIN_TOKENS = 16
 """Cache positions beyond prompt and completion: a row may decode for `sync_interval` more steps before its end is noticed;
@@ -17,29 +34,42 @@ rounded to a multiple of 8."""
 
 def rollout_memory(model: HeldModel, step: StepShape, settings: PlannedSettings) -> RolloutMemory:
     """Resident bytes, and the peak bytes of the three phases of a rollout: weights are refreshed, prompts are prefilled,
-    completions are decoded."""
+    completions are decoded. With kept graphs what decoding allocates stays for the next rollout."""
     shape, size = model.shape, model.bytes_per_element
     slots = min(settings.max_rollout_rows, step.rows)
     prompts = step.prompts * step.prompt_tokens
     # A layer of the merged copy is computed from base, adapter and their sum, the last two in float32, before the cache exists.
     refreshing = (size + 8) * shape.largest_linear if settings.merged and not model.trains_all else 0.0
     unpacked = arithmetic.largest_dense(shape, size) if model.quantized and not settings.merged else 0.0
+    prefilled = _prefilled_together(step)
+    state: MemoryBreakdown = {
+        "cache": cache(shape, size, _slot_tokens(step, slots)),
+        "logits": token_choice(shape, size, slots, step.filtered),
+    }
+    if settings.graphs:
+        count = min(settings.graphs, number_of_sizes(slots))
+        state["graphs"] = graphs(shape, count, dense=not model.quantized or settings.merged)
+    kept = settings.keep_graphs
     return RolloutMemory(
-        resident=_resident(model, settings),
+        resident=together(_resident(model, settings), state if kept else {}),
         peaks=[
             {"workspace": refreshing},
             {
                 "cache": cache(shape, size, prompts),
-                "activations": prefill(shape, size, _prefilled_together(step))
-                + arithmetic.scores(shape, _prefilled_together(step), step.prompt_tokens, backward=False),
+                "activations": prefill(shape, size, prefilled)
+                + arithmetic.scores(shape, prefilled, step.prompt_tokens, backward=False),
                 "workspace": unpacked,
             },
-            {
-                "cache": cache(shape, size, _slot_tokens(step, slots) + prompts),
-                "logits": token_choice(shape, size, slots, step.filtered),
-                "activations": arithmetic.scores(shape, slots, step.prompt_tokens + step.new_tokens, backward=False),
-                "workspace": unpacked,
-            },
+            together(
+                {
+                    "cache": cache(shape, size, prompts),
+                    "activations": arithmetic.scores(
+                        shape, slots, step.prompt_tokens + step.new_tokens, backward=False
+                    ),
+                    "workspace": unpacked,
+                },
+                {} if kept else state,
+            ),
         ],
     )
 
@@ -83,6 +113,18 @@ def fused_adapter(shape: ModelShape, rank: int, bytes_per_element: int) -> float
 def cache(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
     """Bytes of a key and a value for each token, layer and key/value head."""
     return 2 * shape.layers * shape.kv_heads * shape.head_width * bytes_per_element * tokens
+
+
+def graphs(shape: ModelShape, count: int, dense: bool) -> float:
+    """Bytes that the driver keeps for CUDA graphs of decode steps.
+
+    Args:
+        shape: the model's shape.
+        count: number of graphs.
+        dense: whether a product reads dense weights, and not 4-bit ones and adapters.
+    """
+    kernels = KERNELS_OUTSIDE + shape.layers * (KERNELS_PER_LAYER if dense else KERNELS_PER_4_BIT_LAYER)
+    return GRAPH_KERNEL_BYTES * kernels * count
 
 
 def token_choice(shape: ModelShape, bytes_per_element: int, rows: int, filtered: bool) -> float:

@@ -51,8 +51,14 @@ class Decoder(Protocol):
     kv_shape: tuple[int, int, int]
     devices: Sequence[torch.device]
 
-    def set_max_length(self, length: int) -> None:
-        """Set the maximum length of a sequence, in tokens."""
+    @property
+    def uncapturable(self) -> str | None:
+        """Why a step cannot be captured as a CUDA graph; None where it can."""
+        ...
+
+    def set_max_length(self, length: int) -> bool:
+        """Set the maximum length of a sequence, in tokens; returns whether it is as it was, so that nothing has moved that a graph
+        reads."""
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """(R, t) ids at (R, t) positions to (R, t, H) last hidden states."""
@@ -106,16 +112,22 @@ class Network:
     devices: Sequence[torch.device]
     rotary: Callable[[Tensor], tuple[Tensor, Tensor]]
 
+    uncapturable = None
+
     def __post_init__(self) -> None:
-        self._stages = stages(self.devices)
+        self._stages, self._max_length = stages(self.devices), 0
         self._cos_sin: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def set_max_length(self, length: int) -> None:
-        """Compute the rotary position encoding of `length` positions."""
+    def set_max_length(self, length: int) -> bool:
+        """Compute the rotary position encoding of `length` positions; see `Decoder`."""
+        if length == self._max_length:
+            return True
+        self._max_length = length
         cos, sin = (table[0] for table in self.rotary(torch.arange(length, device=self.embedding.device)[None]))
         half = sin.shape[1] // 2
         sin = torch.cat([-sin[:, :half], sin[:, half:]], dim=1)
         self._cos_sin = {stage.device: (cos.to(stage.device), sin.to(stage.device)) for stage in self._stages}
+        return False
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         """The last hidden states; see `Decoder`. Positions must be below the length given to `set_max_length`."""

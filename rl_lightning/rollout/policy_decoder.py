@@ -21,7 +21,7 @@ from rl_lightning.policy.attention import AttentionKind, no_mask
 from rl_lightning.policy.lora import base_product, dense_weight, dithered, is_adapted
 from rl_lightning.policy.products import packed, product
 from rl_lightning.rollout.network import Attend, Layer, Network, attend_whole_rows
-from rl_lightning.rollout.probe import Probe, probe
+from rl_lightning.rollout.probe import Probe, changing_rope, probe
 from rl_lightning.types import first_line
 
 log = logging.getLogger(__name__)
@@ -192,6 +192,10 @@ class ThroughTransformers:
         self._policy, self._decoder = policy, policy.base.get_decoder()
         self.head, self.kv_shape = policy.head, seen.kv_shape
         self.devices: Sequence[torch.device] = policy.layer_devices
+        waits = changing_rope(policy.base.config)
+        self.uncapturable = (
+            waits and f"{policy.family} reads lengths back for its {waits} rotary encodings in each step"
+        )
 
     def refresh(self) -> None:
         """Nothing to do: it runs on the trained layers themselves."""
@@ -205,8 +209,9 @@ class ThroughTransformers:
         finally:
             self._policy.train()
 
-    def set_max_length(self, length: int) -> None:
+    def set_max_length(self, length: int) -> bool:
         """Nothing to do: any length is possible."""
+        return True
 
     def __call__(self, ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
         with self._policy.autocast():

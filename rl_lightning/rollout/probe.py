@@ -98,6 +98,16 @@ def _context(model_config: Any) -> int:
     config = model_config.get_text_config()
     context = getattr(config, "max_position_embeddings", None) or PROBE_TOKENS
     rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type") in ("longrope", "dynamic"):
+    if changing_rope(model_config):
         context = min(context, rope.get("original_max_position_embeddings") or context)
     return min(context, _MAX_POSITIONS)
+
+
+def changing_rope(model_config: Any) -> str | None:
+    """The type of rotary encodings that depend on the longest position of a forward pass; None for others."""
+    rope = getattr(model_config.get_text_config(), "rope_parameters", None) or {}
+    of_kinds = [
+        rope,
+        *(kind for kind in rope.values() if isinstance(kind, dict)),
+    ]  # Gemma 3 has one for each kind of layer
+    return next((each["rope_type"] for each in of_kinds if each.get("rope_type") in ("longrope", "dynamic")), None)

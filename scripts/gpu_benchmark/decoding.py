@@ -15,9 +15,11 @@ import torch
 from gpu_benchmark import Report
 from gpu_benchmark.device import device_of, now, peak, start_peak
 from gpu_benchmark.prompts import batch_of, questions
+from rl_lightning.memory.plan import MAX_GRAPHS
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.rollout import Sampling
 from rl_lightning.rollout.decode import sample_groups
+from rl_lightning.rollout.kept_graphs import KeptGraphs
 from rl_lightning.rollout.network import Decoder
 from rl_lightning.rollout.policy_decoder import Adapted, Merged, RolloutNetwork, ThroughTransformers, decoder_of
 from rl_lightning.rollout.sampling import draw_uniforms
@@ -44,10 +46,10 @@ class TimedGraphs(Graphs):
     settling: ClassVar[list[float]]
     settled: ClassVar[int]
 
-    def __init__(self, step: Callable[[int, int], None], slots: int, length: int) -> None:
+    def __init__(self, step: Callable[[int, int], None], slots: int, length: int, max_graphs: int = MAX_GRAPHS) -> None:
         cls = type(self)
         cls.begun, cls.settling, cls.settled = now(cls.device), [], 0
-        super().__init__(step, slots, length)
+        super().__init__(step, slots, length, max_graphs)
 
     @classmethod
     def recorder(cls) -> Callable[[Callable[[], None]], Callable[[], None]]:
@@ -259,5 +261,5 @@ def _sample(
             policy.decode_text,
             draws,
             policy.pad_token_id,
-            launch=launch,
+            graphs=KeptGraphs(launch),
         )

@@ -287,7 +287,7 @@ def test_the_readmes_table_is_what_the_plan_says():
         plan = auto_plan(policy, step, gpu_of_size(float(gigabytes)))
         own = plan.settings
         words = "on" if own.checkpointing else "off", "merged" if own.merged else "unmerged"
-        expected = (f"{plan.peak / 1e9:.1f} GB", own.max_rollout_rows, own.token_budget, *words)
+        expected = (f"{plan.peak / 1e9:.1f} GB", own.max_rollout_rows, own.token_budget, *words, own.graphs)
         assert [cell.strip() for cell in cells.split("|")] == [str(each) for each in expected]
         assert plan.fits
 

@@ -7,6 +7,7 @@ import torch
 
 from rl_lightning.rollout import Sampling
 from rl_lightning.rollout.decode import sample_groups
+from rl_lightning.rollout.kept_graphs import KeptGraphs
 from rl_lightning.rollout.policy_decoder import decoder_of
 from rl_lightning.rollout.sampling import draw_uniforms
 
@@ -41,7 +42,10 @@ def sample(policy):
         on_finished=None,
         draws=None,
         decoder=merged,
+        graphs=None,
     ):
+        if launch is not None:
+            graphs = KeptGraphs(launch)
         if draws is None and seed is not None:
             draws = uniforms(seed, len(batch) * sampling.num_generations, sampling.max_new_tokens)
         with decoder.ready():
@@ -54,7 +58,7 @@ def sample(policy):
                 draws,
                 policy.pad_token_id,
                 on_finished,
-                launch,
+                graphs,
                 prompts_at_once,
             )
 

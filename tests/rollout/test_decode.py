@@ -107,7 +107,7 @@ def test_a_slot_is_filled_again_as_soon_as_its_row_ends(sample, batch):
     class Counting(Eager):
         steps: ClassVar[int] = 0
 
-        def __init__(self, step, slots, length):
+        def __init__(self, step, *sizes):
             def run(slots, span):
                 Counting.steps += 1
                 step(slots, span)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rl_lightning.rollout import Sampling, decode
+from rl_lightning.rollout import Sampling, decode_state
 from rl_lightning.rollout.policy_decoder import ThroughTransformers, decoder_of
 from rl_lightning.rollout.probe import probe
 from rl_lightning.rollout.steps import Graphs
@@ -25,12 +25,12 @@ class Rounded(Graphs):
     sizes: ClassVar[list[tuple[int, int]]] = []
     recorder = staticmethod(lambda: lambda step: step)
 
-    def __init__(self, step, slots, length):
+    def __init__(self, step, slots, length, *more):
         def run(slots, span):
             Rounded.sizes.append((slots, span))
             step(slots, span)
 
-        super().__init__(run, slots, length)
+        super().__init__(run, slots, length, *more)
 
 
 def test_a_size_is_run_as_it_is_before_it_is_captured():
@@ -129,12 +129,12 @@ def test_nothing_of_the_cache_is_left_when_a_rollout_ends(sample, batch, monkeyp
     """Not even for the garbage collector: the update needs the memory now."""
     alive = weakref.WeakSet()
 
-    class Watched(decode.SlotCache):
+    class Watched(decode_state.SlotCache):
         def __init__(self, *args):
             super().__init__(*args)
             alive.update((self, *self.keys, *self.values))
 
-    monkeypatch.setattr(decode, "SlotCache", Watched)
+    monkeypatch.setattr(decode_state, "SlotCache", Watched)
     gc.disable()
     try:
         sample(batch, launch=Rounded)
