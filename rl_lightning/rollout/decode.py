@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rl_lightning.rollout.cache import PromptCache
-from rl_lightning.rollout.decode_state import StateShape
+from rl_lightning.rollout.decode_state import StateShape, whole_eights
 from rl_lightning.rollout.kept_graphs import KeptGraphs
 from rl_lightning.rollout.network import Decoder
 from rl_lightning.rollout.sampling import Sampling
@@ -83,13 +83,13 @@ class _Decoding:
         self.rows, self.limit = prompts * self.group, sampling.max_new_tokens
         self.slots = self.rows if max_rows == "auto" else min(self.rows, max_rows)
         width = self.limit + graphs.sync_interval  # a row may decode for so long before its end is noticed
-        length = -(-(prompt_width + width) // 8) * 8  # a multiple of 8, which fused attention needs for its mask
-        needed = decoder, StateShape(self.rows, self.slots, length, width), sampling, draws is None, eos_token_ids
-        graphs.prepare(*needed)
+        length = whole_eights(prompt_width + width)
+        needed, how = StateShape(self.rows, self.slots, length, width), (sampling, draws is None, eos_token_ids)
+        shape = graphs.prepare(decoder, needed, *how)
         self.prompts: PromptCache | None = PromptCache(
             decoder, batch.prompt_ids, batch.prompt_lengths, prompts_at_once or prompts
         )
-        self.state, self.steps = graphs.begin(*needed)
+        self.state, self.steps = graphs.begin(decoder, shape, *how)
         self.state.set_uniforms(draws)
 
     def run(self) -> Iterator[tuple[int, int]]:

@@ -32,10 +32,10 @@ class StateShape:
     length: int
     width: int
 
-    def holds(self, other: StateShape, max_slots: float) -> bool:
-        """Whether a rollout of another shape can decode in a state of this one, which may not have more than `max_slots` slots."""
-        larger = self.rows >= other.rows and self.length >= other.length and self.width == other.width
-        return larger and other.slots <= self.slots <= max_slots
+
+def whole_eights(length: int) -> int:
+    """The next multiple of 8, which fused attention needs for its mask."""
+    return -(-length // 8) * 8
 
 
 class DecodeState:

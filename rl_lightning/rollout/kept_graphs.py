@@ -25,13 +25,14 @@ class _Held:
 class KeptGraphs:
     """Makes the decode state of each rollout, or gives it that of an earlier one with its graphs.
 
-    One state is held at most. It grows to the longest rollout, and then serves all that sample in the same way, unless what their
-    steps read has been moved. Any other rollout has it dropped before it allocates anything itself.
+    One state is held at most. It serves a rollout that needs one of its shape and samples in the same way, unless what its steps
+    read has been moved; any other rollout has it dropped before it allocates anything itself. The shape does not depend on earlier
+    rollouts, so that a resumed run rounds as if it had not been interrupted.
 
     Args:
         launch: how steps are run.
         max_graphs: sizes of steps that are captured, at most.
-        keep: whether a state outlives its rollout, where there are graphs to be kept.
+        kept: the least shape of a state that outlives its rollout, where there are graphs to be kept; None: none does.
         weights: the model's tensors that can be moved or exchanged.
     """
 
@@ -39,11 +40,11 @@ class KeptGraphs:
         self,
         launch: type[Eager | Graphs],
         max_graphs: int = MAX_GRAPHS,
-        keep: bool = False,
+        kept: StateShape | None = None,
         weights: Callable[[], Iterable[Tensor]] = tuple,
     ) -> None:
         self._launch, self._max_graphs, self._weights = launch, max_graphs, weights
-        self._keep = keep and issubclass(launch, Graphs)
+        self._kept = kept if issubclass(launch, Graphs) else None
         self._held: _Held | None = None
 
     @property
@@ -53,28 +54,46 @@ class KeptGraphs:
 
     def prepare(
         self, decoder: Decoder, needed: StateShape, sampling: Sampling, greedy: bool, eos_token_ids: Tensor
-    ) -> None:
-        """Keep the held state if it serves a rollout, else drop it; and set the decoder's maximum length."""
-        held = self._held
-        most = float("inf") if sampling.max_rollout_rows == "auto" else sampling.max_rollout_rows
-        if held is not None and not (
-            held.state.decoder is decoder
-            and held.state.shape.holds(needed, most)
+    ) -> StateShape:
+        """Drop the held state unless it serves a rollout, and set the decoder's maximum length.
+
+        Args:
+            decoder: the model.
+            needed: the least shape of a state.
+            sampling, greedy, eos_token_ids: see `DecodeState`.
+
+        Returns:
+            the shape of the rollout's state.
+        """
+        held, shape = self._held, self._shape(needed, sampling)
+        same_length = decoder.set_max_length(shape.length)
+        serves = (
+            held is not None
+            and same_length
+            and held.state.decoder is decoder
+            and held.state.shape == shape
             and held.state.samples_like(sampling, greedy, eos_token_ids)
             and held.addresses == self._addresses()
-            and decoder.set_max_length(held.state.shape.length)
-        ):
-            held = self._held = None
-        if held is None:
-            decoder.set_max_length(needed.length)
+        )
+        if not serves:
+            self._held = None
+        return shape
+
+    def _shape(self, needed: StateShape, sampling: Sampling) -> StateShape:
+        kept = self._kept
+        if kept is None:
+            return needed
+        slots = kept.slots if sampling.max_rollout_rows == "auto" else min(kept.slots, sampling.max_rollout_rows)
+        rows, length = max(needed.rows, kept.rows), max(needed.length, kept.length)
+        return StateShape(rows, max(needed.slots, slots), length, needed.width)
 
     def begin(
-        self, decoder: Decoder, needed: StateShape, sampling: Sampling, greedy: bool, eos_token_ids: Tensor
+        self, decoder: Decoder, shape: StateShape, sampling: Sampling, greedy: bool, eos_token_ids: Tensor
     ) -> tuple[DecodeState, Eager | Graphs]:
         """The state of a rollout that has been prepared, without anything of an earlier one, and what runs its steps."""
         if self._held is None:
-            state = DecodeState(decoder, needed, sampling, greedy, eos_token_ids)
-            steps = self._launch(state.step, needed.slots, needed.length, self._max_graphs)
+            state = DecodeState(decoder, shape, sampling, greedy, eos_token_ids)
+            steps = self._launch(state.step, shape.slots, shape.length, self._max_graphs)
             self._held = _Held(state, steps, self._addresses())
         else:
             self._held.state.clear()
@@ -89,8 +108,8 @@ class KeptGraphs:
             ended = True
         finally:
             if self._held is not None and self._held.steps.failed:
-                self._launch, self._keep = Eager, False
-            if not (ended and self._keep):
+                self._launch, self._kept = Eager, None
+            if not ended or self._kept is None:
                 self._held = None
 
     def release(self) -> None:
@@ -101,15 +120,15 @@ class KeptGraphs:
         """Free the memory that is held between rollouts, for good; what was done in words, None where there was nothing to free."""
         if self._held is None:
             return None
-        self._held, self._keep = None, False
-        return "CUDA graphs are captured anew in each rollout from here on"
+        self._held = self._kept = None
+        return "CUDA graphs are captured anew in each rollout from here on; results change by rounding only"
 
     def give_up(self) -> str | None:
         """Use no more graphs; what was done in words, None where there were none."""
         if self._launch is Eager:
             return None
-        self._held, self._launch, self._keep = None, Eager, False
-        return "rollouts use no CUDA graphs from here on"
+        self._held, self._launch, self._kept = None, Eager, None
+        return "rollouts use no CUDA graphs from here on; results change by rounding only"
 
     def _addresses(self) -> list[int]:
-        return [weight.data_ptr() for weight in self._weights()] if self._keep else []
+        return [weight.data_ptr() for weight in self._weights()] if self._kept else []

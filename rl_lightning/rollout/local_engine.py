@@ -10,6 +10,7 @@ from rl_lightning.memory import Device, HeldModel, MemoryLimits, PlannedSettings
 from rl_lightning.memory.plan import Plan
 from rl_lightning.policy import Policy
 from rl_lightning.rollout.decode import sample_groups
+from rl_lightning.rollout.decode_state import StateShape, whole_eights
 from rl_lightning.rollout.engine import OnFinished, RolloutEngine
 from rl_lightning.rollout.kept_graphs import KeptGraphs
 from rl_lightning.rollout.memory import eval_rows, rollout_memory
@@ -38,8 +39,7 @@ class LocalEngine:
         return self
 
     def start(self, policy: Policy, plan: Plan | None = None, limits: MemoryLimits | None = None) -> None:
-        """Build the decoder; see `RolloutEngine`. Without a plan, rollouts run on a merged copy, all rows decode at once, and CUDA
-        graphs are kept."""
+        """Build the decoder; see `RolloutEngine`. Without a plan, rollouts run on a merged copy, and all rows decode at once."""
         if self._policy is not policy:
             self._policy, self._plan, self._limits = policy, plan, limits
             self.decoder = decoder_of(policy, merged=plan is None or plan.settings.merged)
@@ -48,13 +48,16 @@ class LocalEngine:
                 limits.rollout_rows.first, limits.token_budget.first = self._graphs.give_up, self._graphs.stop_keeping
 
     def _planned_graphs(self, policy: Policy) -> KeptGraphs:
-        planned = None if self._plan is None else self._plan.settings
-        if planned is not None and planned.graphs == 0:
+        """How decode steps are run. Without a plan nothing is kept, because the update might need the memory."""
+        launch = launch_of(self.decoder.devices, self.decoder.uncapturable)
+        if self._plan is None:
+            return KeptGraphs(launch)
+        step, planned = self._plan.step, self._plan.settings
+        if planned.graphs == 0:
             return KeptGraphs(Eager)
-        launch, weights = launch_of(self.decoder.devices, self.decoder.uncapturable), policy.model.parameters
-        if planned is None:
-            return KeptGraphs(launch, keep=True, weights=weights)
-        return KeptGraphs(launch, planned.graphs, planned.keep_graphs, weights)
+        width, slots = step.new_tokens + launch.sync_interval, min(planned.max_rollout_rows, step.rows)
+        shape = StateShape(step.rows, slots, whole_eights(step.prompt_tokens + width), width)
+        return KeptGraphs(launch, planned.graphs, shape if planned.keep_graphs else None, policy.model.parameters)
 
     def sync_weights(self) -> None:
         """Read the policy's weights again; see `RolloutEngine`."""

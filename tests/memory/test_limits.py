@@ -47,3 +47,15 @@ def test_another_error_is_not_caught():
     with pytest.raises(ValueError, match="something else"):
         halve_on_oom(limits.token_budget, broken)
     assert limits.token_budget.value == 8
+
+
+def test_what_can_be_spared_is_freed_before_a_limit_is_halved(caplog):
+    limits, spare = MemoryLimits.of(8, 64), ["the second thing goes", "the first thing goes"]
+    limits.token_budget.first = lambda: spare.pop() if spare else None
+    with caplog.at_level(logging.WARNING):
+        assert halve_on_oom(limits.token_budget, needing(limits, 4)) == 4
+    said = [record.getMessage() for record in caplog.records]
+    assert said[:2] == ["out of memory: the first thing goes", "out of memory: the second thing goes"]
+    assert len(said) == 3
+    with pytest.raises(UserError, match="even with model.token_budget=1"):
+        halve_on_oom(limits.token_budget, needing(limits, 0))

@@ -324,6 +324,52 @@ def test_a_larger_gpu_never_gets_less_and_nothing_exceeds_its_memory():
     assert not fitting[-1].settings.checkpointing
 
 
+@pytest.mark.parametrize("size", ["0.5B", "3B", "7B"])
+def test_cuda_graphs_get_what_the_other_settings_leave(size):
+    """All of them, kept with their cache, only where that fits too; on small cards as many as fit."""
+    seen = set()
+    for gigabytes in (3, 4, 6, 8, 10, 12, 16, 24, 80):
+        plan = auto_plan(PolicyConfig(QWEN.format(size), dtype="bfloat16"), STEP, gpu_of_size(gigabytes))
+        if not plan.fits:
+            continue
+        own = plan.settings
+        phases = predict(plan.model, STEP, replace(own, graphs=0, keep_graphs=False), plan.device, ENGINE)
+        cache, graphs = phases["rollout"]["cache"], plan.phases["rollout"].get("graphs", 0)
+        assert (
+            own.graphs == 16
+            or sum(phases["rollout"].values()) + graphs * (own.graphs + 1) / own.graphs > plan.device.bytes
+        )
+        assert plan.phases["update"].get("cache", 0) == (cache - prompt_cache(plan) if own.keep_graphs else 0)
+        more = phases["update"].get("logits", 0) + cache + graphs
+        assert own.keep_graphs or sum(phases["update"].values()) + 1.2 * more > plan.device.bytes or own.graphs < 16
+        seen.add((own.graphs == 16, own.keep_graphs))
+    assert {(True, True), (True, False), (False, False)} == seen
+
+
+def prompt_cache(plan: Plan) -> float:
+    shape, tokens = plan.model.shape, plan.step.prompts * plan.step.prompt_tokens
+    return 2 * shape.layers * shape.kv_heads * shape.head_width * plan.model.bytes_per_element * tokens
+
+
+def test_there_are_no_cuda_graphs_on_a_cpu_or_on_several_cards():
+    config = PolicyConfig(QWEN.format("0.5B"), dtype="bfloat16")
+    for device in (Device("", "cpu", 80e9), gpu_of_size(80, cards=2)):
+        plan = auto_plan(config, STEP, device)
+        assert (plan.settings.graphs, plan.settings.keep_graphs) == (0, False)
+        assert not any("graphs" in parts for parts in plan.phases.values())
+
+
+def test_the_table_says_how_many_cuda_graphs_there_are():
+    config = PolicyConfig(QWEN.format("3B"), dtype="bfloat16")
+    for gigabytes, words in (
+        (6, "5"),
+        (8, "16"),
+        (10, "16, kept from rollout to rollout with the cache"),
+        (2.5, "none"),
+    ):
+        assert table(auto_plan(config, STEP, gpu_of_size(gigabytes))).endswith(f"CUDA graphs of decode steps: {words}")
+
+
 def test_a_little_more_would_not_fit():
     plan = auto_plan(PolicyConfig(QWEN.format("7B")), STEP, gpu_of_size(12))
     assert plan.settings.token_budget < MAX_TOKENS["cuda"] or plan.settings.max_rollout_rows == STEP.rows
