@@ -14,6 +14,8 @@ eager steps);
 
 Each job runs in a separate process, so a CUDA error or a lack of memory ends that job only, and the file says so in words. The file
 is rewritten after every job. Jobs for which there is no time are listed in `left_out`. Device and checkpoints always run.
+
+What must hold on a GPU, however fast it is, is in tests/gpu: `python -m pytest -m gpu`.
 """
 
 from __future__ import annotations

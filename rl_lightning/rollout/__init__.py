@@ -2,8 +2,9 @@
 
 May import `policy`, `memory` and the layers below. Main exports: `RolloutEngine`, the protocol of whatever generates completions;
 `LocalEngine`, which samples from the policy itself; `VLLM`, which samples by vLLM; and `Sampling`, the sampling settings.
-Internally, `decode` is the decode loop, `cache` its key/value cache, `network` and `policy_decoder` the model that it runs, and
-`steps` launches decode steps as CUDA graphs; `vllm_core` is the one file that imports vLLM.
+Internally, `decode` is the decode loop, `decode_state` what a step reads and writes, `cache` the keys and values, `network` and
+`policy_decoder` the model, `steps` launches steps as CUDA graphs, and `kept_graphs` keeps these from one rollout to the next;
+`vllm_core` is the one file that imports vLLM.
 """
 
 from rl_lightning.rollout.engine import OnFinished, RolloutEngine

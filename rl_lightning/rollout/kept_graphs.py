@@ -101,15 +101,13 @@ class KeptGraphs:
 
     @contextmanager
     def rollout(self) -> Iterator[None]:
-        """Drop the state when a rollout ends, unless it ended well and its state is to be kept."""
-        ended = False
+        """Drop the state when a rollout ends, unless it is to be kept."""
         try:
             yield
-            ended = True
         finally:
             if self._held is not None and self._held.steps.failed:
                 self._launch, self._kept = Eager, None
-            if not ended or self._kept is None:
+            if self._kept is None:
                 self._held = None
 
     def release(self) -> None:

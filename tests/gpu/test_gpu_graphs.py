@@ -11,17 +11,11 @@ from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.rollout import LocalEngine, local_engine
 from rl_lightning.rollout.kept_graphs import KeptGraphs
 from rl_lightning.rollout.policy_decoder import ThroughTransformers
-from rl_lightning.rollout.steps import Eager, Graphs
+from rl_lightning.rollout.steps import Eager
 from tests.conftest import shake
 from tests.rollout.conftest import SAMPLING, assert_same, uniforms
-from tests.rollout.graphs_twin import twin
+from tests.rollout.graphs_twin import Called, twin
 from tests.rollout.test_kept_graphs import planned, state_of
-
-
-class Called(Graphs):
-    """The sizes of graphs, as ordinary calls."""
-
-    recorder = staticmethod(lambda: lambda step: step)
 
 
 @pytest.fixture
