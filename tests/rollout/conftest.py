@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rl_lightning.rollout import Sampling
+from rl_lightning.rollout import Sampling, local_engine
 from rl_lightning.rollout.decode import sample_groups
 from rl_lightning.rollout.kept_graphs import KeptGraphs
 from rl_lightning.rollout.policy_decoder import decoder_of
 from rl_lightning.rollout.sampling import draw_uniforms
+from tests.rollout.graphs_twin import twin
 
 SAMPLING = Sampling(num_generations=4, max_new_tokens=24)
 
@@ -63,3 +64,11 @@ def sample(policy):
             )
 
     return run
+
+
+@pytest.fixture
+def launch(monkeypatch):
+    """The twin, in place of graphs on a GPU."""
+    launch = twin()
+    monkeypatch.setattr(local_engine, "launch_of", lambda *_: launch)
+    return launch
