@@ -54,8 +54,8 @@ class DecodeState:
     Attributes:
         row, token, position, prompt: (R,) int64 for each slot: its row of the rollout, its last token, that token's position, and
             the length of its prompt.
-        logits, probs: (R, V) logits and probabilities of the token being sampled.
-        transposed: (R * V,) scratch memory for transposed logits; empty on a GPU.
+        probs: (R, V) probabilities of the token being sampled; logits too, where a step writes them into a buffer.
+        transposed: (R * V,) scratch memory for transposed logits; empty on a GPU, and where products are measured.
         uniforms: (N + 1, width) float64 numbers that decide each row's tokens; None where it is greedy.
         tokens, logps: (N + 1, width) sampled tokens and their log-probs.
         ends: (N + 1,) length of each row that ended with an EOS token, that token included; else 0.
@@ -71,9 +71,10 @@ class DecodeState:
         self.tokens = torch.zeros(rows, shape.width, dtype=torch.int64, device=device)
         self.logps = torch.zeros(rows, shape.width, dtype=torch.float32, device=device)
         self.ends = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.logits = decoder.head.weight.new_empty(slots, len(decoder.head.weight))
-        self.transposed = self.logits.new_empty(0 if self.logits.is_cuda else self.logits.numel())
-        self.probs = torch.empty_like(self.logits, dtype=torch.float32)
+        weight = decoder.head.weight
+        self.logits = weight.new_empty(0 if is_measured(weight) else slots, len(weight))
+        self.transposed = weight.new_empty(0 if weight.is_cuda else self.logits.numel())
+        self.probs = torch.empty(slots, len(weight), dtype=torch.float32, device=device)
         self.row, self.token, self.position, self.prompt = torch.zeros(4, slots, dtype=torch.int64, device=device)
         self.row.fill_(shape.rows)
 
@@ -120,10 +121,10 @@ class DecodeState:
         """(R', H) to (R', V)."""
         head, weight, logits = self.decoder.head, self.decoder.head.weight, self.logits[: len(hidden)]
         hidden = head.scaled(hidden)
-        if logits.is_cuda:
-            return head.finish(torch.mm(hidden, weight.T, out=logits))
         if is_measured(weight):
             return head.finish(product(hidden, weight))
+        if logits.is_cuda:
+            return head.finish(torch.mm(hidden, weight.T, out=logits))
         # Few rows and many words: on a CPU the transposed product of a small head is a third faster, transposing it back included.
         transposed = self.transposed[: logits.numel()].view(len(weight), len(hidden))
         return head.finish(logits.copy_(torch.mm(weight, hidden.T, out=transposed).T))

@@ -14,6 +14,7 @@ from rl_lightning.memory.breakdown import (
     together,
 )
 from rl_lightning.memory.shapes import ModelShape
+from rl_lightning.policy.products import SMALL
 from rl_lightning.rollout.cache import PREFILL_TOKENS
 from rl_lightning.rollout.sampling import SMALL_VOCAB
 from rl_lightning.rollout.steps import number_of_sizes
@@ -128,11 +129,12 @@ def graphs(shape: ModelShape, count: int, dense: bool) -> float:
 
 
 def token_choice(shape: ModelShape, bytes_per_element: int, rows: int, filtered: bool) -> float:
-    """Bytes for sampling a token for each row: logits, a copy in float32 for the temperature or transposed on a CPU, and
+    """Bytes for sampling a token for each row: logits, in 16 bits a copy in float32, with a small head a transposed one, and
     probabilities; in a small vocabulary their running sum in float64; with a filter also their sort (float32 values, int64
     indices, running sums, and masks)."""
+    copied = 4 if bytes_per_element < 4 or shape.vocabulary * shape.width < SMALL else 0
     running_sum = 8 if shape.vocabulary <= SMALL_VOCAB else 0
-    return (bytes_per_element + 2 * 4 + running_sum + (24 if filtered else 0)) * shape.vocabulary * rows
+    return (bytes_per_element + copied + 4 + running_sum + (24 if filtered else 0)) * shape.vocabulary * rows
 
 
 def prefill(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
