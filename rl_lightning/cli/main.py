@@ -18,7 +18,7 @@ from rl_lightning.types import UserError
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
-usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,tasks} ...
+usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,push,tasks} ...
 
   fit --config configs/quickstart.yaml          train; --help lists every setting
   fit --config ... --ckpt_path last             resume a run from its newest checkpoint; auto: if there is one, else begin
@@ -28,6 +28,7 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,task
   plan --config ... [--vram 8] [--cards 2]      whether it fits this GPU, or one or two of 8 GB, and with which settings
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
   export RUN_OR_CHECKPOINT --to DIR --format F   adapter or merged: the policy as others load it, verified, with a model card
+  push DIR OWNER/NAME [--dry-run]               an export to the Hugging Face hub, privately unless --public is given
   tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
   tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer, and why
@@ -145,6 +146,13 @@ def _export(args: list[str]) -> int:
     return export(args[1:])
 
 
+def _push(args: list[str]) -> int:
+    quiet()
+    from rl_lightning.cli.push import main as push
+
+    return push(args[1:])
+
+
 def _resume_command(args: list[str]) -> str:
     words = [word for word in args if not word.startswith("--ckpt_path=")]
     if "--ckpt_path" in words:
@@ -212,6 +220,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "plan": _plan,
     "chat": _chat,
     "export": _export,
+    "push": _push,
     "tasks": _tasks,
 }
 
