@@ -22,6 +22,7 @@ from rl_lightning.callbacks import (
     LearningCurve,
     LivePanel,
     MemoryPlan,
+    PushToHub,
     RolloutLog,
     RolloutTable,
     RunDirectory,
@@ -71,6 +72,7 @@ _CALLBACKS = {
     "learning_curve": LearningCurve,
     "run_directory": RunDirectory,
     "checkpoint": AdapterCheckpoint,
+    "push_to_hub": PushToHub,
 }
 """Callbacks of every run, each configurable by its key, whatever `trainer.callbacks` says. `stop_at_signal` comes first, so that it
 covers what the others do at the start; the order of the rest does not matter."""
