@@ -52,7 +52,7 @@ LIBRARIES = {
     "ray": {"callbacks"},
     "vllm": {"rollout"},
     "pyarrow": {"environments", "loggers", "report", "export"},
-    "huggingface_hub": {"report", "hub", "export"},
+    "huggingface_hub": {"report", "hub", "callbacks", "export"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

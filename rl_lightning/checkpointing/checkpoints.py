@@ -164,10 +164,21 @@ def find_checkpoint(path: Path) -> Path:
     Raises:
         UserError: there is none, or the one that was named is damaged.
     """
-    if path.name in NAMES and not path.exists() and _is_run(path.parent):
-        return resolve_checkpoint(path.name, path.parent).parent
+    path = Path(resolve_word(str(path)))
     of_run = _is_run(path)
     return resolve_checkpoint("last" if of_run else str(path), path if of_run else path.parent).parent
+
+
+def resolve_word(name: str) -> str:
+    """Return the checkpoint that RUN/best or RUN/last means, and any other name as it is.
+
+    Raises:
+        UserError: the run has no such checkpoint.
+    """
+    path = Path(name).expanduser()
+    if path.name not in NAMES or path.exists() or not _is_run(path.parent):
+        return name
+    return str(resolve_checkpoint(path.name, path.parent).parent)
 
 
 def _is_run(path: Path) -> bool:

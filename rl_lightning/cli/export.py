@@ -38,7 +38,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "export", "Write a run's policy as others load it, verify it, and describe it by a model card."
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or a run for its newest one")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, RUN/best, or a run for its newest one"
+    )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the directory to make")
     parser.add_argument("--format", choices=FORMATS, required=True, help="a PEFT adapter, or one dense model")
     parser.add_argument(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_json
+from rl_lightning.checkpointing.checkpoints import resolve_word
 from rl_lightning.comparison.comparing import compare, table
 from rl_lightning.comparison.contenders import Contender, find_contenders
 from rl_lightning.comparison.evaluating import evaluate
@@ -32,7 +33,7 @@ def main(args: Sequence[str]) -> None:
     """
     at = args.index("--evaluate") if "--evaluate" in args else len(args)
     given = _parser().parse_args(args[:at])
-    names = list(given.names)
+    names = [resolve_word(name) for name in given.names]
     if len(names) < 2:
         raise UserError("compare: takes two or more of: run directories, checkpoints, evaluation files, base")
     if len(set(names)) < len(names):
@@ -63,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="RUN_OR_CHECKPOINT",
-        help="a run directory (its newest evaluation), a run's checkpoint (the evaluation at its step), an evaluation file, or "
-        "`base` (step 0)",
+        help="a run directory (its newest evaluation), a run's checkpoint (the evaluation at its step; RUN/best is one too), "
+        "an evaluation file, or `base` (step 0)",
     )
     parser.add_argument("--out", default="outputs/comparison", help="directory for comparison.json and comparison.png")
     return parser

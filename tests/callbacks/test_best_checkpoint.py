@@ -14,6 +14,7 @@ from rl_lightning.checkpointing.checkpoints import (
     checkpoints,
     find_checkpoint,
     resolve_checkpoint,
+    resolve_word,
     write_checkpoint,
 )
 from rl_lightning.types import UserError
@@ -35,6 +36,8 @@ def test_the_best_is_found_and_of_equal_ones_the_earliest(tmp_path):
     assert best_checkpoint(tmp_path) == tmp_path / "checkpoint-20"
     assert find_checkpoint(tmp_path / "best").name == "checkpoint-20"
     assert find_checkpoint(tmp_path / "last").name == find_checkpoint(tmp_path).name == "checkpoint-120"
+    assert resolve_word(f"{tmp_path}/best") == str(tmp_path / "checkpoint-20")
+    assert resolve_word("me/best") == "me/best"  # a model of the hub, say
     assert resolve_checkpoint("best", tmp_path) == tmp_path / "checkpoint-20" / STATE_FILE
     (tmp_path / "checkpoint-20" / STATE_FILE).write_text("damaged")
     assert best_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
