@@ -112,7 +112,7 @@ class PushToHub(Callback):
             try:
                 work()
             except Exception as error:  # whatever a library raises: the run is worth more than the push
-                log.warning(f"{first_line(error)}; the run goes on, and the next push is tried")
+                log.warning(f"{first_line(error)}; the run is not affected")
 
         self._thread = Thread(target=guarded, name="push_to_hub", daemon=True)  # a hanging connection stops no exit
         self._thread.start()
