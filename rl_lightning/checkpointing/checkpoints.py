@@ -151,7 +151,7 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
     directory = path if path.is_dir() else path.parent
     if not (directory / STATE_FILE).is_file() or (path != directory and path.name != STATE_FILE):
         have = ", ".join(str(p) for p in found) or f"none in {root}"
-        raise UserError(f"ckpt_path: {name!r} is not a checkpoint directory, `last` or `best`; there are: {have}")
+        raise UserError(f"ckpt_path: {name!r} is not a checkpoint directory or `last` or `best`; there are: {have}")
     if (wrong := damage(directory)) is not None:
         intact = ", ".join(str(p) for p in found if p != directory and damage(p) is None) or "none"
         raise UserError(f"ckpt_path: {directory} is damaged: {wrong}; intact ones in {root}: {intact}")

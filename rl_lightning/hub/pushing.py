@@ -151,16 +151,11 @@ def _in_one_line(name: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code
         raise UserError(
-            f"push: {name}: {_ANSWERS.get(status) or f'the hub answered {status}: {_said(error)}'}"
+            f"push: {name}: {_ANSWERS.get(status) or f'the hub answered {status}: {first_line(error)}'}"
         ) from error
     except HTTPError as error:  # of the connection
         raise UserError(
-            f"push: {constants.ENDPOINT} cannot be reached ({_said(error)}); push again: what has arrived is not sent again"
+            f"push: {constants.ENDPOINT} cannot be reached ({first_line(error)}); push again: what has arrived is not sent again"
         ) from error
     except (OSError, ValueError, RuntimeError) as error:  # of a file, of what the hub says about the card, of Xet
-        raise UserError(f"push: {name}: {_said(error)}") from error
-
-
-def _said(error: Exception) -> str:
-    """The first line of an error, without the token, which some errors of a malformed header quote."""
-    return first_line(error).replace(get_token() or "\n", "…")
+        raise UserError(f"push: {name}: {first_line(error)}") from error

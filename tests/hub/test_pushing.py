@@ -151,7 +151,7 @@ def test_what_the_hub_refuses_is_one_line(hub, export, capsys, path, status, sai
 def test_no_token_a_wrong_one_and_a_malformed_one(hub, export, capsys, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert "does not accept the token (401)" in error(capsys, "push", str(export), "me/mine")
-    monkeypatch.setenv("HF_TOKEN", "hf_\x01bad")
+    monkeypatch.setenv("HF_TOKEN", "hf_bäd")
     assert "hf_" not in error(capsys, "push", str(export), "me/mine")
     monkeypatch.delenv("HF_TOKEN")
     hub.requests.clear()
