@@ -11,6 +11,7 @@ import yaml
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
 from rl_lightning.cli.command_parser import CommandParser
+from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import read_settings
 from rl_lightning.export.adapter_format import Adapter
 from rl_lightning.export.card import CARD, verification_table
@@ -49,7 +50,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         "--verify-problems", type=int, metavar="N", help="problems of the evaluation to verify with; default: all"
     )
     checked.add_argument("--no-verify", action="store_true", help="do not verify; the model card says so")
-    args = parser.parse_args(words)
+    args = parser.parse_args(with_config_files(words))
     if args.verify_problems is not None and args.verify_problems < 1:
         parser.error(f"--verify-problems: {args.verify_problems} is not allowed; it must be at least 1")
     return args
