@@ -103,7 +103,7 @@ class _Parser(LightningArgumentParser):
         kwargs.setdefault("prog", program())
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a mistyped name must not pass for an abbreviation
 
-    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> Any:
+    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> Any:  # type: ignore[override]
         return super().parse_args(with_config_files(sys.argv[1:] if args is None else args), *others, **more)
 
     def read_own_tasks(self) -> None:
