@@ -7,7 +7,6 @@ import json
 import os
 import re
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +14,7 @@ from tests.conftest import ROOT
 
 NOTEBOOK = ROOT / "docs" / "quickstart.ipynb"
 executed = [
+    pytest.mark.usefixtures("_paths"),
     pytest.mark.notebook,
     pytest.mark.skipif(not importlib.util.find_spec("nbclient"), reason="needs the extra [notebook]"),
 ]
@@ -51,7 +51,7 @@ def test_its_links_lead_somewhere(notebook):
 class TestExecuted:
     pytestmark = executed
 
-    def test_every_cell_runs(self, _paths, tmp_path):
+    def test_every_cell_runs(self, tmp_path):
         """As written, but for fewer steps. The exit status of each command is what its cell shows."""
         import nbformat
         from nbclient import NotebookClient
@@ -67,7 +67,7 @@ class TestExecuted:
         assert "step 14/14" in progress  # a line at intervals, and no terminal's panel
         assert "\x1b[" not in progress
 
-    def test_interrupting_the_kernel_saves_a_checkpoint_and_the_kernel_lives(self, _paths, tmp_path):
+    def test_interrupting_the_kernel_saves_a_checkpoint_and_the_kernel_lives(self, tmp_path):
         from jupyter_client.manager import start_new_kernel
 
         manager, client = start_new_kernel(startup_timeout=SECONDS, cwd=str(tmp_path))
