@@ -62,7 +62,7 @@ class TestExecuted:
         NotebookClient(notebook, timeout=SECONDS, resources={"metadata": {"path": str(tmp_path)}}).execute()
         statuses = [shown(cell) for cell in notebook.cells if cell.source.startswith("main(")]
         assert statuses == ["0"] * 4
-        assert (tmp_path / "outputs" / "backward" / "checkpoint-14" / "adapter_model.safetensors").is_file()
+        assert (tmp_path / "outputs" / "long_sums" / "checkpoint-14" / "adapter_model.safetensors").is_file()
         (progress,) = [printed(cell) for cell in notebook.cells if "plain_seconds=5" in cell.source][:1]
         assert "step 14/14" in progress  # a line at intervals, and no terminal's panel
         assert "\x1b[" not in progress
