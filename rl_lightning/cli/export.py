@@ -12,6 +12,7 @@ import yaml
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
 from rl_lightning.cli.command_parser import CommandParser
 from rl_lightning.cli.push import add_push_options
+from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import read_settings
 from rl_lightning.export.adapter_format import Adapter
 from rl_lightning.export.card import CARD, verification_table
@@ -59,7 +60,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         "--push", metavar="OWNER/NAME", help="push what was made to this model repository of the Hugging Face hub"
     )
     add_push_options(parser)
-    args = parser.parse_args(words)
+    args = parser.parse_args(with_config_files(words))
     if args.push is None and (args.public or args.dry_run):
         parser.error("--public and --dry-run need --push OWNER/NAME")
     if args.verify_problems is not None and args.verify_problems < 1:
