@@ -71,8 +71,8 @@ def _size_of_change(policy: Policy, rollout: Rollout, tolerance: float) -> float
             if _difference(rollout, policy) >= _MOVED_BY * tolerance:
                 return size
     raise UserError(
-        f"model.engine: no change of {policy.family}'s adapters moves its log-probs by {_MOVED_BY * tolerance:g} nats, so old weights "
-        "could not be told from new ones; use model.engine: null"
+        f"model.engine: no change of {policy.family}'s adapters moves its log-probs by {_MOVED_BY * tolerance:g} nats, so old "
+        "weights could not be told from new ones; use model.engine: null"
     )
 
 
