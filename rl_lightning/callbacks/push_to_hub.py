@@ -25,6 +25,8 @@ from rl_lightning.types import UserError, first_line, require
 log = logging.getLogger(__name__)
 
 ADAPTER_CONFIG = "adapter_config.json"
+_LAST_SECONDS = 600.0
+"""The longest that the end of a run waits for a push; huggingface_hub sets no limit."""
 
 
 class PushToHub(Callback):
@@ -119,7 +121,9 @@ class PushToHub(Callback):
 
     def _wait(self) -> None:
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_LAST_SECONDS)
+            if self._thread.is_alive():
+                log.warning(f"push_to_hub: a push has not ended after {_LAST_SECONDS:.0f} s; the run ends without it")
 
 
 def files_of_checkpoint(checkpoint: Path) -> dict[str, Path | bytes]:
@@ -128,7 +132,7 @@ def files_of_checkpoint(checkpoint: Path) -> dict[str, Path | bytes]:
     files: dict[str, Path | bytes] = {path.name: path for path in paths if path.is_file()}
     if ADAPTER_CONFIG in files:
         config = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-        base = Path(config.get("base_model_name_or_path") or "")
-        if base.is_dir():
-            files[ADAPTER_CONFIG] = json.dumps(config | {"base_model_name_or_path": base.name}, indent=2).encode()
+        base = config.get("base_model_name_or_path")
+        if base and Path(base).is_dir():
+            files[ADAPTER_CONFIG] = json.dumps(config | {"base_model_name_or_path": Path(base).name}, indent=2).encode()
     return files

@@ -15,6 +15,7 @@ from rl_lightning.export.base_files import GENERATION, copy_tokenizer, read_json
 from rl_lightning.export.card import write_card
 from rl_lightning.export.default_prompt import template_with_prompt, write_template
 from rl_lightning.export.formats import Format
+from rl_lightning.export.loaded import Loaded
 from rl_lightning.export.run_prompts import RunPrompts
 from rl_lightning.export.source import Source
 from rl_lightning.export.verification import Verification, Verifier
@@ -48,12 +49,11 @@ def export(
     _refuse_small_disk(to, form.nbytes())
     prompts = RunPrompts(source)
     verifier = Verifier(source, prompts, verified_by) if verified else None
-    temporary = to.with_name(f".{to.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by an export that was killed
+    temporary = _beside(to)
     try:
         temporary.mkdir(parents=True)
         write_files(source, form, prompts, temporary)
-        found = None if verifier is None else verifier(lambda: form.load(temporary))
+        found = None if verifier is None else verifier(lambda: _loaded(form, temporary))
         write_card(source, form, prompts, temporary, found, to.name)
         _flush(temporary)
         place = to if found is None or not found.faults else unused_path(to.with_name(f"{to.name}.failed"))
@@ -71,8 +71,26 @@ def refuse_existing(to: Path) -> None:
     Raises:
         UserError: something is there.
     """
-    if to.exists():
+    if to.exists() or to.is_symlink():
         raise UserError(f"export: {to} exists already, and is left as it is; name another directory by --to")
+    if _beside(to).exists():
+        raise UserError(f"export: {_beside(to)} is of an export that still runs, or was killed; in that case remove it")
+
+
+def _beside(to: Path) -> Path:
+    return to.with_name(f".{to.name}.tmp")
+
+
+def _loaded(form: Format, directory: Path) -> Loaded:
+    try:
+        return form.load(directory)
+    except UserError:
+        raise
+    except Exception as error:  # whatever the loading library raises; out of memory too
+        raise UserError(
+            f"export: what was written cannot be loaded to verify it: {type(error).__name__}: {first_line(error)}; --no-verify "
+            "leaves that out"
+        ) from error
 
 
 def write_files(source: Source, form: Format, prompts: RunPrompts, directory: Path) -> None:

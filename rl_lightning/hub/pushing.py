@@ -113,7 +113,7 @@ def push(repository: Repository, files: Mapping[str, Path | bytes], message: str
     with _in_one_line(repository.name):
         api, token = HfApi(), _token()
         if there is None:
-            api.create_repo(repository.name, private=repository.private, exist_ok=True, token=token)
+            api.create_repo(repository.name, private=repository.private, token=token)
         added = [
             CommitOperationAdd(name, str(file) if isinstance(file, Path) else file) for name, file in files.items()
         ]
