@@ -213,7 +213,9 @@ class EngineContract:
         started.sync_weights()
         assert_same(started.generate(prompts, SAMPLING, draws(prompts)), rollout)
         many = PromptBatch(8 * prompts.problems, prompts.prompt_ids.repeat(8, 1), torch.full((48,), 150), cursor=0)
-        one = started.generate(many, Sampling(GROUP, 1), draws(many)[:, :1])  # more tokens than a forward pass takes at once
+        one = started.generate(
+            many, Sampling(GROUP, 1), draws(many)[:, :1]
+        )  # more tokens than a forward pass takes at once
         assert (trainer_logps(trained, one) - one.sampling_logps).abs().max() < self.tolerance
 
     def test_its_memory_is_predicted_before_anything_is_loaded(self, engine, trained):
