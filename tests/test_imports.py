@@ -52,6 +52,7 @@ LIBRARIES = {
     "vllm": {"rollout"},
     "pyarrow": {"environments", "loggers", "report", "export"},
     "huggingface_hub": {"report", "export"},
+    "cyllama": {"export"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

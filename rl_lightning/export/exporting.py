@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ _SPARE_BYTES = 64e6
 
 def export(
     source: Source, form: Format, to: Path, verified_by: int | None, verified: bool = True
-) -> tuple[Path, Verification | None]:
+) -> tuple[Path, Mapping[str, Verification] | None]:
     """Export a checkpoint.
 
     Args:
@@ -39,7 +40,7 @@ def export(
         verified: whether to verify at all.
 
     Returns:
-        the directory, which has another name where the verification found a fault; and what it found.
+        the directory, which has another name where the verification found a fault; and what it found of each part.
 
     Raises:
         UserError: it cannot be written, or not verified; then nothing is left of it.
@@ -53,10 +54,14 @@ def export(
     try:
         temporary.mkdir(parents=True)
         write_files(source, form, prompts, temporary)
-        found = None if verifier is None else verifier(lambda: form.load(temporary))
+        found = None if verifier is None else verifier(form.parts(temporary))
         write_card(source, form, prompts, temporary, found, to.name)
         _flush(temporary)
-        place = to if found is None or not found.faults else unused_path(to.with_name(f"{to.name}.failed"))
+        place = (
+            to
+            if not any(each.faults for each in (found or {}).values())
+            else unused_path(to.with_name(f"{to.name}.failed"))
+        )
         temporary.rename(place)
     except OSError as error:
         raise UserError(f"export: {to} cannot be written: {error.strerror or first_line(error)}") from error
