@@ -18,7 +18,7 @@ from rl_lightning.types import UserError
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
-usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,tasks} ...
+usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,serve,tasks} ...
 
   fit --config configs/quickstart.yaml          train; --help lists every setting
   fit --config ... --ckpt_path last             resume a run from its newest checkpoint; auto: if there is one, else begin
@@ -27,7 +27,8 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,task
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
   plan --config ... [--vram 8] [--cards 2]      whether it fits this GPU, or one or two of 8 GB, and with which settings
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
-  export RUN_OR_CHECKPOINT --to DIR --format F   adapter or merged: the policy as others load it, verified, with a model card
+  export RUN_OR_CHECKPOINT --to DIR --format F   adapter, merged or gguf: the policy as others load it, verified, with a model card
+  serve DIR                                     the commands by which vLLM, transformers, llama.cpp or Ollama serve an export
   tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
   tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer, and why
@@ -145,6 +146,13 @@ def _export(args: list[str]) -> int:
     return export(args[1:])
 
 
+def _serve(args: list[str]) -> None:
+    quiet()
+    from rl_lightning.cli.serve import main as serve
+
+    serve(args[1:])
+
+
 def _resume_command(args: list[str]) -> str:
     words = [word for word in args if not word.startswith("--ckpt_path=")]
     if "--ckpt_path" in words:
@@ -212,6 +220,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "plan": _plan,
     "chat": _chat,
     "export": _export,
+    "serve": _serve,
     "tasks": _tasks,
 }
 

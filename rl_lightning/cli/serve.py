@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
 from rl_lightning.cli.command_parser import CommandParser
-from rl_lightning.export.base_files import read_json
+from rl_lightning.export.base_files import GENERATION, read_json
 from rl_lightning.export.modelfile import MODELFILE
 from rl_lightning.policy.adapters import CONFIG_FILE, is_adapter
 from rl_lightning.types import UserError
@@ -24,7 +24,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     Raises:
         UserError: it is not valid.
     """
-    parser = CommandParser("serve", "Print the commands that serve an export, or a checkpoint's adapter; starts nothing.")
+    parser = CommandParser(
+        "serve", "Print the commands that serve an export, or a checkpoint's adapter; starts nothing."
+    )
     parser.add_argument("directory", type=Path, metavar="DIR", help="an export, a GGUF file, a checkpoint, or a run")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     return parser.parse_args(words)
@@ -81,6 +83,7 @@ def _merged(directory: Path, port: int) -> list[Command]:
     return [
         ("vLLM, with OpenAI's API", ["vllm", "serve", place, "--port", str(port)]),
         ("transformers, with OpenAI's API", ["transformers", "serve", place, "--port", str(port)]),
+        ("and its chat, in another terminal", ["transformers", "chat", place, f"http://localhost:{port}/v1"]),
         ("the same prompt as in training", ["python", "-m", "rl_lightning", "chat", "--ckpt_path", place]),
     ]
 
@@ -94,4 +97,8 @@ def _adapter(directory: Path, port: int) -> list[Command]:
     template = directory / "chat_template.jinja"
     if template.is_file():
         words += ["--chat-template", str(template)]
-    return [("vLLM, with OpenAI's API; the model's name is policy", ["vllm", "serve", base, *words, "--port", str(port)])]
+    if (directory / GENERATION).is_file():  # the end tokens
+        words += ["--generation-config", str(directory)]
+    return [
+        ("vLLM, with OpenAI's API; the model's name is policy", ["vllm", "serve", base, *words, "--port", str(port)])
+    ]

@@ -51,5 +51,6 @@ def _run(model: Path, target: Path, *words: str) -> None:
     if "Errno 28" in said:
         raise OSError(28, os.strerror(28))
     raise UserError(
-        f"export: the converter to GGUF refuses {model.name} ({said}); export --format merged, and try llama.cpp's newest: {ELSEWHERE}"
+        f"export: the converter to GGUF refuses {model.name} ({said}); export --format merged, and try llama.cpp's newest: "
+        f"{ELSEWHERE}"
     )

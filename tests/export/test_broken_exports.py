@@ -7,7 +7,6 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from rl_lightning.cli.main import main
 from rl_lightning.export import exporting, merging
