@@ -33,7 +33,9 @@ def main() -> int:
         print(f"error: Python {sys.version.split()[0]} is too old; 3.11 or newer is needed", file=sys.stderr)
         return 2
     jobs: dict[str, Callable[[list[str]], int]] = {"quickstart": quickstart, "smollm2": smollm2, "test": test}
-    if words[0] not in (commands := [*jobs, "fit", "validate", "compare", "report", "plan", "chat", "export", "serve", "tasks"]):
+    if words[0] not in (
+        commands := [*jobs, "fit", "validate", "compare", "report", "plan", "chat", "export", "serve", "tasks"]
+    ):
         near = difflib.get_close_matches(words[0], commands, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         print(f"error: {words[0]!r} is not a command; {hint}there are: {', '.join(commands)}", file=sys.stderr)
