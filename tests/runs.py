@@ -47,6 +47,7 @@ def run(
     curriculum=None,
     data={},  # noqa: B006
     save_steps=2,
+    checkpoint=None,
     **model,
 ):
     seed_everything(0)
@@ -70,7 +71,7 @@ def run(
             RolloutLog(),
             *([FixedEval(2, samples)] if evaluate else []),
             RunDirectory(),
-            AdapterCheckpoint(save_steps=save_steps),
+            checkpoint or AdapterCheckpoint(save_steps=save_steps),
             *callbacks,
         ],
     )

@@ -25,6 +25,7 @@ PACKAGES = [
     "rollout",
     "loggers",
     "report",
+    "hub",
     "training",
     "data",
     "module",
@@ -51,7 +52,7 @@ LIBRARIES = {
     "ray": {"callbacks"},
     "vllm": {"rollout"},
     "pyarrow": {"environments", "loggers", "report", "export"},
-    "huggingface_hub": {"report", "export"},
+    "huggingface_hub": {"report", "hub", "callbacks", "export"},
     "cyllama": {"export"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))

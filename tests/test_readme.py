@@ -14,6 +14,7 @@ from rl_lightning.cli.chat import arguments
 from rl_lightning.cli.export import arguments as export_arguments
 from rl_lightning.cli.lightning_cli import RLCommandLine
 from rl_lightning.cli.main import main
+from rl_lightning.cli.push import arguments as push_arguments
 from rl_lightning.distributed import Collective
 from rl_lightning.environments.environment import Environment
 from rl_lightning.export.formats import Format
@@ -57,6 +58,9 @@ def test_a_command_line_is_understood(command, monkeypatch, tmp_path, capsys):
         return
     if words[0] == "chat":
         assert arguments(words[1:]).task == "spell_backward"
+        return
+    if words[0] == "push":
+        assert push_arguments(words[1:]).dry_run
         return
     if words[0] == "export":
         assert export_arguments(words[1:]).format == "merged"

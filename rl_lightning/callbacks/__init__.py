@@ -13,6 +13,7 @@ from rl_lightning.callbacks.group_variance import GroupVariance
 from rl_lightning.callbacks.learning_curve import LearningCurve
 from rl_lightning.callbacks.live_panel import LivePanel
 from rl_lightning.callbacks.memory_plan import MemoryPlan
+from rl_lightning.callbacks.push_to_hub import PushToHub
 from rl_lightning.callbacks.rollout_log import RolloutLog
 from rl_lightning.callbacks.rollout_table import RolloutTable
 from rl_lightning.callbacks.run_directory import RunDirectory
@@ -27,6 +28,7 @@ __all__ = [
     "LearningCurve",
     "LivePanel",
     "MemoryPlan",
+    "PushToHub",
     "RolloutLog",
     "RolloutTable",
     "RunDirectory",

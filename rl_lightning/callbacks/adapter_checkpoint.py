@@ -11,7 +11,15 @@ from lightning.pytorch.callbacks import Checkpoint
 from safetensors import SafetensorError
 
 from rl_lightning.callbacks.checkpoint_card import write_checkpoint_card
-from rl_lightning.checkpointing.checkpoints import STATE_FILE, damage, intact_checkpoints, write_checkpoint
+from rl_lightning.callbacks.fixed_eval import FixedEval
+from rl_lightning.callbacks.wandb_artifacts import log_artifact
+from rl_lightning.checkpointing.checkpoints import (
+    STATE_FILE,
+    best_checkpoint,
+    damage,
+    intact_checkpoints,
+    write_checkpoint,
+)
 from rl_lightning.types import UserError, first_line, require
 
 
@@ -21,23 +29,37 @@ class AdapterCheckpoint(Checkpoint):
     Args:
         save_steps: optimizer steps between checkpoints; at least 1.
         save_total_limit: number of checkpoints to keep, the newest; at least 1, or None for all.
+        keep_best: keep also the one with the best accuracy in the fixed evaluation, of equal ones the earliest. Needs a
+            `FixedEval` whose `fixed_eval_steps` divides `save_steps`, so that every checkpoint is evaluated.
 
     Raises:
         UserError: a checkpoint cannot be written, for instance because the disk is full; earlier ones are left as they were.
     """
 
-    def __init__(self, save_steps: int = 100, save_total_limit: int | None = 2) -> None:
+    def __init__(self, save_steps: int = 100, save_total_limit: int | None = 2, keep_best: bool = False) -> None:
         require("AdapterCheckpoint.save_steps", save_steps, save_steps >= 1, "at least 1")
         allowed = save_total_limit is None or save_total_limit >= 1
         require("AdapterCheckpoint.save_total_limit", save_total_limit, allowed, "at least 1, or null to keep all")
-        self.save_steps, self.save_total_limit = save_steps, save_total_limit
+        self.save_steps, self.save_total_limit, self.keep_best = save_steps, save_total_limit, keep_best
         self._due = self._between = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not self.keep_best or stage != "fit":
+            return
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        steps = next((each.fixed_eval_steps for each in callbacks if isinstance(each, FixedEval)), None)
+        require("AdapterCheckpoint.keep_best", True, steps is not None, "false where there is no FixedEval")
+        allowed = steps is not None and self.save_steps % steps == 0
+        range_ = (
+            f"a multiple of FixedEval.fixed_eval_steps ({steps}), for keep_best needs an evaluation of each checkpoint"
+        )
+        require("AdapterCheckpoint.save_steps", self.save_steps, allowed, range_)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         # Not at the end of the step before: Lightning hands that step's metrics to the loggers only afterwards, and a run that
         # is killed in between would be resumed without them.
         if self._due:
-            self._save(trainer, pl_module)
+            self._save(trainer, pl_module, at_end=False)
         self._due, self._step_before, self._between = False, trainer.global_step, False
 
     def on_train_batch_end(
@@ -51,12 +73,12 @@ class AdapterCheckpoint(Checkpoint):
         # With several ranks the others may wait in the evaluation, and a checkpoint needs all.
         alone = pl_module.collective.world_size == 1
         if self._between and trainer.global_step == trainer.max_steps and alone:
-            self._save(trainer, pl_module)
+            self._save(trainer, pl_module, at_end=True)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._save(trainer, pl_module)
+        self._save(trainer, pl_module, at_end=True)
 
-    def _save(self, trainer: Trainer, pl_module: Any) -> None:
+    def _save(self, trainer: Trainer, pl_module: Any, at_end: bool) -> None:
         root, ranks = Path(trainer.default_root_dir), pl_module.collective
         final = root / f"checkpoint-{trainer.global_step}"
         if ranks.broadcast(lambda: final.exists() and damage(final) is None):
@@ -87,7 +109,12 @@ class AdapterCheckpoint(Checkpoint):
             )
             raise UserError(f"{final} cannot be written: {first_line(error)}; {kept}") from error
         if self.save_total_limit is not None:
-            # Damaged ones do not count, or a run that was resumed from an older one would delete that.
-            for old in intact_checkpoints(root)[: -self.save_total_limit]:
-                if old != final:
-                    shutil.rmtree(old)
+            self._remove_older(root, final)
+        log_artifact(trainer, final, at_end)
+
+    def _remove_older(self, root: Path, final: Path) -> None:
+        kept = {final, best_checkpoint(root) if self.keep_best else None}
+        # Damaged ones do not count, or a run that was resumed from an older one would delete that.
+        for old in intact_checkpoints(root)[: -self.save_total_limit]:  # type: ignore[operator]
+            if old not in kept:
+                shutil.rmtree(old)

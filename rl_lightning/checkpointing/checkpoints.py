@@ -28,6 +28,9 @@ STATE_FILE, CHECKSUMS = "trainer.ckpt", "checksums.json"
 _MAY_CHANGE = ("README.md",)
 """Files that a user may edit, so they have no checksum."""
 
+NAMES = ("last", "auto", "best")
+"""Words for one of a run's checkpoints: the newest intact one (`last`, `auto`), or the one that was evaluated best."""
+
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -45,6 +48,33 @@ def checkpoints(root: Path) -> list[Path]:
 def intact_checkpoints(root: Path) -> list[Path]:
     """Return those whose files are all as they were written, lowest step first."""
     return [path for path in checkpoints(root) if damage(path) is None]
+
+
+def best_checkpoint(root: Path) -> Path | None:
+    """Return the intact checkpoint with the best accuracy in the fixed evaluation; of several that are equal the earliest.
+
+    Only evaluations at a checkpoint's own step count, and only those on the problems of the newest one; None if there is none.
+
+    Raises:
+        UserError: a file of an evaluation is damaged.
+    """
+    evaluated = [
+        (path, *found) for path in intact_checkpoints(root) if (found := _evaluation(root, checkpoint_step(path)))
+    ]
+    same = [(path, accuracy) for path, suite, accuracy in evaluated if suite == evaluated[-1][1]]
+    return max(same, key=lambda each: each[1])[0] if same else None  # max takes the first of equal ones
+
+
+def _evaluation(root: Path, step: int) -> tuple[str, float] | None:
+    """The suite of the evaluation at a step, and its accuracy."""
+    file = root / "eval_results" / f"eval_step_{step}.json"
+    if not file.is_file():
+        return None
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        return str(found["suite"]), float(found["overall"]["accuracy"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{file}: not an evaluation of rl_lightning ({error}); move it away") from error
 
 
 def write_checkpoint(final: Path, write: Callable[[Path], None]) -> None:
@@ -96,7 +126,7 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
     """Return the file that Lightning loads from an intact checkpoint.
 
     Args:
-        name: `last` or `auto`, a checkpoint directory, or the file itself. The words skip damaged checkpoints with a warning.
+        name: one of NAMES, a checkpoint directory, or the file itself. The words skip damaged checkpoints, `last` with a warning.
         root: the run directory, in which `last` is looked for.
 
     Raises:
@@ -111,11 +141,17 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
         raise UserError(
             f"ckpt_path: no intact checkpoint in {root}; leave --ckpt_path out to start there, or name another"
         )
+    if name == "best":
+        if (best := best_checkpoint(root)) is None:
+            raise UserError(
+                f"ckpt_path: no intact checkpoint in {root} has an evaluation of its step; name another, or `last`"
+            )
+        return best / STATE_FILE
     path = Path(name).expanduser()
     directory = path if path.is_dir() else path.parent
     if not (directory / STATE_FILE).is_file() or (path != directory and path.name != STATE_FILE):
         have = ", ".join(str(p) for p in found) or f"none in {root}"
-        raise UserError(f"ckpt_path: {name!r} is not a checkpoint directory or `last`; there are: {have}")
+        raise UserError(f"ckpt_path: {name!r} is not a checkpoint directory or `last` or `best`; there are: {have}")
     if (wrong := damage(directory)) is not None:
         intact = ", ".join(str(p) for p in found if p != directory and damage(p) is None) or "none"
         raise UserError(f"ckpt_path: {directory} is damaged: {wrong}; intact ones in {root}: {intact}")
@@ -123,13 +159,30 @@ def resolve_checkpoint(name: str, root: Path) -> Path:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """Return the directory of a checkpoint; of a run its newest intact one.
+    """Return the directory of a checkpoint; of a run its newest intact one, and of RUN/best or RUN/last that one.
 
     Raises:
         UserError: there is none, or the one that was named is damaged.
     """
-    is_run = path.is_dir() and (any(path.glob("checkpoint-*")) or (path / "config.yaml").is_file())
-    return resolve_checkpoint("last" if is_run else str(path), path if is_run else path.parent).parent
+    path = Path(resolve_word(str(path)))
+    of_run = _is_run(path)
+    return resolve_checkpoint("last" if of_run else str(path), path if of_run else path.parent).parent
+
+
+def resolve_word(name: str) -> str:
+    """Return the checkpoint that RUN/best or RUN/last means, and any other name as it is.
+
+    Raises:
+        UserError: the run has no such checkpoint.
+    """
+    path = Path(name).expanduser()
+    if path.name not in NAMES or path.exists() or not _is_run(path.parent):
+        return name
+    return str(resolve_checkpoint(path.name, path.parent).parent)
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and (any(path.glob("checkpoint-*")) or (path / "config.yaml").is_file())
 
 
 def _flush_directory(directory: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
 from rl_lightning.cli.chat_export import ExportedPolicy, is_export
 from rl_lightning.cli.command_parser import CommandParser
+from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import Settings, read_settings
 from rl_lightning.cli.verdicts import verdict
 from rl_lightning.environments.answer_formats import AnswerFormat
@@ -48,7 +49,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         "--index", type=int, help="number of the problem; without a curriculum, as in eval_results/; default: 0"
     )
     parser.add_argument("--max_new_tokens", type=int, help="length limit in tokens; default: as in the config")
-    args = parser.parse_args(words)
+    args = parser.parse_args(with_config_files(words))
     if args.ckpt_path is None and args.config is None:
         parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask its policy before training")
     if args.index is not None and (args.task is None or args.index < 0):

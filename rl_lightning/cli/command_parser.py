@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from rl_lightning.cli.program import program
 from rl_lightning.environments.environment import Environment
 from rl_lightning.environments.verifier import Verifier
 from rl_lightning.sandbox.users_code import place_of, said_by
@@ -15,7 +16,7 @@ from rl_lightning.types import UserError
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser of `python -m rl_lightning NAME`.
+    """The parser of a command.
 
     Args:
         name: the command.
@@ -23,7 +24,7 @@ class CommandParser(argparse.ArgumentParser):
     """
 
     def __init__(self, name: str, description: str) -> None:
-        super().__init__(prog=f"python -m rl_lightning {name}", description=description, allow_abbrev=False)
+        super().__init__(prog=f"{program()} {name}", description=description, allow_abbrev=False)
         self._name = name
 
     def error(self, message: str) -> NoReturn:

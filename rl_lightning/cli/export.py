@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,8 @@ import yaml
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
 from rl_lightning.cli.command_parser import CommandParser
+from rl_lightning.cli.push import add_push_options
+from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import read_settings
 from rl_lightning.export.adapter_format import Adapter
 from rl_lightning.export.card import CARD, faults_of, verification_table
@@ -19,7 +21,10 @@ from rl_lightning.export.formats import Format
 from rl_lightning.export.gguf_format import GGUF
 from rl_lightning.export.llama_cpp import QUANTISATIONS
 from rl_lightning.export.merged_format import Merged
+from rl_lightning.export.sharing import share
 from rl_lightning.export.source import Source
+from rl_lightning.export.verification import Verification
+from rl_lightning.hub.pushing import Repository, look
 from rl_lightning.policy import PolicyConfig
 
 FORMATS: dict[str, type[Format]] = {form.name: form for form in (Adapter, Merged, GGUF)}
@@ -36,7 +41,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "export", "Write a run's policy as others load it, verify it, and describe it by a model card."
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, or a run for its newest one")
+    parser.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, RUN/best, or a run for its newest one"
+    )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the directory to make")
     parser.add_argument(
         "--format", choices=FORMATS, required=True, help="a PEFT adapter, one dense model, or files for llama.cpp"
@@ -60,7 +67,13 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         "--verify-problems", type=int, metavar="N", help="problems of the evaluation to verify with; default: all"
     )
     checked.add_argument("--no-verify", action="store_true", help="do not verify; the model card says so")
-    args = parser.parse_args(words)
+    parser.add_argument(
+        "--push", metavar="OWNER/NAME", help="push what was made to this model repository of the Hugging Face hub"
+    )
+    add_push_options(parser)
+    args = parser.parse_args(with_config_files(words))
+    if args.push is None and (args.public or args.dry_run):
+        parser.error("--public and --dry-run need --push OWNER/NAME")
     if args.verify_problems is not None and args.verify_problems < 1:
         parser.error(f"--verify-problems: {args.verify_problems} is not allowed; it must be at least 1")
     if args.quantize is not None and args.format != "gguf":
@@ -80,19 +93,30 @@ def main(words: Sequence[str]) -> int:
     args = arguments(words)
     to = args.to.expanduser()
     refuse_existing(to)
+    repository = None if args.push is None else Repository(args.push, private=not args.public)
+    if repository is not None and not args.dry_run:
+        look(repository)  # what the hub refuses is known before the work
     source = read_source(args.checkpoint.expanduser(), args.config, args.base)
     dtype = None if args.dtype is None else _DTYPES[args.dtype]
     form = FORMATS[args.format](source, dtype) if args.quantize is None else GGUF(source, dtype, args.quantize)
     place, found = export(source, form, to, args.verify_problems, not args.no_verify)
+    _print_found(place, to, found)
+    if found is not None and faults_of(found):
+        return 1
+    if repository is not None:
+        print(share(place, repository, args.dry_run))
+    return 0
+
+
+def _print_found(place: Path, to: Path, found: Mapping[str, Verification] | None) -> None:
     if found is None:
         print(f"{place}: not verified; {CARD} says so")
-        return 0
+        return
     print("\n\n".join(f"{name}\n\n" * bool(name) + verification_table(each) for name, each in found.items()))
     faults = faults_of(found)
     for fault in faults:
         print(f"fault: {fault}")
     print(f"{place}: FAILED its verification, so it is not at {to}" if faults else f"{place}: verified")
-    return 1 if faults else 0
 
 
 def read_source(path: Path, config: Path | None, base: str | None) -> Source:

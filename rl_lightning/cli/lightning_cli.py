@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -22,6 +24,7 @@ from rl_lightning.callbacks import (
     LearningCurve,
     LivePanel,
     MemoryPlan,
+    PushToHub,
     RolloutLog,
     RolloutTable,
     RunDirectory,
@@ -33,6 +36,8 @@ from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, reso
 from rl_lightning.cli import own_tasks
 from rl_lightning.cli.command_parser import users_mistake, users_mistakes
 from rl_lightning.cli.launchers import refuse_other_ranks
+from rl_lightning.cli.program import program, version
+from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import settings_of
 from rl_lightning.data import PromptDataModule
 from rl_lightning.loggers.metrics_csv import MetricsCSV
@@ -71,6 +76,7 @@ _CALLBACKS = {
     "learning_curve": LearningCurve,
     "run_directory": RunDirectory,
     "checkpoint": AdapterCheckpoint,
+    "push_to_hub": PushToHub,
 }
 """Callbacks of every run, each configurable by its key, whatever `trainer.callbacks` says. `stop_at_signal` comes first, so that it
 covers what the others do at the start; the order of the rest does not matter."""
@@ -96,7 +102,11 @@ class _Parser(LightningArgumentParser):
     """Report a mistake as one line, instead of with the whole usage."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("prog", program())
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a mistyped name must not pass for an abbreviation
+
+    def parse_args(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> Any:  # type: ignore[override]
+        return super().parse_args(with_config_files(sys.argv[1:] if args is None else args), *others, **more)
 
     def read_own_tasks(self) -> None:
         """Accept a task's `class_path`, and name what is wrong with a task, wherever `data.datasets` is read from; see
@@ -125,7 +135,7 @@ class _SaveConfig(SaveConfigCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
-            text = self.parser.dump(self.config, skip_none=False)
+            text = f"# {version()}\n{self.parser.dump(self.config, skip_none=False)}"
             write_atomically(unused_path(Path(trainer.default_root_dir) / "config.yaml"), text)
 
 

@@ -13,14 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rl_lightning.cli.launchers import is_first_rank, is_launched
+from rl_lightning.cli.program import program, version
 from rl_lightning.types import UserError
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
-usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,serve,tasks} ...
+usage: {program} {{fit,validate,compare,report,plan,chat,export,push,serve,tasks}} ...
 
-  fit --config configs/quickstart.yaml          train; --help lists every setting
+  fit --config quickstart                       train; --help lists every setting; a config that ships, or your file
   fit --config ... --ckpt_path last             resume a run from its newest checkpoint; auto: if there is one, else begin
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint or adapter
   compare RUN_OR_CHECKPOINT... [base]           paired differences on the same problems: table, picture, JSON
@@ -28,11 +29,13 @@ usage: python -m rl_lightning {fit,validate,compare,report,plan,chat,export,serv
   plan --config ... [--vram 8] [--cards 2]      whether it fits this GPU, or one or two of 8 GB, and with which settings
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
   export RUN_OR_CHECKPOINT --to DIR --format F   adapter, merged or gguf: the policy as others load it, verified, with a model card
+  push DIR OWNER/NAME [--dry-run]               an export to the Hugging Face hub, privately unless --public is given
   serve DIR                                     the commands by which vLLM, transformers, llama.cpp or Ollama serve an export
   tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
   tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer, and why
-  tasks NAME --check ANSWER --verifier Number   the same by another verifier; --expected TEXT in place of a task"""
+  tasks NAME --check ANSWER --verifier Number   the same by another verifier; --expected TEXT in place of a task
+  --version                                     the version of rl_lightning"""
 
 
 _STOPPED = "stopped; resume from the last checkpoint by --ckpt_path last"
@@ -68,7 +71,10 @@ def main(args: Sequence[str] | None = None) -> int:
     sys.argv = [sys.argv[0], *args]  # LightningCLI warns where the two differ
     try:
         if not args or args[0] in ("-h", "--help"):
-            print(_USAGE)
+            print(_USAGE.format(program=program()))
+            return 0
+        if args[0] == "--version":
+            print(version())
             return 0
         if args[0] not in _COMMANDS:
             raise UserError(f"{args[0]!r} is not a command; there are: {', '.join(_COMMANDS)}")
@@ -123,13 +129,13 @@ def _only_errors() -> None:
 def _compare(args: list[str]) -> None:
     from rl_lightning.comparison.command import main as compare
 
-    compare(args[1:])
+    compare(args[1:], program())
 
 
 def _report(args: list[str]) -> None:
     from rl_lightning.report.command import main as report
 
-    report(args[1:])
+    report(args[1:], program())
 
 
 def _chat(args: list[str]) -> None:
@@ -153,12 +159,19 @@ def _serve(args: list[str]) -> None:
     serve(args[1:])
 
 
+def _push(args: list[str]) -> int:
+    quiet()
+    from rl_lightning.cli.push import main as push
+
+    return push(args[1:])
+
+
 def _resume_command(args: list[str]) -> str:
     words = [word for word in args if not word.startswith("--ckpt_path=")]
     if "--ckpt_path" in words:
         at = words.index("--ckpt_path")
         del words[at : at + 2]
-    return shlex.join(["python", "-m", "rl_lightning", *words, "--ckpt_path", "last"])
+    return f"{program()} {shlex.join([*words, '--ckpt_path', 'last'])}"
 
 
 def quiet() -> None:
@@ -220,6 +233,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "plan": _plan,
     "chat": _chat,
     "export": _export,
+    "push": _push,
     "serve": _serve,
     "tasks": _tasks,
 }

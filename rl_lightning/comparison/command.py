@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_json
+from rl_lightning.checkpointing.checkpoints import resolve_word
 from rl_lightning.comparison.comparing import compare, table
 from rl_lightning.comparison.contenders import Contender, find_contenders
 from rl_lightning.comparison.evaluating import evaluate
@@ -21,18 +22,19 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"compare: {message}")
 
 
-def main(args: Sequence[str]) -> None:
+def main(args: Sequence[str], program: str = "python -m rl_lightning") -> None:
     """Compare, print the table, and say where the files are.
 
     Args:
         args: names, `--out DIR`, and optionally `--evaluate`; everything after that is passed to `validate`.
+        program: what the user called, for the usage.
 
     Raises:
         UserError: there is nothing to compare, or something that cannot be compared.
     """
     at = args.index("--evaluate") if "--evaluate" in args else len(args)
-    given = _parser().parse_args(args[:at])
-    names = list(given.names)
+    given = _parser(program).parse_args(args[:at])
+    names = [resolve_word(name) for name in given.names]
     if len(names) < 2:
         raise UserError("compare: takes two or more of: run directories, checkpoints, evaluation files, base")
     if len(set(names)) < len(names):
@@ -52,9 +54,9 @@ def _evaluated(names: list[str], settings: Sequence[str], out: Path) -> list[Con
     return [replace(contender, label=name) for contender, name in zip(found, files, strict=True)]
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m rl_lightning compare",
+        prog=f"{program} compare",
         description="Paired differences to the first one that is named, on the same problems.",
         epilog="--evaluate --config FILE …: evaluate each of them first, on the suite of that config; everything after "
         "--evaluate is passed to `validate`. Then an adapter directory or a model's name can take part too.",
@@ -63,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         "names",
         nargs="*",
         metavar="RUN_OR_CHECKPOINT",
-        help="a run directory (its newest evaluation), a run's checkpoint (the evaluation at its step), an evaluation file, or "
-        "`base` (step 0)",
+        help="a run directory (its newest evaluation), a run's checkpoint (the evaluation at its step; RUN/best is one too), "
+        "an evaluation file, or `base` (step 0)",
     )
     parser.add_argument("--out", default="outputs/comparison", help="directory for comparison.json and comparison.png")
     return parser

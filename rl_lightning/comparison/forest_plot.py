@@ -16,15 +16,13 @@ def draw(comparison: Mapping[str, Any], picture: Path) -> None:
         comparison: as `compare` returns it, with at least two contenders.
         picture: the file to write; its ending chooses the format.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
 
     others = comparison["contenders"][1:]
     names = list(others[0]["groups"])
     height = 1.6 + 0.2 * len(others) + 0.22 * len(names) * (len(others) + 0.8)
-    figure, axis = plt.subplots(figsize=(8, height), constrained_layout=True)
+    figure = Figure(figsize=(8, height), layout="constrained")
+    axis = figure.subplots()
     for place, contender in enumerate(others):
         shift = 0.8 * ((place + 0.5) / len(others) - 0.5)
         found = [contender["groups"][name]["difference"] for name in names]
@@ -41,4 +39,3 @@ def draw(comparison: Mapping[str, Any], picture: Path) -> None:
     axis.grid(axis="x", alpha=0.3)
     figure.legend(fontsize=8, loc="outside lower center")
     figure.savefig(picture, dpi=110)
-    plt.close(figure)

@@ -91,7 +91,11 @@ def copy_tokenizer(source: Path, directory: Path) -> None:
     """Copy the tokenizer's files and the chat template, byte for byte."""
     _copy(source, directory, _TOKENIZER)
     if (source / "additional_chat_templates").is_dir():
-        shutil.copytree(source / "additional_chat_templates", directory / "additional_chat_templates")
+        shutil.copytree(
+            source / "additional_chat_templates",
+            directory / "additional_chat_templates",
+            copy_function=shutil.copyfile,  # the base may be read-only
+        )
 
 
 def copy_model_files(source: Path, directory: Path, dtype: str | None) -> None:

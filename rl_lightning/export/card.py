@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer
 
+from rl_lightning import __version__
 from rl_lightning.checkpointing.atomic_files import write_atomically, write_json
 from rl_lightning.export.base_files import GENERATION, read_json
 from rl_lightning.export.default_prompt import is_the_trained_prompt
@@ -67,7 +67,7 @@ def write_card(
     )
     write_atomically(directory / CARD, model_card(card))
     about: dict[str, Any] = {
-        "rl_lightning": version("rl_lightning"),
+        "rl_lightning": __version__,
         "format": form.name,
         "dtype": None if form.dtype is None else str(form.dtype).removeprefix("torch."),
         "base": source.base_name,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from rl_lightning.export.base_files import GENERATION, copy_tokenizer, read_json
 from rl_lightning.export.card import write_card
 from rl_lightning.export.default_prompt import template_with_prompt, write_template
 from rl_lightning.export.formats import Format
+from rl_lightning.export.loaded import Loaded
 from rl_lightning.export.run_prompts import RunPrompts
 from rl_lightning.export.source import Source
 from rl_lightning.export.verification import Verification, Verifier
@@ -49,12 +51,12 @@ def export(
     _refuse_small_disk(to, form.nbytes())
     prompts = RunPrompts(source)
     verifier = Verifier(source, prompts, verified_by) if verified else None
-    temporary = to.with_name(f".{to.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # left by an export that was killed
+    temporary = _beside(to)
     try:
         temporary.mkdir(parents=True)
         write_files(source, form, prompts, temporary)
-        found = None if verifier is None else verifier(form.parts(temporary))
+        parts = form.parts(temporary)
+        found = None if verifier is None else verifier({name: partial(_loaded, load) for name, load in parts.items()})
         write_card(source, form, prompts, temporary, found, to.name)
         _flush(temporary)
         place = (
@@ -76,8 +78,26 @@ def refuse_existing(to: Path) -> None:
     Raises:
         UserError: something is there.
     """
-    if to.exists():
+    if to.exists() or to.is_symlink():
         raise UserError(f"export: {to} exists already, and is left as it is; name another directory by --to")
+    if _beside(to).exists():
+        raise UserError(f"export: {_beside(to)} is of an export that still runs, or was killed; in that case remove it")
+
+
+def _beside(to: Path) -> Path:
+    return to.with_name(f".{to.name}.tmp")
+
+
+def _loaded(load: Callable[[], Loaded]) -> Loaded:
+    try:
+        return load()
+    except UserError:
+        raise
+    except Exception as error:  # whatever the loading library raises; out of memory too
+        raise UserError(
+            f"export: what was written cannot be loaded to verify it: {type(error).__name__}: {first_line(error)}; --no-verify "
+            "leaves that out"
+        ) from error
 
 
 def write_files(source: Source, form: Format, prompts: RunPrompts, directory: Path) -> None:

@@ -19,16 +19,17 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"report: {message}")
 
 
-def main(args: list[str]) -> None:
+def main(args: list[str], program: str = "python -m rl_lightning") -> None:
     """Write the page, or with --watch serve it.
 
     Args:
         args: the command line after `report`.
+        program: what the user called, for the usage.
 
     Raises:
         UserError: no run, no such run, invalid arguments, or the page would replace a file that is not a page.
     """
-    parser = _Parser("python -m rl_lightning report", description="Write one HTML file that shows runs, or serve it.")
+    parser = _Parser(f"{program} report", description="Write one HTML file that shows runs, or serve it.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory; several are compared")
     parser.add_argument(
         "--out",

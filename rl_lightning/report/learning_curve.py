@@ -34,13 +34,11 @@ def draw(run: Path, picture: Path) -> None:
         run: the run directory.
         picture: the file to write; its ending chooses the format.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure  # not pyplot, whose backend in a notebook is the user's
 
     found = evaluations(run) if any((run / "eval_results").glob("eval_step_*.json")) else []
-    figure, (accuracy, reward, length) = plt.subplots(1, 3, figsize=(13, 3.9), constrained_layout=True)
+    figure = Figure(figsize=(13, 3.9), layout="constrained")
+    accuracy, reward, length = figure.subplots(1, 3)
     if found:
         _draw_accuracy(accuracy, found)
     how = "" if not found or found[-1].get("samples") else " (greedy)"
@@ -56,7 +54,6 @@ def draw(run: Path, picture: Path) -> None:
         axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.3)
     figure.savefig(picture, dpi=110)
-    plt.close(figure)
 
 
 def _draw_accuracy(axis: Any, found: Sequence[dict[str, Any]]) -> None:

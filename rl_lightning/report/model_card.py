@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCardData, RepoCard, try_to_load_from_cache
 
+from rl_lightning import __version__
 from rl_lightning.report.card_sections import (
     evaluation_at,
     prompt_section,
@@ -101,7 +101,7 @@ def model_card(of: CardOf) -> str:
     training = "This is" if evaluation is None else f"{tasks_sentence(evaluation)} This is"
     parts = [
         f"# {name}, step {of.step}",
-        f"{_named(of.base)} trained by GRPO, reinforcement learning with verifiable rewards, with rl_lightning {_version()}. "
+        f"{_named(of.base)} trained by GRPO, reinforcement learning with verifiable rewards, with rl_lightning {__version__}. "
         f"{training} {of.what}, after {of.step:,} optimizer steps.",
         results_section(of.run, of.step, of.picture),
         f"## Use\n\n{of.usage}" if of.usage else "",
@@ -191,10 +191,3 @@ def _without_places(value: Any) -> Any:
         return [_without_places(each) for each in value]
     is_place = isinstance(value, str) and "\n" not in value and re.match(r"(/|~|\.\.?/|[A-Za-z]:\\)", value)
     return re.split(r"[/\\]", value.rstrip("/\\"))[-1] if is_place else value
-
-
-def _version() -> str:
-    try:
-        return version("rl_lightning")
-    except PackageNotFoundError:
-        return "(not installed)"

@@ -17,7 +17,6 @@ from rl_lightning.memory.shapes import ModelShape
 from rl_lightning.policy.products import SMALL
 from rl_lightning.rollout.cache import PREFILL_TOKENS
 from rl_lightning.rollout.sampling import SMALL_VOCAB
-from rl_lightning.rollout.steps import number_of_sizes
 
 GRAPH_KERNEL_BYTES = 20_000
 """What the driver keeps on the GPU for a kernel of a CUDA graph. Not measured here: NVIDIA's cccl counts 10 KB (its pull request
@@ -48,8 +47,8 @@ def rollout_memory(model: HeldModel, step: StepShape, settings: PlannedSettings)
         "logits": token_choice(shape, size, slots, step.filtered),
     }
     if settings.graphs:
-        count = min(settings.graphs, number_of_sizes(slots))
-        state["graphs"] = graphs(shape, count, dense=not model.quantized or settings.merged)
+        # All that may be captured: an evaluation has other slots, and more sizes of them, than a step.
+        state["graphs"] = graphs(shape, settings.graphs, dense=not model.quantized or settings.merged)
     kept = settings.keep_graphs
     return RolloutMemory(
         resident=together(_resident(model, settings), state if kept else {}),

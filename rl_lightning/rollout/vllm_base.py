@@ -100,7 +100,11 @@ class VLLMEngine(RolloutEngine):
         """
         if self._running is None:
             running = self._running = self._ready()
-            check_engine(self, self._policy, running.tokens, running.name, running.remedy)
+            try:
+                check_engine(self, self._policy, running.tokens, running.name, running.remedy)
+            except UserError:  # whoever goes on after the line must not sample from a refused engine
+                self.close()
+                raise
         self._give_weights()
 
     def generate(

@@ -70,7 +70,10 @@ def _size_of_change(policy: Policy, rollout: Rollout, tolerance: float) -> float
         with changed_adapters(policy, size):
             if _difference(rollout, policy) >= _MOVED_BY * tolerance:
                 return size
-    return _SIZES[-1]
+    raise UserError(
+        f"model.engine: no change of {policy.family}'s adapters moves its log-probs by {_MOVED_BY * tolerance:g} nats, so old "
+        "weights could not be told from new ones; use model.engine: null"
+    )
 
 
 def _refuse_above(tolerance: float, difference: float, what: str, remedy: str) -> None:

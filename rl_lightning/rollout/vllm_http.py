@@ -51,6 +51,7 @@ class HTTPClient:
         scheme, host, port, path = found.groups()
         self.host, self.path, self.tls = host.strip("[]"), (path or "").rstrip("/"), scheme == "https"
         self.port = int(port or (443 if self.tls else 80))
+        require("model.engine.url: port", self.port, 1 <= self.port <= 65535, "1 to 65535")
         key = os.environ.get("VLLM_API_KEY")
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         self._open, self._lock, self._ended = set[socket.socket](), threading.Lock(), False

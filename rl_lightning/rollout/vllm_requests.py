@@ -56,7 +56,7 @@ def rollout_of(prompts: PromptBatch, rows: list[Finished], texts: list[str], pad
     if wrong := int((~logps.isfinite()).sum()):
         raise UserError(
             f"model.engine: vLLM gave {wrong} of {int(lengths.sum())} tokens a log-prob that is not finite: its weights or its "
-            "cache are broken; resume from the last checkpoint, or with model.engine: null, which samples from the policy itself"
+            "cache are broken; resume from the last checkpoint; a new run with model.engine: null samples from the policy itself"
         )
     ended = torch.tensor([row.ended for row in rows])
     ids, mask, logps, ended = (each.to(prompts.prompt_ids.device) for each in (ids, mask, logps, ended))

@@ -15,6 +15,7 @@ from rl_lightning.rollout.vllm_core import max_lora_rank
 from rl_lightning.rollout.vllm_http import HTTPClient
 from rl_lightning.rollout.vllm_served import Served
 from rl_lightning.rollout.vllm_weights import shared_model
+from rl_lightning.types import require
 
 
 class VLLMServer(VLLMEngine):
@@ -42,6 +43,8 @@ class VLLMServer(VLLMEngine):
         super().__init__(rollout_seconds)
         self.url, self._client = url, HTTPClient(url)
         self.directory = cache_directory("vllm_server") if directory is None else Path(directory).expanduser()
+        free = self.directory.is_dir() or not self.directory.exists()
+        require("model.engine.directory", directory, free, "a directory, or a name that is free; this is a file")
 
     def memory(self, model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device) -> RolloutMemory:
         """The memory of evaluations; see `RolloutEngine`. Training rollouts need none here."""

@@ -74,7 +74,7 @@ class SandboxPool:
         except WORKER_FAILURES as error:
             raise UserError(
                 'worker processes do not start; a script that trains needs the guard `if __name__ == "__main__":`, because '
-                "they import it (the lines above say more)"
+                "they import it; a class of a notebook belongs in a file that they can import (the lines above say more)"
             ) from error
         if failed:
             raise UserError(failed)

@@ -21,6 +21,7 @@ from rl_lightning.callbacks import (
     LearningCurve,
     LivePanel,
     MemoryPlan,
+    PushToHub,
     RolloutLog,
     RolloutTable,
     RunDirectory,
@@ -50,6 +51,7 @@ def in_the_order_of_the_command_line(fixed_eval_steps: int) -> list[Callback]:
         LearningCurve(),
         RunDirectory(),
         AdapterCheckpoint(save_steps=1),
+        PushToHub(),
     ]
     assert {type(callback).__name__ for callback in made} == set(callbacks.__all__)
     return made

@@ -10,6 +10,7 @@ import pytest
 
 from rl_lightning.cli.main import main
 from rl_lightning.export import exporting, merging
+from rl_lightning.export.adapter_format import Adapter
 from rl_lightning.export.verification import Distance, _faults
 from rl_lightning.report.model_card import UNKNOWN, license_of
 from tests.export.exported_run import write_base
@@ -37,6 +38,27 @@ def test_an_existing_directory_stays_as_it_is(run, tmp_path, capsys, form):
     (tmp_path / "model" / "mine.txt").write_text("mine")
     assert "exists already, and is left as it is" in refused(run, tmp_path / "model", capsys, "--format", form)
     assert (tmp_path / "model" / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("beside", [".model.tmp", "model"])
+def test_another_exports_directory_and_a_link_to_nowhere_stay(run, tmp_path, capsys, beside):
+    if beside == "model":
+        (tmp_path / beside).symlink_to(tmp_path / "nowhere")
+    else:
+        (tmp_path / beside).mkdir()
+        (tmp_path / beside / "half.safetensors").write_text("being written")
+    line = refused(run, tmp_path / "model", capsys, "--format", "adapter")  # which compares what is there
+    assert "exists already" in line or ".model.tmp is of an export that still runs" in line
+
+
+def test_what_cannot_be_loaded_again_is_one_line(run, tmp_path, capsys, monkeypatch):
+    def load(*_: object) -> None:
+        raise RuntimeError("unknown architecture\nmore of it")
+
+    monkeypatch.setattr(Adapter, "load", load)
+    line = refused(run, tmp_path / "model", capsys, "--format", "adapter")
+    assert "cannot be loaded to verify it: RuntimeError: unknown architecture; --no-verify" in line
+    assert not list(tmp_path.glob("*model*"))
 
 
 def test_no_base_at_hand(copy, base, tmp_path, capsys):

@@ -7,6 +7,7 @@ import struct
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -84,8 +85,14 @@ def test_wandb_offline(fit, monkeypatch, tmp_path):
     for name in ("CONFIG", "CACHE", "DATA"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb_home"))
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("WANDB_MODE", "offline")  # wandb's own switch, for Lightning's `offline` refuses `log_model`
     for words in (["--trainer.max_steps=1"], ["--trainer.max_steps=2", "--ckpt_path=last"]):
-        fit("WandbLogger", *words)
+        fit(
+            "WandbLogger",
+            "--trainer.logger.init_args.offline=false",
+            "--trainer.logger.init_args.log_model=true",
+            *words,
+        )
         wandb.finish()
         wandb.teardown()  # as at the end of the process: the file is whole only when wandb's own process has ended
     metrics: Metrics = defaultdict(dict)
@@ -96,10 +103,23 @@ def test_wandb_offline(fit, monkeypatch, tmp_path):
     check(metrics, steps=2)
     tables = [json.loads(path.read_text()) for path in Path("outputs").rglob("files/media/table/rollouts_*.table.json")]
     check_tables([[dict(zip(table["columns"], row, strict=True)) for row in table["data"]] for table in tables], 2)
+    artifacts = [record.artifact for path in Path("outputs").rglob("*.wandb") for record in records(path)]
+    logged = {alias: each for each in artifacts for alias in each.aliases if alias.startswith("step-")}
+    assert set(logged) == {"step-1", "step-2"}
+    for step in (1, 2):
+        names = {path.name for path in Path(f"outputs/quickstart/checkpoint-{step}").iterdir()}
+        assert {entry.path for entry in logged[f"step-{step}"].manifest.contents} == names
 
 
 def history(path: Path) -> Iterator[dict[str, float]]:
-    """The rows of wandb's own file: protobufs in LevelDB's log format, after a header of 7 bytes."""
+    """The rows of metrics in wandb's own file."""
+    for record in records(path):
+        if items := record.history.item:
+            yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def records(path: Path) -> Iterator[Any]:
+    """What is in wandb's own file: protobufs in LevelDB's log format, after a header of 7 bytes."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     block, head, whole, last = 32768, struct.Struct("<IHB"), 1, 4
@@ -112,10 +132,8 @@ def history(path: Path) -> Iterator[dict[str, float]]:
         message += data[at + head.size : at + head.size + length]
         at += head.size + length
         if kind in (whole, last):
-            items = Record.FromString(message).history.item
+            yield Record.FromString(message)
             message = b""
-            if items:
-                yield {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
 def test_mlflow(fit):
