@@ -14,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_json
 from rl_lightning.export.base_files import GENERATION, copy_tokenizer, read_json
-from rl_lightning.export.card import write_card
+from rl_lightning.export.card import faults_of, write_card
 from rl_lightning.export.default_prompt import template_with_prompt, write_template
 from rl_lightning.export.formats import Format
 from rl_lightning.export.loaded import Loaded
@@ -59,11 +59,8 @@ def export(
         found = None if verifier is None else verifier({name: partial(_loaded, load) for name, load in parts.items()})
         write_card(source, form, prompts, temporary, found, to.name)
         _flush(temporary)
-        place = (
-            to
-            if not any(each.faults for each in (found or {}).values())
-            else unused_path(to.with_name(f"{to.name}.failed"))
-        )
+        failed = found is not None and bool(faults_of(found))
+        place = unused_path(to.with_name(f"{to.name}.failed")) if failed else to
         temporary.rename(place)
     except OSError as error:
         raise UserError(f"export: {to} cannot be written: {error.strerror or first_line(error)}") from error

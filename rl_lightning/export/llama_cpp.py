@@ -92,7 +92,7 @@ class LlamaTokenizer:
 
     def decode(self, ids: Sequence[int], **options: Any) -> str:
         """The text of tokens, special ones included."""
-        return self._plain.decode(ids, **options)
+        return str(self._plain.decode(list(ids), **options))
 
 
 class LlamaCpp:
@@ -180,7 +180,7 @@ class LlamaCpp:
 def _model_class(llama: Any) -> Any:
     """cyllama's model with `n_vocab`, which its contexts ask for when they give logits and cyllama 0.2.18 lacks."""
 
-    class Model(llama.LlamaModel):  # type: ignore[misc]
+    class Model(llama.LlamaModel):
         @property
         def n_vocab(self) -> int:
             return int(self.get_vocab().n_vocab)
