@@ -6,7 +6,6 @@ import json
 import shlex
 
 import pytest
-from typer.main import get_command
 
 from rl_lightning.cli.main import main
 
@@ -36,7 +35,7 @@ def test_transformers_understands_its_commands(merged, capsys):
     from transformers.cli.transformers import app
 
     _, serve, chat, _ = printed(capsys, str(merged), "--port", "8001")
-    parsed = [get_command(app).commands[words[1]].make_context(words[1], words[2:]).params for words in (serve, chat)]
+    parsed = [app.commands[words[1]].make_context(words[1], words[2:]).params for words in (serve, chat)]
     assert (parsed[0]["force_model"], parsed[0]["port"]) == (str(merged), 8001)
     assert (parsed[1]["model_id"], parsed[1]["base_url"]) == (str(merged), "http://localhost:8001/v1")
 
