@@ -34,7 +34,7 @@ def main() -> int:
         return 2
     jobs: dict[str, Callable[[list[str]], int]] = {"quickstart": quickstart, "smollm2": smollm2, "test": test}
     if words[0] not in (
-        commands := [*jobs, "fit", "validate", "compare", "report", "plan", "chat", "export", "push", "tasks"]
+        commands := [*jobs, "fit", "validate", "compare", "report", "plan", "chat", "export", "push", "serve", "tasks"]
     ):
         near = difflib.get_close_matches(words[0], commands, n=1)
         hint = f"did you mean {near[0]}? " if near else ""

@@ -53,6 +53,7 @@ LIBRARIES = {
     "vllm": {"rollout"},
     "pyarrow": {"environments", "loggers", "report", "export"},
     "huggingface_hub": {"report", "hub", "callbacks", "export"},
+    "cyllama": {"export"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

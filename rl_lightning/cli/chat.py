@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
+from rl_lightning.cli.chat_export import ExportedPolicy, is_export
 from rl_lightning.cli.command_parser import CommandParser
 from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import Settings, read_settings
@@ -38,7 +39,10 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = CommandParser(
         "chat", "Ask the policy questions, from the terminal or standard input; or have it solve a task's problem."
     )
-    parser.add_argument("--ckpt_path", help="a checkpoint, or a run for its newest one; default: the config's policy")
+    parser.add_argument(
+        "--ckpt_path",
+        help="a checkpoint, a run for its newest one, a merged export, or a GGUF file; default: the config's policy",
+    )
     parser.add_argument("--config", type=Path, help="the settings; default: the run's config.yaml")
     parser.add_argument("--task", help="ask a problem of this task instead, and score the answer")
     parser.add_argument(
@@ -60,6 +64,9 @@ def main(words: Sequence[str]) -> None:
         UserError: a mistake on the command line, in the config or in the checkpoint.
     """
     args = arguments(words)
+    if args.ckpt_path is not None and is_export(Path(args.ckpt_path).expanduser()):
+        _ask_export(args)
+        return
     checkpoint = None if args.ckpt_path is None else find_checkpoint(Path(args.ckpt_path).expanduser())
     settings = read_settings(args.config or checkpoint.parent / "config.yaml", "chat", checkpoint)  # type: ignore[union-attr]
     if args.max_new_tokens is not None:
@@ -92,6 +99,24 @@ def main(words: Sequence[str]) -> None:
         print()
 
 
+def _ask_export(args: argparse.Namespace) -> None:
+    """The same by an export, in the program that its users have: plain transformers, or llama.cpp."""
+    policy = ExportedPolicy(Path(args.ckpt_path).expanduser(), args.config, args.max_new_tokens)
+    settings, form = policy.settings, policy.settings.prompt.format
+    try:
+        if args.task is not None:
+            problem = settings.problem(args.task, args.index or 0)
+            text, tokens, finished = policy.answer(problem)
+            print(
+                f"{problem.question.strip()}\n\n{described(text, tokens, finished, form)}\n{verdict(settings, problem, text)}"
+            )
+            return
+        for question in questions():
+            print(described(*policy.answer(Problem(question)), form), flush=True)
+    except KeyboardInterrupt:
+        print()
+
+
 def questions() -> Iterator[str]:
     """Yield questions: from a terminal one per line until an empty line or its end, else all of standard input as one."""
     if not sys.stdin.isatty():
@@ -120,8 +145,20 @@ def answer(
 
 
 def shown(rollout: Rollout, form: AnswerFormat) -> str:
-    """Format a completion: reasoning and answer separately, or the whole text if it is not well-formed."""
+    """Format the completion of a rollout of one; see `described`."""
     (text,), (tokens,), (finished,) = rollout.texts, rollout.lengths.tolist(), rollout.finished.tolist()
+    return described(text, tokens, finished, form)
+
+
+def described(text: str, tokens: int, finished: bool, form: AnswerFormat) -> str:
+    """Format a completion: reasoning and answer separately, or the whole text if it is not well-formed.
+
+    Args:
+        text: the completion.
+        tokens: its length, the end token included.
+        finished: whether it ended by itself.
+        form: of answers.
+    """
     think, found = _THINK.search(text), form.extract(text)
     apart = think if form.name == "tags" and form.is_well_formed(text) else None
     parts = [f"think   {apart[1].strip()}" if apart else f"text    {text.strip()}"]

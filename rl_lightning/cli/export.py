@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,9 +15,11 @@ from rl_lightning.cli.push import add_push_options
 from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import read_settings
 from rl_lightning.export.adapter_format import Adapter
-from rl_lightning.export.card import CARD, verification_table
+from rl_lightning.export.card import CARD, faults_of, verification_table
 from rl_lightning.export.exporting import export, refuse_existing
 from rl_lightning.export.formats import Format
+from rl_lightning.export.gguf_format import GGUF
+from rl_lightning.export.llama_cpp import QUANTISATIONS
 from rl_lightning.export.merged_format import Merged
 from rl_lightning.export.sharing import share
 from rl_lightning.export.source import Source
@@ -25,7 +27,7 @@ from rl_lightning.export.verification import Verification
 from rl_lightning.hub.pushing import Repository, look
 from rl_lightning.policy import PolicyConfig
 
-FORMATS: dict[str, type[Format]] = {form.name: form for form in (Adapter, Merged)}
+FORMATS: dict[str, type[Format]] = {form.name: form for form in (Adapter, Merged, GGUF)}
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -43,9 +45,18 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         "checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, RUN/best, or a run for its newest one"
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the directory to make")
-    parser.add_argument("--format", choices=FORMATS, required=True, help="a PEFT adapter, or one dense model")
+    parser.add_argument(
+        "--format", choices=FORMATS, required=True, help="a PEFT adapter, one dense model, or files for llama.cpp"
+    )
     parser.add_argument(
         "--dtype", choices=_DTYPES, help="of the weights of a dense model; default: that of the base's files"
+    )
+    parser.add_argument(
+        "--quantize",
+        nargs="+",
+        choices=QUANTISATIONS,
+        metavar="Q",
+        help=f"GGUF files: {', '.join(QUANTISATIONS)}; default: f16",
     )
     parser.add_argument(
         "--base", help="the base's full-precision weights, by directory or hub name; default: the run's model"
@@ -65,6 +76,8 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         parser.error("--public and --dry-run need --push OWNER/NAME")
     if args.verify_problems is not None and args.verify_problems < 1:
         parser.error(f"--verify-problems: {args.verify_problems} is not allowed; it must be at least 1")
+    if args.quantize is not None and args.format != "gguf":
+        parser.error(f"--quantize is of --format gguf; --format {args.format} has --dtype")
     return args
 
 
@@ -84,24 +97,26 @@ def main(words: Sequence[str]) -> int:
     if repository is not None and not args.dry_run:
         look(repository)  # what the hub refuses is known before the work
     source = read_source(args.checkpoint.expanduser(), args.config, args.base)
-    form = FORMATS[args.format](source, None if args.dtype is None else _DTYPES[args.dtype])
+    dtype = None if args.dtype is None else _DTYPES[args.dtype]
+    form = FORMATS[args.format](source, dtype) if args.quantize is None else GGUF(source, dtype, args.quantize)
     place, found = export(source, form, to, args.verify_problems, not args.no_verify)
     _print_found(place, to, found)
-    if found is not None and found.faults:
+    if found is not None and faults_of(found):
         return 1
     if repository is not None:
         print(share(place, repository, args.dry_run))
     return 0
 
 
-def _print_found(place: Path, to: Path, found: Verification | None) -> None:
+def _print_found(place: Path, to: Path, found: Mapping[str, Verification] | None) -> None:
     if found is None:
         print(f"{place}: not verified; {CARD} says so")
         return
-    print(verification_table(found))
-    for fault in found.faults:
+    print("\n\n".join(f"{name}\n\n" * bool(name) + verification_table(each) for name, each in found.items()))
+    faults = faults_of(found)
+    for fault in faults:
         print(f"fault: {fault}")
-    print(f"{place}: FAILED its verification, so it is not at {to}" if found.faults else f"{place}: verified")
+    print(f"{place}: FAILED its verification, so it is not at {to}" if faults else f"{place}: verified")
 
 
 def read_source(path: Path, config: Path | None, base: str | None) -> Source:

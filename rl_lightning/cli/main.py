@@ -19,7 +19,7 @@ from rl_lightning.types import UserError
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
 
 _USAGE = """\
-usage: {program} {{fit,validate,compare,report,plan,chat,export,push,tasks}} ...
+usage: {program} {{fit,validate,compare,report,plan,chat,export,push,serve,tasks}} ...
 
   fit --config quickstart                       train; --help lists every setting; a config that ships, or your file
   fit --config ... --ckpt_path last             resume a run from its newest checkpoint; auto: if there is one, else begin
@@ -28,8 +28,9 @@ usage: {program} {{fit,validate,compare,report,plan,chat,export,push,tasks}} ...
   report RUN...                                 one HTML page of a run, or of several compared; --watch while it runs
   plan --config ... [--vram 8] [--cards 2]      whether it fits this GPU, or one or two of 8 GB, and with which settings
   chat --ckpt_path DIR [--task NAME]            ask the policy a question, or have it solve a task's problem
-  export RUN_OR_CHECKPOINT --to DIR --format F   adapter or merged: the policy as others load it, verified, with a model card
+  export RUN_OR_CHECKPOINT --to DIR --format F   adapter, merged or gguf: the policy as others load it, verified, with a model card
   push DIR OWNER/NAME [--dry-run]               an export to the Hugging Face hub, privately unless --public is given
+  serve DIR                                     the commands by which vLLM, transformers, llama.cpp or Ollama serve an export
   tasks [NAME] [--levels]                       all tasks; or one with its settings and two problems, or its levels
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
   tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer, and why
@@ -151,6 +152,13 @@ def _export(args: list[str]) -> int:
     return export(args[1:])
 
 
+def _serve(args: list[str]) -> None:
+    quiet()
+    from rl_lightning.cli.serve import main as serve
+
+    serve(args[1:])
+
+
 def _push(args: list[str]) -> int:
     quiet()
     from rl_lightning.cli.push import main as push
@@ -226,6 +234,7 @@ _COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "chat": _chat,
     "export": _export,
     "push": _push,
+    "serve": _serve,
     "tasks": _tasks,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,12 @@ _PENALTIES = ("repetition_penalty", "no_repeat_ngram_size", "encoder_repetition_
 
 
 def write_card(
-    source: Source, form: Format, prompts: RunPrompts, directory: Path, found: Verification | None, name: str
+    source: Source,
+    form: Format,
+    prompts: RunPrompts,
+    directory: Path,
+    found: Mapping[str, Verification] | None,
+    name: str,
 ) -> None:
     """Write README.md, learning_curve.png and rl_lightning_export.json.
 
@@ -39,7 +45,7 @@ def write_card(
         form: the export's form.
         prompts: how the run asked.
         directory: the export, with tokenizer and template.
-        found: what the verification found; None where there was none.
+        found: what the verification found of each part; None where there was none.
         name: the directory's name when it is finished.
     """
     run = Run(source.run, source.run.name)
@@ -56,9 +62,7 @@ def write_card(
         prompt=note,
         usage=form.usage().replace("DIRECTORY", name),
         picture=PICTURE,
-        measured=None
-        if found is None
-        else {name: {"n": each["n"], "accuracy": each["export"]} for name, each in found.accuracy.items()},
+        measured=None if found is None else _measured(next(iter(found.values()))),
         sections=[generation_section(source, directory), verification_section(found)],
     )
     write_atomically(directory / CARD, model_card(card))
@@ -70,7 +74,7 @@ def write_card(
         "step": source.step,
         "max_new_tokens": source.sampling.max_new_tokens,
         "prompt": asdict(note),
-        "verification": None if found is None else found.as_dict(),
+        "verification": None if found is None else _for_programs(found),
     }
     write_json(directory / ABOUT, about)
 
@@ -104,15 +108,30 @@ def generation_section(source: Source, directory: Path) -> str:
     return "## Generation\n\n" + " ".join(lines)
 
 
-def verification_section(found: Verification | None) -> str:
-    """What the verification found, or that there was none."""
+def _measured(found: Verification) -> dict[str, dict[str, float]]:
+    return {name: {"n": each["n"], "accuracy": each["export"]} for name, each in found.accuracy.items()}
+
+
+def _for_programs(found: Mapping[str, Verification]) -> dict[str, Any]:
+    """Of a directory that is one model what was found of it; of several files what was found, by file."""
+    by_part = {name: each.as_dict() for name, each in found.items()}
+    return by_part.get("", by_part)
+
+
+def verification_section(found: Mapping[str, Verification] | None) -> str:
+    """What the verification found of each part, or that there was none."""
     if found is None:
         return "## Verification\n\n**Not verified**: it was exported with `--no-verify`."
-    text = f"## Verification\n\n{verification_table(found)}"
-    if not found.faults:
-        return text
-    faults = "\n".join(f"- {fault}" for fault in found.faults)
-    return f"{text}\n\n**This export FAILED its verification. Do not use it:**\n\n{faults}"
+    text = "## Verification\n\n" + "\n\n".join(
+        (f"### {name}\n\n" if name else "") + verification_table(each) for name, each in found.items()
+    )
+    faults = "\n".join(f"- {fault}" for fault in faults_of(found))
+    return f"{text}\n\n**This export FAILED its verification. Do not use it:**\n\n{faults}" if faults else text
+
+
+def faults_of(found: Mapping[str, Verification]) -> list[str]:
+    """What is wrong, with the file's name where there are several."""
+    return [f"{name}: {fault}" if name else fault for name, each in found.items() for fault in each.faults]
 
 
 def verification_table(found: Verification) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,7 @@ from transformers import AutoConfig, GenerationConfig
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_json
 from rl_lightning.export.base_files import GENERATION, copy_tokenizer, read_json
-from rl_lightning.export.card import write_card
+from rl_lightning.export.card import faults_of, write_card
 from rl_lightning.export.default_prompt import template_with_prompt, write_template
 from rl_lightning.export.formats import Format
 from rl_lightning.export.loaded import Loaded
@@ -29,7 +31,7 @@ _SPARE_BYTES = 64e6
 
 def export(
     source: Source, form: Format, to: Path, verified_by: int | None, verified: bool = True
-) -> tuple[Path, Verification | None]:
+) -> tuple[Path, Mapping[str, Verification] | None]:
     """Export a checkpoint.
 
     Args:
@@ -40,7 +42,7 @@ def export(
         verified: whether to verify at all.
 
     Returns:
-        the directory, which has another name where the verification found a fault; and what it found.
+        the directory, which has another name where the verification found a fault; and what it found of each part.
 
     Raises:
         UserError: it cannot be written, or not verified; then nothing is left of it.
@@ -53,10 +55,12 @@ def export(
     try:
         temporary.mkdir(parents=True)
         write_files(source, form, prompts, temporary)
-        found = None if verifier is None else verifier(lambda: _loaded(form, temporary))
+        parts = form.parts(temporary)
+        found = None if verifier is None else verifier({name: partial(_loaded, load) for name, load in parts.items()})
         write_card(source, form, prompts, temporary, found, to.name)
         _flush(temporary)
-        place = to if found is None or not found.faults else unused_path(to.with_name(f"{to.name}.failed"))
+        failed = found is not None and bool(faults_of(found))
+        place = unused_path(to.with_name(f"{to.name}.failed")) if failed else to
         temporary.rename(place)
     except OSError as error:
         raise UserError(f"export: {to} cannot be written: {error.strerror or first_line(error)}") from error
@@ -81,9 +85,9 @@ def _beside(to: Path) -> Path:
     return to.with_name(f".{to.name}.tmp")
 
 
-def _loaded(form: Format, directory: Path) -> Loaded:
+def _loaded(load: Callable[[], Loaded]) -> Loaded:
     try:
-        return form.load(directory)
+        return load()
     except UserError:
         raise
     except Exception as error:  # whatever the loading library raises; out of memory too

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,6 +59,10 @@ class Format(ABC):
         Raises:
             UserError: it cannot be loaded.
         """
+
+    def parts(self, directory: Path) -> dict[str, Callable[[], Loaded]]:
+        """What is verified, one after the other: by the file's name what loads it; the directory as a whole has the name ""."""
+        return {"": lambda: self.load(directory)}
 
     @abstractmethod
     def usage(self) -> str:

@@ -19,12 +19,14 @@ class Loaded(Protocol):
     Attributes:
         tokenizer: with its chat template.
         end_token_ids: the tokens at which it ends a completion.
-        dtype: what it computes in, as precise as its weights.
+        ends_anyway: those of `end_token_ids` that its program adds, whatever the files say.
+        precision: how its weights are rounded, a name in `verification.ROUNDING`.
     """
 
     tokenizer: Any
-    dtype: torch.dtype
+    precision: str
     end_token_ids: frozenset[int]
+    ends_anyway: frozenset[int]
 
     def log_probs(self, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:
         """(T,) float32, the log-prob of each of T completion tokens after a prompt."""
@@ -46,9 +48,10 @@ class PlainModel:
 
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.dtype: torch.dtype = model.dtype
+        self.precision = str(model.dtype).removeprefix("torch.")
         ends = generation.eos_token_id
         self.end_token_ids = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self.ends_anyway: frozenset[int] = frozenset()
 
     @torch.inference_mode()
     def log_probs(self, prompt: Sequence[int], completion: Sequence[int]) -> Tensor:

@@ -7,7 +7,7 @@ with the policy as it was trained. A merge into the 4-bit base is near to the po
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -29,9 +29,16 @@ from rl_lightning.types import Problem
 COMPLETIONS = 64
 """Stored completions whose log-probs are compared."""
 
-ROUNDING = {torch.float32: 0.001, torch.float16: 0.005, torch.bfloat16: 0.02}
-"""How far an export's log-probs may be from those of the policy on the full-precision base, nats per token on average, by the dtype
-that it computes in; docs/export.md has what was measured."""
+ROUNDING = {
+    "float32": 0.001,
+    "float16": 0.005,
+    "bfloat16": 0.02,
+    "f16": 0.005,
+    "q8_0": 0.03,
+    "q4_k_m": 0.2,
+}
+"""How far an export's log-probs may be from those of the policy on the full-precision base, nats per token on average, by the
+precision of its weights; docs/export.md has what was measured, and why."""
 
 SHARE_OF_4_BITS = 0.5
 """Where 4 bits changed more than that, it may differ by this share of it. A merge into the 4-bit base differs by all of it, what is
@@ -98,11 +105,11 @@ class Verifier:
         end = self._template.tokenizer.eos_token_id
         self._completions = stored_completions(source, self._template, end, COMPLETIONS)
 
-    def __call__(self, load: Callable[[], Loaded]) -> Verification:
-        """Verify.
+    def __call__(self, loads: Mapping[str, Callable[[], Loaded]]) -> dict[str, Verification]:
+        """Verify the parts of an export, one after the other.
 
         Args:
-            load: loads the export as its user does.
+            loads: by part, what loads it as its user does.
 
         Raises:
             UserError: one of the models cannot be loaded.
@@ -121,13 +128,26 @@ class Verifier:
                 reference = policy.log_probs(self._completions)
                 policy.free()
                 of_4_bits = _distance(trained, reference)
-            export = load()
-            after = _rows(self._problems, self._answers(export), scorer)
+            return {
+                name: self._part(load(), (before, ends), reference, of_4_bits, scorer) for name, load in loads.items()
+            }
         finally:
             scorer.close()
+
+    def _part(
+        self,
+        export: Loaded,
+        policy: tuple[Sequence[Row], frozenset[int]],
+        reference: Sequence[Tensor],
+        of_4_bits: Distance | None,
+        scorer: Scorer,
+    ) -> Verification:
+        """A part against the policy's rows and end tokens, and the log-probs on the full-precision base."""
+        before, ends = policy
+        after = _rows(self._problems, self._answers(export), scorer)
         found = [export.log_probs(each.prompt_ids, each.completion_ids) for each in self._completions]
         accuracy, distance = _accuracies(before, after), _distance(found, reference)
-        faults = [*self._other_tokens(export, ends), *_faults(distance, of_4_bits, accuracy, export.dtype)]
+        faults = [*self._other_tokens(export, ends), *_faults(distance, of_4_bits, accuracy, export.precision)]
         tokens = sum(len(each.completion_ids) for each in self._completions)
         return Verification(len(self._completions), tokens, distance, of_4_bits, accuracy, tuple(faults))
 
@@ -156,21 +176,21 @@ class Verifier:
         other = sum(template.token_ids(each.question, each.task) != ids for each, ids in pairs)
         if other:
             faults.append(f"{other} of {len(self._asked)} prompts have other tokens than in training")
-        if export.end_token_ids != ends:
+        if export.end_token_ids - export.ends_anyway != ends - export.ends_anyway:
             faults.append(f"a completion ends at tokens {sorted(export.end_token_ids)}, in training at {sorted(ends)}")
         return faults
 
 
 def _faults(
-    distance: Distance, of_4_bits: Distance | None, accuracy: dict[str, dict[str, float]], dtype: torch.dtype
+    distance: Distance, of_4_bits: Distance | None, accuracy: dict[str, dict[str, float]], precision: str
 ) -> list[str]:
-    faults, most = [], ROUNDING[dtype]
+    faults, most = [], ROUNDING[precision]
     if of_4_bits is not None:
         most = max(most, SHARE_OF_4_BITS * of_4_bits.mean)
     if not distance.mean <= most:  # also where it is not a number
         faults.append(
             f"its log-probs differ by {distance.mean:.3g} nats per token from those of the policy on the full-precision base, and "
-            f"rounding to {str(dtype).removeprefix('torch.')} gives less than {most:.3g}"
+            f"rounding to {precision} gives less than {most:.3g}"
         )
     overall = next(iter(accuracy.values()))
     if overall["high"] < 0:

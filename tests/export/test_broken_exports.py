@@ -7,7 +7,6 @@ import json
 import shutil
 
 import pytest
-import torch
 
 from rl_lightning.cli.main import main
 from rl_lightning.export import exporting, merging
@@ -168,7 +167,7 @@ def test_no_such_checkpoint(tmp_path, capsys):
 def test_what_a_verification_calls_good(mean, of_4_bits, low, high, good):
     accuracy = {"all problems": {"policy": 0.5, "export": 0.5 + (low + high) / 2, "low": low, "high": high}}
     before = None if of_4_bits is None else Distance(of_4_bits, 1.0)
-    assert (_faults(Distance(mean, 1.0), before, accuracy, torch.bfloat16) == []) == good
+    assert (_faults(Distance(mean, 1.0), before, accuracy, "bfloat16") == []) == good
 
 
 def test_the_base_s_license_is_read_or_named_unknown(tmp_path):

@@ -7,7 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from rl_lightning.checkpointing.atomic_files import write_json
 from rl_lightning.cli.main import main
+from rl_lightning.export.base_files import read_json
+from rl_lightning.export.card import ABOUT
 from tests.hub.fixtures import hub  # noqa: F401
 
 
@@ -46,11 +49,24 @@ def test_what_the_hub_refuses_is_known_before_the_work(run, hub, tmp_path, capsy
 
 
 def test_what_failed_its_verification_is_not_pushed(run, hub, tmp_path, monkeypatch):  # noqa: F811
-    failed = SimpleNamespace(faults=("wrong",))
+    failed = {"": SimpleNamespace(faults=("wrong",))}
     monkeypatch.setattr("rl_lightning.cli.export.export", lambda *_: (tmp_path / "mine.failed", failed))
     monkeypatch.setattr("rl_lightning.cli.export.verification_table", lambda found: "")
     assert export(run, tmp_path / "mine", "--push", "me/mine") == 1
     assert {method for method, _ in hub.requests} == {"GET"}
+
+
+def test_one_file_that_failed_is_enough(run, hub, tmp_path, capsys):  # noqa: F811
+    """Of several GGUF files, each with a verification of its own."""
+    assert export(run, tmp_path / "mine", "--no-verify") == 0
+    about = read_json(tmp_path / "mine" / ABOUT)
+    found = {"model-f16.gguf": {"faults": []}, "model-q8_0.gguf": {"faults": ["wrong"]}}
+    write_json(tmp_path / "mine" / ABOUT, about | {"verification": found})
+    assert main(["push", str(tmp_path / "mine"), "me/mine"]) == 2
+    assert "it is not pushed: model-q8_0.gguf: wrong" in capsys.readouterr().err
+    found["model-q8_0.gguf"]["faults"] = []
+    write_json(tmp_path / "mine" / ABOUT, about | {"verification": found})
+    assert main(["push", str(tmp_path / "mine"), "me/mine"]) == 0
 
 
 @pytest.mark.parametrize("word", ["--public", "--dry-run"])
