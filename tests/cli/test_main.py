@@ -107,7 +107,7 @@ def test_mistaken_commands_get_one_line(capfd, args, part):
 
 def test_help_and_the_catalogue(capsys):
     assert main([]) == main(["--help"]) == 0
-    assert "fit --config configs/quickstart.yaml" in capsys.readouterr().out
+    assert "fit --config quickstart" in capsys.readouterr().out
     assert main(["tasks", "spell_backward"]) == 0
     assert "min_word_len" in capsys.readouterr().out
 
