@@ -142,10 +142,10 @@ def test_greedy_completions_equal_generate_token_for_token(policy, plain, batch)
         assert torch.equal(completion, expected[0, len(prompt) :])
 
 
-def test_a_step_through_the_command_line(tmp_path):
-    """With a reward by which every group differs."""
+def train_smollm2_once(root: Path, prompts: int) -> int:
+    """One step through the command line; the exit status."""
     settings = {
-        "trainer.default_root_dir": tmp_path,
+        "trainer.default_root_dir": root,
         "trainer.max_steps": 1,
         "trainer.enable_progress_bar": "false",
         "model.policy.model_name_or_path": MODEL,
@@ -153,11 +153,16 @@ def test_a_step_through_the_command_line(tmp_path):
         "model.warmup_steps": 0,
         "model.sampling.num_generations": 4,
         "model.sampling.max_new_tokens": 12,
-        "data.prompts_per_step": 2,
+        "data.prompts_per_step": prompts,
         "data.num_workers": 0,
         "data.eval_num_samples": 2,
     }
-    assert main(["fit", "--config", str(CONFIG), *(f"--{name}={value}" for name, value in settings.items())]) == 0
+    return main(["fit", "--config", str(CONFIG), *(f"--{name}={value}" for name, value in settings.items())])
+
+
+def test_a_step_through_the_command_line(tmp_path):
+    """With a reward by which every group differs."""
+    assert train_smollm2_once(tmp_path, prompts=2) == 0
     assert len(pd.read_parquet(tmp_path / "rollouts")) == 8
     (row,) = [row for row in csv.DictReader((tmp_path / "metrics.csv").open()) if row["reward/mean"]]
     assert float(row["policy/logprob_mismatch"]) < 1e-4

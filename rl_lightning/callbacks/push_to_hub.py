@@ -20,11 +20,11 @@ from rl_lightning.checkpointing.checkpoints import (
     intact_checkpoints,
 )
 from rl_lightning.hub.pushing import Repository, address, look, push
+from rl_lightning.policy.adapters import CONFIG_FILE
 from rl_lightning.types import UserError, first_line, require
 
 log = logging.getLogger(__name__)
 
-ADAPTER_CONFIG = "adapter_config.json"
 _LAST_SECONDS = 600.0
 """The longest that the end of a run waits for a push; huggingface_hub sets no limit."""
 
@@ -130,9 +130,9 @@ def files_of_checkpoint(checkpoint: Path) -> dict[str, Path | bytes]:
     """What others load of a checkpoint; of a base that is a directory of this machine only the last part is named."""
     paths = [path for path in sorted(checkpoint.iterdir()) if path.name not in (STATE_FILE, CHECKSUMS)]
     files: dict[str, Path | bytes] = {path.name: path for path in paths if path.is_file()}
-    if ADAPTER_CONFIG in files:
-        config = json.loads((checkpoint / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    if CONFIG_FILE in files:
+        config = json.loads((checkpoint / CONFIG_FILE).read_text(encoding="utf-8"))
         base = config.get("base_model_name_or_path")
         if base and Path(base).is_dir():
-            files[ADAPTER_CONFIG] = json.dumps(config | {"base_model_name_or_path": Path(base).name}, indent=2).encode()
+            files[CONFIG_FILE] = json.dumps(config | {"base_model_name_or_path": Path(base).name}, indent=2).encode()
     return files

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 import yaml
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
@@ -26,10 +25,9 @@ from rl_lightning.export.source import Source
 from rl_lightning.export.verification import Verification
 from rl_lightning.hub.pushing import Repository, look
 from rl_lightning.policy import PolicyConfig
+from rl_lightning.policy.config import DTYPES
 
 FORMATS: dict[str, type[Format]] = {form.name: form for form in (Adapter, Merged, GGUF)}
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -49,7 +47,7 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
         "--format", choices=FORMATS, required=True, help="a PEFT adapter, one dense model, or files for llama.cpp"
     )
     parser.add_argument(
-        "--dtype", choices=_DTYPES, help="of the weights of a dense model; default: that of the base's files"
+        "--dtype", choices=DTYPES, help="of the weights of a dense model; default: that of the base's files"
     )
     parser.add_argument(
         "--quantize",
@@ -97,7 +95,7 @@ def main(words: Sequence[str]) -> int:
     if repository is not None and not args.dry_run:
         look(repository)  # what the hub refuses is known before the work
     source = read_source(args.checkpoint.expanduser(), args.config, args.base)
-    dtype = None if args.dtype is None else _DTYPES[args.dtype]
+    dtype = None if args.dtype is None else DTYPES[args.dtype]
     form = FORMATS[args.format](source, dtype) if args.quantize is None else GGUF(source, dtype, args.quantize)
     place, found = export(source, form, to, args.verify_problems, not args.no_verify)
     _print_found(place, to, found)

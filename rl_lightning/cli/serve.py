@@ -12,6 +12,7 @@ from rl_lightning.cli.command_parser import CommandParser
 from rl_lightning.export.base_files import GENERATION, read_json
 from rl_lightning.export.modelfile import MODELFILE
 from rl_lightning.policy.adapters import CONFIG_FILE, is_adapter
+from rl_lightning.rollout.vllm_core import max_lora_rank
 from rl_lightning.types import UserError
 
 Command = tuple[str, list[str]]
@@ -91,9 +92,7 @@ def _merged(directory: Path, port: int) -> list[Command]:
 def _adapter(directory: Path, port: int) -> list[Command]:
     config = read_json(directory / CONFIG_FILE)
     base, rank = str(config["base_model_name_or_path"]), int(config["r"])
-    ranks = [8, 16, 32, 64, 128, 256, 320, 512]  # those that vLLM allows
-    allowed = next((each for each in ranks if each >= rank), rank)
-    words = ["--enable-lora", "--max-lora-rank", str(allowed), "--lora-modules", f"policy={directory}"]
+    words = ["--enable-lora", "--max-lora-rank", str(max_lora_rank(rank)), "--lora-modules", f"policy={directory}"]
     template = directory / "chat_template.jinja"
     if template.is_file():
         words += ["--chat-template", str(template)]

@@ -17,6 +17,7 @@ from rl_lightning.export.formats import Format
 from rl_lightning.export.run_prompts import RunPrompts
 from rl_lightning.export.source import Source
 from rl_lightning.export.verification import Verification
+from rl_lightning.policy.end_tokens import listed
 from rl_lightning.report.learning_curve import draw
 from rl_lightning.report.model_card import CARD, CardOf, PromptNote, model_card
 from rl_lightning.report.run_files import Run
@@ -75,6 +76,7 @@ def write_card(
         "max_new_tokens": source.sampling.max_new_tokens,
         "prompt": asdict(note),
         "verification": None if found is None else _for_programs(found),
+        "faults": [] if found is None else faults_of(found),
     }
     write_json(directory / ABOUT, about)
 
@@ -93,8 +95,7 @@ def generation_section(source: Source, directory: Path) -> str:
     """Where a completion ends, and what the training had otherwise than the base's generation config."""
     generation = read_json(directory / GENERATION)
     tokenizer = AutoTokenizer.from_pretrained(directory)
-    ends = generation.get("eos_token_id")
-    ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    ids = listed(generation.get("eos_token_id"))
     names = ", ".join(f"`{tokenizer.convert_ids_to_tokens(each)}` ({each})" for each in ids) or "no token"
     lines = [
         f"A completion ends at {names}, as in training; generation_config.json has this. Training sampled at temperature "

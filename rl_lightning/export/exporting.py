@@ -21,7 +21,7 @@ from rl_lightning.export.loaded import Loaded
 from rl_lightning.export.run_prompts import RunPrompts
 from rl_lightning.export.source import Source
 from rl_lightning.export.verification import Verification, Verifier
-from rl_lightning.policy.end_tokens import end_token_ids
+from rl_lightning.policy.end_tokens import end_token_ids, listed
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.types import UserError, first_line
 
@@ -115,8 +115,7 @@ def write_generation_config(source: Source, tokenizer: Any, directory: Path) -> 
     has_one = (base / GENERATION).is_file()
     generation = GenerationConfig.from_pretrained(base) if has_one else GenerationConfig.from_model_config(config)
     ends = end_token_ids(SimpleNamespace(config=config, generation_config=generation), tokenizer).tolist()
-    own = generation.eos_token_id
-    if has_one and sorted(own if isinstance(own, list) else [] if own is None else [own]) == ends:
+    if has_one and sorted(listed(generation.eos_token_id)) == ends:
         shutil.copyfile(base / GENERATION, file)
         return
     found = read_json(base / GENERATION) if has_one else {"pad_token_id": tokenizer.pad_token_id}

@@ -16,8 +16,9 @@ from rl_lightning.export.gguf_conversion import convert, refuse_unknown
 from rl_lightning.export.llama_cpp import LlamaCpp, quantise
 from rl_lightning.export.loaded import Loaded
 from rl_lightning.export.merged_format import Merged
-from rl_lightning.export.modelfile import MODELFILE, modelfile
+from rl_lightning.export.modelfile import MODELFILE, modelfile, quoted
 from rl_lightning.export.source import Source
+from rl_lightning.policy.end_tokens import listed
 from rl_lightning.types import UserError
 
 _MERGED = ".merged"
@@ -42,6 +43,7 @@ class GGUF(Format):
         if dtype is not None:
             raise UserError("export: --dtype has no effect on GGUF files; choose their weights by --quantize")
         self._merged, self._quantisations = Merged(source, torch.float32), tuple(dict.fromkeys(quantisations))
+        quoted(source.prompt.system_prompt or "")  # what cannot be written is known before the work
         refuse_unknown(source.model_directory)
 
     def what(self) -> str:
@@ -91,8 +93,7 @@ class GGUF(Format):
 
     def _write_modelfile(self, directory: Path) -> None:
         tokenizer, length = AutoTokenizer.from_pretrained(directory), self.source.sampling.max_new_tokens
-        ends = read_json(directory / GENERATION).get("eos_token_id")
-        ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        ids = listed(read_json(directory / GENERATION).get("eos_token_id"))
         settings = {
             "temperature": self.source.sampling.temperature,
             "num_predict": length,

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from rl_lightning.policy.end_tokens import listed
+
 _ROWS = 32
 """Completions that are generated at once."""
 
@@ -49,8 +51,7 @@ class PlainModel:
     def __init__(self, model: Any, tokenizer: Any, generation: GenerationConfig) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         self.precision = str(model.dtype).removeprefix("torch.")
-        ends = generation.eos_token_id
-        self.end_token_ids = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+        self.end_token_ids = frozenset(listed(generation.eos_token_id))
         self.ends_anyway: frozenset[int] = frozenset()
 
     @torch.inference_mode()

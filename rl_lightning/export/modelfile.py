@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from rl_lightning.types import UserError
+
 MODELFILE = "Modelfile"
 
 _MARKS = ("\x01system\x01", "\x01user\x01", "\x01assistant\x01")
@@ -28,10 +30,10 @@ def modelfile(file: str, tokenizer: Any, system_prompt: str, ends: Sequence[int]
     """
     lines = [f"FROM ./{file}"]
     if (template := go_template(tokenizer, bool(system_prompt))) is not None:
-        lines.append(f"TEMPLATE {_quoted(template)}")
+        lines.append(f"TEMPLATE {quoted(template)}")
     if system_prompt:
-        lines.append(f"SYSTEM {_quoted(system_prompt)}")
-    lines += [f"PARAMETER stop {_quoted(tokenizer.convert_ids_to_tokens(end))}" for end in ends]
+        lines.append(f"SYSTEM {quoted(system_prompt)}")
+    lines += [f"PARAMETER stop {quoted(tokenizer.convert_ids_to_tokens(end))}" for end in ends]
     lines += [f"PARAMETER {name} {value:g}" for name, value in settings.items()]
     return "\n".join(lines) + "\n"
 
@@ -56,14 +58,26 @@ def go_template(tokenizer: Any, has_system: bool) -> str | None:
     except TemplateError:
         return None
     wanted = (*((system,) if has_system else ()), user)
-    if any(asked.count(mark) != 1 for mark in wanted) or any(brace in asked for brace in ("{{", "}}", '"""')):
-        return None
     after = answered[len(asked) + len(assistant) :] if answered.startswith(asked + assistant) else ""
     text = asked + assistant + after.removesuffix("\n")
+    if any(asked.count(mark) != 1 for mark in wanted) or any(brace in text for brace in ("{{", "}}", '"""')):
+        return None
+    begin = tokenizer.bos_token_id
+    if begin is not None and tokenizer("")["input_ids"][:1] == [begin]:
+        text = text.removeprefix(tokenizer.bos_token)  # llama.cpp adds it to every prompt
     for mark, name in zip(_MARKS, _GO, strict=True):
         text = text.replace(mark, name)
     return text
 
 
-def _quoted(text: str) -> str:
-    return f'"""{text}"""' if "\n" in text or '"' in text else f'"{text}"'
+def quoted(text: str) -> str:
+    """The text as a value in a Modelfile.
+
+    Raises:
+        UserError: it has three quotes in a row, or a quote at the end of what needs three.
+    """
+    if "\n" not in text and '"' not in text:
+        return f'"{text}"'
+    if '"""' in text or text.endswith('"'):
+        raise UserError(f"export: a Modelfile cannot hold {text!r}: it has three quotes in a row, or one at its end")
+    return f'"""{text}"""'

@@ -11,6 +11,7 @@ from torch import Tensor
 from rl_lightning.environments.batches import collate
 from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.environments.stream import Prompt
+from rl_lightning.export.formats import compute_device
 from rl_lightning.export.source import Source
 from rl_lightning.export.stored_completions import Completion, as_rollout
 from rl_lightning.memory import StepShape, make_plan, memory_of_cards
@@ -35,7 +36,7 @@ class MeasuredPolicy:
     """
 
     def __init__(self, source: Source, config: PolicyConfig, template: PromptTemplate, prompt_tokens: int) -> None:
-        device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        device = compute_device()
         step = StepShape(_ROWS, 1, prompt_tokens, source.sampling.max_new_tokens)
         devices, self._engine = replica_devices(device, config.devices_per_replica), LocalEngine()
         self._plan = make_plan(config, step, "auto", "auto", memory_of_cards(devices), self._engine)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rl_lightning.export.base_files import read_json
 from rl_lightning.export.card import ABOUT, CARD
@@ -44,7 +43,7 @@ def files_to_push(directory: Path, repository: Repository) -> dict[str, Path | b
         raise UserError(
             f"push: {directory} is not an export: there is no {ABOUT} in it; make one by the command export"
         )
-    if faults := _faults(read_json(directory / ABOUT).get("verification") or {"faults": []}):
+    if faults := read_json(directory / ABOUT)["faults"]:
         raise UserError(f"push: {directory} failed its verification, so it is not pushed: {faults[0]}")
     paths = sorted(path for path in directory.rglob("*") if path.is_file())
     names = {path.relative_to(directory).as_posix(): path for path in paths}
@@ -53,13 +52,6 @@ def files_to_push(directory: Path, repository: Repository) -> dict[str, Path | b
         text = (directory / CARD).read_text(encoding="utf-8")
         files[CARD] = text.replace(f'"{directory.resolve().name}"', f'"{repository.name}"').encode()
     return files
-
-
-def _faults(verification: Mapping[str, Any]) -> list[str]:
-    """Of a directory that is one model, or of each of its files."""
-    if "faults" in verification:
-        return list(verification["faults"])
-    return [f"{name}: {fault}" for name, each in verification.items() for fault in each["faults"]]
 
 
 def _listing(files: Mapping[str, Path | bytes], repository: Repository) -> str:

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 EMBEDDED = {"tiny": Path(__file__).parents[1] / "assets" / "tiny"}
 """Models that ship with the package, by their name in configs."""
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _INITIAL = (True, "gaussian", "orthogonal")
 """Initial values of adapters that leave the base as it is; see `PolicyConfig.init_lora_weights`."""
@@ -148,7 +148,7 @@ def resolve_name(name: str) -> str:
 def compute_dtype(config: PolicyConfig, device: torch.device) -> torch.dtype:
     """The dtype that the base computes in on this device."""
     if config.dtype != "auto":
-        return _DTYPES[config.dtype]
+        return DTYPES[config.dtype]
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

@@ -27,9 +27,14 @@ def end_tokens(model: Any, tokenizer: Any) -> dict[int, list[str]]:
     }
     found: dict[int, list[str]] = {}
     for source, ids in named.items():
-        for id_ in ids if isinstance(ids, list) else [] if ids is None else [ids]:
+        for id_ in listed(ids):
             found.setdefault(id_, []).append(source)
     return found
+
+
+def listed(eos_token_id: int | list[int] | None) -> list[int]:
+    """The ids of a config's `eos_token_id`, which may be one, several or none."""
+    return eos_token_id if isinstance(eos_token_id, list) else [] if eos_token_id is None else [eos_token_id]
 
 
 def end_token_ids(model: Any, tokenizer: Any) -> Tensor:

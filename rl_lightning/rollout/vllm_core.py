@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rl_lightning.rollout.vllm_requests import Finished, Request
 from rl_lightning.rollout.vllm_thread import HungError, LimitedThread, process_unchanged
-from rl_lightning.types import UserError, first_line
+from rl_lightning.types import UserError, first_line, require
 
 T = TypeVar("T")
 
@@ -57,7 +57,12 @@ class Room:
 
 
 def max_lora_rank(rank: int) -> int:
-    """The least rank that vLLM can be started for and that has room for adapters of this one."""
+    """The least rank that vLLM can be started for and that has room for adapters of this one.
+
+    Raises:
+        UserError: there is none.
+    """
+    require("policy.lora_r for vLLM", rank, rank <= _RANKS[-1], f"at most {_RANKS[-1]}")
     return min(each for each in _RANKS if each >= rank)
 
 

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from rl_lightning.cli.main import main
 from rl_lightning.export import merging
-from tests.test_smollm2 import CONFIG, MODEL
+from tests.test_smollm2 import MODEL, train_smollm2_once
 
 pytestmark = [
     pytest.mark.smollm2,
@@ -21,20 +21,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One step, with a reward by which every group differs."""
-    settings = {
-        "trainer.default_root_dir": (root := tmp_path_factory.mktemp("runs") / "smollm2"),
-        "trainer.max_steps": 1,
-        "trainer.enable_progress_bar": "false",
-        "model.policy.model_name_or_path": MODEL,
-        "model.reward": "tests.runs.LengthReward",
-        "model.warmup_steps": 0,
-        "model.sampling.num_generations": 4,
-        "model.sampling.max_new_tokens": 12,
-        "data.prompts_per_step": 4,
-        "data.num_workers": 0,
-        "data.eval_num_samples": 2,
-    }
-    assert main(["fit", "--config", str(CONFIG), *(f"--{name}={value}" for name, value in settings.items())]) == 0
+    root = tmp_path_factory.mktemp("runs") / "smollm2"
+    assert train_smollm2_once(root, prompts=4) == 0
     return root
 
 

@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 
 from rl_lightning.export.modelfile import go_template, modelfile
 from rl_lightning.policy.config import EMBEDDED
+from rl_lightning.types import UserError
 
 
 @pytest.fixture
@@ -34,6 +35,27 @@ def test_a_template_that_drops_or_repeats_a_message_has_no_go_template(tokenizer
     assert go_template(tokenizer, True) is None
     tokenizer.chat_template = None
     assert go_template(tokenizer, False) is None
+
+
+def test_the_begin_token_that_llama_cpp_adds_is_not_written_again(tokenizer):
+    tokenizer.chat_template = "{{ bos_token }}<{{ messages[-1]['content'] }}>"
+    tokenizer.bos_token = "<|endoftext|>"
+    assert go_template(tokenizer, False).startswith("<|endoftext|><{{ .Prompt }}>")  # nothing else adds it
+
+    class Adding:
+        def __getattr__(self, name):
+            return getattr(tokenizer, name)
+
+        def __call__(self, text):
+            return {"input_ids": [tokenizer.bos_token_id]}
+
+    assert go_template(Adding(), False).startswith("<{{ .Prompt }}>")
+
+
+@pytest.mark.parametrize("text", ['three """ quotes', 'ends in a "quote"'])
+def test_what_a_modelfile_cannot_hold_is_refused(tokenizer, text):
+    with pytest.raises(UserError, match="three quotes in a row, or one at its end"):
+        modelfile("model.gguf", tokenizer, text, [], {})
 
 
 def test_the_file_has_system_prompt_stops_and_parameters(tokenizer):

@@ -35,12 +35,12 @@ def export(tmp_path) -> Path:
         ".cache": "not for others",
     }.items():
         (directory / name).write_text(content)
-    about(directory, None)
+    about(directory, [])
     return directory
 
 
-def about(directory: Path, verification: object) -> None:
-    text = json.dumps({"format": "merged", "step": 7, "verification": verification})
+def about(directory: Path, faults: list[str]) -> None:
+    text = json.dumps({"format": "merged", "step": 7, "faults": faults})
     (directory / "rl_lightning_export.json").write_text(text)
 
 
@@ -114,13 +114,13 @@ def test_the_same_again_is_a_commit_onto_it(hub, export):
 
 
 def test_what_is_not_verified_may_go_and_what_failed_may_not(hub, export, capsys):
-    about(export, {"faults": ["its log-probs differ"]})
+    about(export, ["its log-probs differ"])
     line = error(capsys, "push", str(export), "me/mine")
     assert line.endswith("failed its verification, so it is not pushed: its log-probs differ")
     (export / "rl_lightning_export.json").unlink()
     assert "is not an export: there is no rl_lightning_export.json in it" in error(capsys, "push", str(export), "me/x")
     assert not hub.requests
-    about(export, {"faults": []})
+    about(export, [])
     assert main(["push", str(export), "me/mine"]) == 0
 
 
