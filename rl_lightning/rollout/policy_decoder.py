@@ -20,18 +20,12 @@ from rl_lightning.policy import Policy
 from rl_lightning.policy.attention import AttentionKind, no_mask
 from rl_lightning.policy.lora import base_product, dense_weight, dithered, is_adapted
 from rl_lightning.policy.products import packed, product
-from rl_lightning.rollout.network import Attend, Layer, Network, attend_whole_rows
+from rl_lightning.rollout.network import Attend, Layer, Network
+from rl_lightning.rollout.network_check import first_difference
 from rl_lightning.rollout.probe import Probe, changing_rope, probe
 from rl_lightning.types import first_line
 
 log = logging.getLogger(__name__)
-
-TOLERANCE = {torch.float32: 1e-3}
-"""Largest error of a layer's output for a token, relative to what the layer adds to its input, at which a network counts as right;
-beside the rounding of the token's largest element."""
-
-TOLERANCE_16_BITS = 0.05
-"""The same in 16 bits: it is at most 0.032 in SmolLM2's 30 layers, and another architecture gives at least 0.16."""
 
 
 def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransformers:
@@ -53,7 +47,7 @@ def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransfor
     try:
         network = rollout_network(policy, merged, seen)
         network.refresh()
-        wrong = _first_difference(network, seen, TOLERANCE.get(policy.compute_dtype, TOLERANCE_16_BITS))
+        wrong = first_difference(network, seen, policy.compute_dtype)
     except (AttributeError, TypeError, ValueError, RuntimeError) as error:  # a part is missing, or is called otherwise
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -62,28 +56,6 @@ def decoder_of(policy: Policy, merged: bool) -> RolloutNetwork | ThroughTransfor
         return network
     log.warning(f"{policy.family} is sampled by transformers' own forward, which is slower ({wrong})")
     return ThroughTransformers(policy, seen)
-
-
-@torch.no_grad()
-def _first_difference(network: RolloutNetwork, seen: Probe, tolerance: float) -> str | None:
-    """The first part of the network that does not give what the policy's gives for the same input, None where all do."""
-    network.set_max_length(int(seen.positions[-1]) + 1)
-    expected = [*seen.inputs, seen.outputs[-1]]
-
-    def differs(ours: Tensor, theirs: Tensor, scale: Tensor) -> bool:
-        # Some models give a token one huge element (arXiv 2402.17762), whose rounding alone is larger than what a layer adds.
-        rounding = torch.finfo(theirs.dtype).eps * theirs.float().abs().amax(dim=-1)
-        error, allowed = (ours - theirs).float().norm(dim=-1), tolerance * scale.float().norm(dim=-1)
-        return not bool((error <= allowed + rounding).all())
-
-    if differs(F.embedding(seen.ids, network.embedding), expected[0], expected[0]):
-        return "other embeddings"
-    for number, (x, theirs) in enumerate(zip(seen.inputs, seen.outputs, strict=True)):
-        ours, theirs = x.clone(), theirs.to(x.device)  # a stage's last output has gone on to the next device
-        network.add_layer(number, ours, network.tables(seen.positions[None], x.device), attend_whole_rows)
-        if differs(ours, theirs, theirs - x):
-            return f"layer {number} computes something else"
-    return "another last norm" if differs(network.rms_norm(expected[-1], network.norm), seen.last, seen.last) else None
 
 
 class Merged:

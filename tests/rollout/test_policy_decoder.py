@@ -107,6 +107,12 @@ def test_every_family_of_the_shape_is_written_out_exactly(family, merged, tmp_pa
     assert torch.allclose(ours, theirs, atol=2e-5)
 
 
+@pytest.mark.parametrize("family", ["gemma", "olmo2", "cohere", "gemma3_text"])
+@pytest.mark.parametrize("merged", [True, False])
+def test_another_architecture_is_not_taken_for_rounding_in_16_bits(family, merged, tmp_path):
+    assert isinstance(decoder_of(random_policy(family, tmp_path, "bfloat16"), merged), ThroughTransformers)
+
+
 @pytest.mark.parametrize("family", ["gpt_neox", "gemma"])
 def test_a_model_of_another_shape_samples_through_transformers(family, tmp_path, batch, caplog):
     """GPT-NeoX has other parts; Gemma the same with other norms, which only its numbers show."""
