@@ -24,6 +24,7 @@ _TOKENIZER = (
     "*.model",
     "*.tiktoken",
 )
+_TEMPLATES = "additional_chat_templates"
 _MODEL = ("config.json", "preprocessor_config.json", "processor_config.json", "LICENSE*", "NOTICE*")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 GENERATION = "generation_config.json"
@@ -46,6 +47,7 @@ def base_directory(name: str) -> Path:
         return local
     patterns = [*_TOKENIZER, *_MODEL, *_WEIGHTS, GENERATION, "README.md"]
     try:
+        snapshot_download(name, allow_patterns=f"{_TEMPLATES}/*")
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=["*/*", "consolidated*"]))
     except (OSError, ValueError) as error:  # the hub's own errors are either
         raise UserError(
@@ -90,10 +92,10 @@ def hub_name(name: str, base: Path) -> str | None:
 def copy_tokenizer(source: Path, directory: Path) -> None:
     """Copy the tokenizer's files and the chat template, byte for byte."""
     _copy(source, directory, _TOKENIZER)
-    if (source / "additional_chat_templates").is_dir():
+    if (source / _TEMPLATES).is_dir():
         shutil.copytree(
-            source / "additional_chat_templates",
-            directory / "additional_chat_templates",
+            source / _TEMPLATES,
+            directory / _TEMPLATES,
             copy_function=shutil.copyfile,  # the base may be read-only
         )
 

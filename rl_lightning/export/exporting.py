@@ -52,6 +52,7 @@ def export(
     prompts = RunPrompts(source)
     verifier = Verifier(source, prompts, verified_by) if verified else None
     temporary = _beside(to)
+    made = [parent for parent in temporary.parents if not parent.exists()]
     try:
         temporary.mkdir(parents=True)
         write_files(source, form, prompts, temporary)
@@ -66,6 +67,9 @@ def export(
         raise UserError(f"export: {to} cannot be written: {error.strerror or first_line(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        for parent in made:
+            if parent.is_dir() and not any(parent.iterdir()):
+                parent.rmdir()
     return place, found
 
 

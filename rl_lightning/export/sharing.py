@@ -50,7 +50,9 @@ def files_to_push(directory: Path, repository: Repository) -> dict[str, Path | b
     files: dict[str, Path | bytes] = {name: path for name, path in names.items() if not name.startswith(".")}
     if CARD in files:
         text = (directory / CARD).read_text(encoding="utf-8")
-        files[CARD] = text.replace(f'"{directory.resolve().name}"', f'"{repository.name}"').encode()
+        name = directory.resolve().name
+        download = f"```sh\nhf download {repository.name} --local-dir {name}\nllama-cli"
+        files[CARD] = text.replace(f'"{name}"', f'"{repository.name}"').replace("```sh\nllama-cli", download).encode()
     return files
 
 

@@ -30,6 +30,7 @@ _ANSWERS = {
     403: "the token may not write there (403); make one that may, or name an owner that is you or your organisation",
     404: "there is no such owner or repository, or the token may not see it (404)",
     409: "it was changed by somebody else meanwhile (409); push again",
+    412: "it was changed by somebody else meanwhile (412); push again",
 }
 
 
@@ -64,8 +65,21 @@ class Repository:
         return "private" if self.private else "public"
 
 
-def look(repository: Repository) -> frozenset[str] | None:
-    """The files in a repository that may be pushed to; None if there is no such repository yet. Changes nothing.
+@dataclass(frozen=True)
+class Found:
+    """A repository as it is on the hub.
+
+    Attributes:
+        files: their names.
+        commit: the newest one; a push is refused where another has come since.
+    """
+
+    files: frozenset[str]
+    commit: str | None
+
+
+def look(repository: Repository) -> Found | None:
+    """What is in a repository that may be pushed to; None if there is no such repository yet. Changes nothing.
 
     Raises:
         UserError: it holds something else, or has another visibility; there is no token, or no network; the hub refuses.
@@ -89,7 +103,7 @@ def look(repository: Repository) -> frozenset[str] | None:
             f"push: {repository.name} is {now} on the hub, and a {repository.visibility} one was asked for; change it there, or "
             "ask for that"
         )
-    return there
+    return Found(there, found.sha)
 
 
 def push(repository: Repository, files: Mapping[str, Path | bytes], message: str) -> str:
@@ -108,16 +122,17 @@ def push(repository: Repository, files: Mapping[str, Path | bytes], message: str
     Raises:
         UserError: as for `look`; a file cannot be read; or the upload was interrupted.
     """
-    there = look(repository)
-    _refuse_left_over(repository, there or (), files)
+    found = look(repository)
+    _refuse_left_over(repository, found.files if found else (), files)
     with _in_one_line(repository.name):
         api, token = HfApi(), _token()
-        if there is None:
+        if found is None:
             api.create_repo(repository.name, private=repository.private, token=token)
         added = [
             CommitOperationAdd(name, str(file) if isinstance(file, Path) else file) for name, file in files.items()
         ]
-        api.create_commit(repository.name, added, commit_message=message, token=token)
+        parent = found.commit if found else None
+        api.create_commit(repository.name, added, commit_message=message, token=token, parent_commit=parent)
     return address(repository)
 
 

@@ -104,9 +104,10 @@ def test_a_disk_that_is_full_half_way(run, tmp_path, capsys, monkeypatch):
         write(file, *others)
 
     monkeypatch.setattr(merging, "write_tensors", full)
-    line = refused(run, tmp_path / "model", capsys, "--format", "merged")
+    line = refused(run, tmp_path / "new" / "too" / "model", capsys, "--format", "merged")
     assert line.endswith("model cannot be written: No space left on device")
     assert written
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_disk_that_is_too_small_is_found_before(run, tmp_path, capsys, monkeypatch):

@@ -13,6 +13,8 @@ from rl_lightning.cli.main import main
 from rl_lightning.export import gguf_format, llama_cpp
 from rl_lightning.export.base_files import read_json
 from rl_lightning.export.llama_cpp import LlamaCpp
+from rl_lightning.export.sharing import files_to_push
+from rl_lightning.hub.pushing import Repository
 from tests.export.exported_run import fit
 from tests.test_smollm2 import MODEL
 
@@ -61,6 +63,11 @@ def test_the_directory_has_what_llama_cpp_and_ollama_need(exported):
     assert modelfile.startswith("FROM ./model-q8_0.gguf\n")
     assert 'SYSTEM "Be brief."' in modelfile
     assert 'PARAMETER stop "<|im_end|>"' in modelfile
+
+
+def test_a_pushed_card_downloads_the_files_first(exported):
+    card = files_to_push(exported, Repository("me/mine"))["README.md"].decode()
+    assert "```sh\nhf download me/mine --local-dir model\nllama-cli -m model/model-q8_0.gguf\n" in card
 
 
 def test_each_file_has_a_verification_of_its_own(exported):

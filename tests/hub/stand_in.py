@@ -26,6 +26,9 @@ class Stored:
     files: dict[str, bytes] = field(default_factory=lambda: {".gitattributes": b"*.safetensors lfs\n"})
     messages: list[str] = field(default_factory=list)
 
+    def sha(self) -> str:
+        return f"{len(self.messages):040x}"
+
     def tags(self) -> list[str]:
         parts = self.files.get("README.md", b"").decode().split("---\n")
         return yaml.safe_load(parts[1]).get("tags", []) if len(parts) > 2 else []
@@ -104,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(404, X_Error_Code="RepoNotFound")
         siblings = [{"rfilename": file} for file in found.files]
         self._reply(
-            200, {"id": name, "sha": "0" * 40, "private": found.private, "tags": found.tags(), "siblings": siblings}
+            200, {"id": name, "sha": found.sha(), "private": found.private, "tags": found.tags(), "siblings": siblings}
         )
 
     def do_PUT(self) -> None:
@@ -142,7 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _commit(self, body: bytes) -> None:
         name = self.path.removeprefix("/api/models/").partition("/commit/")[0]
         stored = self.hub.repositories[name]
-        for line in map(json.loads, body.splitlines()):
+        lines = list(map(json.loads, body.splitlines()))
+        if lines[0]["value"].get("parentCommit") not in (None, stored.sha()):
+            return self._reply(412, {"error": "A commit has happened since"})
+        for line in lines:
             value = line["value"]
             if line["key"] == "header":
                 stored.messages.append(value["summary"])
@@ -150,4 +156,4 @@ class _Handler(BaseHTTPRequestHandler):
                 stored.files[value["path"]] = base64.b64decode(value["content"])
             else:
                 stored.files[value["path"]] = self.hub.large[value["oid"]]
-        self._reply(200, {"commitUrl": f"{self.hub.url}/{name}/commit/{'1' * 40}", "commitOid": "1" * 40})
+        self._reply(200, {"commitUrl": f"{self.hub.url}/{name}/commit/{stored.sha()}", "commitOid": stored.sha()})

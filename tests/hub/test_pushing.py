@@ -12,7 +12,8 @@ import pytest
 from huggingface_hub import constants
 
 from rl_lightning.cli.main import main
-from rl_lightning.hub.pushing import Repository, look, push
+from rl_lightning.hub import pushing
+from rl_lightning.hub.pushing import Found, Repository, look, push
 from rl_lightning.types import UserError
 from tests.conftest import ROOT
 from tests.hub.stand_in import TOKEN, Stored
@@ -124,6 +125,20 @@ def test_what_is_not_verified_may_go_and_what_failed_may_not(hub, export, capsys
     assert main(["push", str(export), "me/mine"]) == 0
 
 
+def test_a_commit_that_came_between_look_and_push_is_not_built_upon(hub, export, capsys, monkeypatch):
+    assert main(["push", str(export), "me/mine"]) == 0
+    stored, operation = hub.repositories["me/mine"], pushing.CommitOperationAdd
+
+    def meanwhile(*args: object) -> object:
+        stored.files["adapter_config.json"] = b"{}"
+        stored.messages.append("theirs")
+        return operation(*args)
+
+    monkeypatch.setattr(pushing, "CommitOperationAdd", meanwhile)
+    assert "changed by somebody else meanwhile (412)" in error(capsys, "push", str(export), "me/mine")
+    assert stored.messages[-1] == "theirs"
+
+
 @pytest.mark.parametrize("name", ["mine", "a/b/c", "a b/c", "https://hub/a/b", "me/", ""])
 def test_a_name_that_is_not_owner_and_name(hub, export, capsys, name):
     assert "it must be owner/name" in error(capsys, "push", str(export), name)
@@ -185,7 +200,7 @@ def test_an_adapter_is_not_left_beside_a_merged_model(hub, export, capsys):
 def test_a_look_changes_nothing(hub):
     assert look(Repository("me/mine")) is None
     hub.repositories["me/mine"] = Stored(True)
-    assert look(Repository("me/mine")) == frozenset()
+    assert look(Repository("me/mine")) == Found(frozenset(), "0" * 40)
     assert {method for method, _ in hub.requests} == {"GET"}
 
 
