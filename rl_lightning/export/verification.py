@@ -35,7 +35,7 @@ ROUNDING = {
     "bfloat16": 0.02,
     "f16": 0.005,
     "q8_0": 0.03,
-    "q4_k_m": 0.2,
+    "q4_k_m": 0.1,
 }
 """How far an export's log-probs may be from those of the policy on the full-precision base, nats per token on average, by the
 precision of its weights; docs/export.md has what was measured, and why."""
