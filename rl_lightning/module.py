@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,13 +23,14 @@ from rl_lightning.objective import (
 )
 from rl_lightning.policy import PolicyConfig, pack
 from rl_lightning.rollout import LocalEngine, OnFinished, RolloutEngine, Sampling, draw_uniforms
-from rl_lightning.scoring import Reward, Scorer, WeightedReward, component_weights, reward_components
+from rl_lightning.scoring import Reward, Scorer, WeightedReward, as_reward, component_weights, group_components
 from rl_lightning.training import AdapterModule
 from rl_lightning.training.compatible_settings import refuse_incompatible
 from rl_lightning.training.dynamic_sampling import extra_prompts_needed, groups_to_keep
 from rl_lightning.training.joining import append, interleave
 from rl_lightning.training.learning_rate import Schedule
 from rl_lightning.training.metrics import StepMeter, rollout_metrics
+from rl_lightning.training.reward_trial import try_reward
 from rl_lightning.training.right_samples import after_prompts, right_samples
 from rl_lightning.types import (
     EvalBatch,
@@ -49,7 +51,7 @@ class GRPOModule(AdapterModule):
         policy: the model.
         sampling: how completions are sampled.
         objective: advantages and loss.
-        reward: the reward function; your own class by its path.
+        reward: the reward function; your own class or function by its path.
         engine: generates the completions; null: the policy itself (LocalEngine).
         learning_rate: peak learning rate of AdamW; above 0.
         sft_steps: number of first steps that are supervised ones, on the policy's own right and well-formed samples (rejection
@@ -79,7 +81,7 @@ class GRPOModule(AdapterModule):
         policy: PolicyConfig = PolicyConfig(),  # noqa: B008
         sampling: Sampling = Sampling(),  # noqa: B008
         objective: Objective = Objective(),  # noqa: B008
-        reward: Reward = WeightedReward(),  # noqa: B008
+        reward: Reward | Callable[..., Any] = WeightedReward(),  # noqa: B008
         engine: RolloutEngine | None = None,
         sft_steps: int = 0,
         learning_rate: float = 1e-5,
@@ -105,7 +107,7 @@ class GRPOModule(AdapterModule):
             seed=seed,
             measures_kl=objective.beta > 0,
         )
-        self.objective, self.reward, self.sft_steps = objective, reward, sft_steps
+        self.objective, self.reward, self.sft_steps = objective, as_reward(reward), sft_steps
         self.score_workers, self.score_seconds, self.supervised = score_workers, score_seconds, False
         self.eval_sampling: EvalSampling | None = None
         require("model.score_workers", score_workers, score_workers > 0, "above 0")
@@ -177,10 +179,10 @@ class GRPOModule(AdapterModule):
         """N scores and (B, G, R) float64 reward components, of which the last is the length penalty."""
         problems, separate = prompts.repeat_problems(rollout.group_size), self.objective.normalizes_components
         scores = self.scorer(problems, rollout.texts)
-        components = reward_components(self.reward, separate, problems, rollout.texts, scores).to(self.device)
+        components = group_components(self.reward, separate, problems, rollout.texts, scores, len(prompts))
         penalty = overlong_penalty(rollout.lengths, self.sampling.max_new_tokens, self.objective.overlong_buffer)
-        components = torch.cat([components, penalty[:, None].double()], dim=1)
-        return tuple(scores), components.view(len(prompts), rollout.group_size, -1)
+        penalty = penalty.double().view(len(prompts), rollout.group_size, 1)
+        return tuple(scores), torch.cat([components.to(self.device), penalty], dim=2)
 
     def component_weights(self) -> Tensor:
         """(R,) float64, the weight of each reward component; that of the length penalty is 1."""
@@ -289,6 +291,11 @@ class GRPOModule(AdapterModule):
         super().setup(stage)
         source = self.prompt_source
         self.scorer = Scorer(source.mixture, self.score_workers, self.score_seconds, source.answer_format)
+
+    def on_fit_start(self) -> None:
+        """Try the reward function on the policy's own completions, before anything takes long."""
+        super().on_fit_start()
+        self.collective.broadcast(lambda: try_reward(self))
 
     def teardown(self, stage: str) -> None:
         """Stop the scorer's worker processes."""
