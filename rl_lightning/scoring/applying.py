@@ -55,7 +55,7 @@ def reward_components(
             finite number in float32 nor None.
     """
     completions = list(zip(problems, texts, scores, strict=True))
-    weights, name = component_weights(reward, separate), type(reward).__name__
+    weights, name = component_weights(reward, separate), name_of(reward)
     rows = _components(reward, completions) if separate else [(whole,) for whole in _rewards(reward, completions)]
     for row, of in zip(rows, completions, strict=True):
         if not isinstance(row, Sequence) or isinstance(row, str) or len(row) != len(weights):
@@ -111,7 +111,7 @@ def _rewards(reward: Reward, completions: Completions) -> list[Any]:
             raise _raised(reward, found, None) from found
     rewards = _called(reward, lambda: list(found), None)
     if len(rewards) != len(completions):
-        raise _error(f"{type(reward).__name__} gave {len(rewards)} rewards of {len(completions)} completions", None)
+        raise _error(f"{name_of(reward)} gave {len(rewards)} rewards of {len(completions)} completions", None)
     return rewards
 
 
@@ -160,12 +160,17 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def name_of(reward: Reward) -> str:
+    """The class of a reward, or the function that it is made of."""
+    return str(getattr(reward, "function", type(reward).__name__))
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) or (isinstance(value, Tensor) and value.numel() == 1)
 
 
 def _raised(reward: Reward, error: Exception, of: tuple[Problem, str, Score] | None) -> UserError:
-    return _error(f"{type(reward).__name__} raised {said_by(error)}", of)
+    return _error(f"{name_of(reward)} raised {said_by(error)}", of)
 
 
 def _error(what: str, of: tuple[Problem, str, Score] | None) -> UserError:

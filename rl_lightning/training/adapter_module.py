@@ -8,8 +8,10 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 
+from rl_lightning.checkpointing.recorded import Recorded
 from rl_lightning.checkpointing.resume import refuse_other_settings, restore_rng_states, rng_states, settings
 from rl_lightning.distributed import Collective, SingleProcess, sum_gradients
+from rl_lightning.loggers import MetricsCSV
 from rl_lightning.memory import Device, MemoryLimits, Plan, make_plan, memory_of_cards
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy.adapters import adapter_hash
@@ -29,7 +31,7 @@ _ONLY_AT_THE_START = frozenset({"policy.adapter", "policy.reference", "policy.in
 _SETTINGS = ("learning_rate", "lr_schedule", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
 
 
-class AdapterModule(LightningModule):
+class AdapterModule(Recorded, LightningModule):
     """A LightningModule that has a policy and trains its adapters, or all its weights. The loss is defined by its subclass.
 
     Args:
@@ -91,10 +93,8 @@ class AdapterModule(LightningModule):
         self.seed, self.measures_kl = seed, measures_kl
         self.generator = torch.Generator().manual_seed(seed)
         self.collective: Collective = SingleProcess()
-        self.loaded_step = self.not_finite_in_a_row = 0
-        self.interrupted = False
-        self.meter = StepMeter()
-        self.metrics: dict[str, float] = {}
+        self.loaded_step, self.not_finite_in_a_row, self.interrupted = 0, 0, False
+        self.meter, self.metrics = StepMeter(), dict[str, float]()
         self._record: StepRecord | None = None
         self._random_states: dict[str, Any] = {}
 
@@ -220,8 +220,8 @@ class AdapterModule(LightningModule):
         for callback in self._step_callbacks():
             callback.on_step_end(self.trainer, self, self._record)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (batch_idx + 1) % every == 0:
-            for logger in self.trainer.loggers:
+        for logger in self.trainer.loggers:
+            if isinstance(logger, MetricsCSV) or (every and (batch_idx + 1) % every == 0):
                 logger.log_metrics(self.metrics, step=self.global_step)
 
     def _step_callbacks(self) -> list[StepCallback]:

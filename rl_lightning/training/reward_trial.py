@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Any
 
 from rl_lightning.environments.answer_formats import AnswerFormat
 from rl_lightning.scoring import WeightedReward, reward_components
+from rl_lightning.scoring.applying import name_of
 from rl_lightning.types import Problem, PromptBatch, UserError
+
+log = logging.getLogger(__name__)
 
 _TASKS = 8
 """The most tasks of which a problem is tried."""
@@ -38,9 +42,7 @@ def try_reward(module: Any) -> None:
     separate, scores = module.objective.normalizes_components, module.scorer(problems, texts)
     rewards = reward_components(reward, separate, problems, texts, scores)
     if bool(rewards.isnan().all()):
-        raise UserError(
-            f"model.reward: {type(reward).__name__} gave None for each of {len(texts)} completions it was tried on"
-        )
+        log.warning(f"model.reward: {name_of(reward)} gave None for each of {len(texts)} completions it was tried on")
 
 
 def _first_of_each_task(batch: PromptBatch) -> PromptBatch:
