@@ -89,9 +89,8 @@ def main(words: Sequence[str]) -> None:
     try:
         if problem is not None:
             rollout = answer(policy, engine, settings, template, problem)
-            print(
-                f"{problem.question.strip()}\n\n{shown(rollout, form)}\n{verdict(settings, problem, rollout.texts[0])}"
-            )
+            said = "" if rollout.not_finite.any() else rollout.texts[0]  # wrong, as in the evaluation
+            print(f"{problem.question.strip()}\n\n{shown(rollout, form)}\n{verdict(settings, problem, said)}")
             return
         for question in questions():
             print(shown(answer(policy, engine, settings, template, Problem(question)), form), flush=True)
@@ -146,8 +145,9 @@ def answer(
 
 def shown(rollout: Rollout, form: AnswerFormat) -> str:
     """Format the completion of a rollout of one; see `described`."""
-    (text,), (tokens,), (finished,) = rollout.texts, rollout.lengths.tolist(), rollout.finished.tolist()
-    return described(text, tokens, finished, form)
+    (text,), (tokens,), (truncated,) = rollout.texts, rollout.lengths.tolist(), rollout.truncated.tolist()
+    told = described(text, tokens, not truncated, form)
+    return told + (", ended because logits were not finite" if rollout.not_finite.any() else "")
 
 
 def described(text: str, tokens: int, finished: bool, form: AnswerFormat) -> str:
