@@ -30,6 +30,7 @@ from rl_lightning.training.dynamic_sampling import extra_prompts_needed, groups_
 from rl_lightning.training.joining import append, interleave
 from rl_lightning.training.learning_rate import Schedule
 from rl_lightning.training.metrics import StepMeter, rollout_metrics
+from rl_lightning.training.non_finite import warn_of_not_finite, wrong_if_not_finite
 from rl_lightning.training.reward_trial import try_reward
 from rl_lightning.training.right_samples import after_prompts, right_samples
 from rl_lightning.types import (
@@ -123,6 +124,7 @@ class GRPOModule(AdapterModule):
         """
         self.meter, self.supervised = StepMeter(self.collective), self.global_step < self.sft_steps
         rollouts = self.collect_rollouts(batch)
+        warn_of_not_finite(self.global_step + 1, rollouts, self.collective)
         advantages, weights = self.compute_advantages(rollouts)
         logprobs = TrainerLogprobs.empty(rollouts.rollout)
         with self.meter.time("train"):
@@ -151,7 +153,7 @@ class GRPOModule(AdapterModule):
         while count := extra_prompts_needed(self.sampling, len(prompts), variance):
             rollouts = append(rollouts, self.sample_and_score(self.prompt_source.extra_prompts(count).to(self.device)))
             variance = self.has_variance(rollouts)
-        return replace(rollouts, kept=groups_to_keep(variance, len(prompts)))
+        return replace(rollouts, kept=groups_to_keep(variance, len(prompts)) & rollouts.kept)
 
     def sample_and_score(self, prompts: PromptBatch) -> RolloutBatch:
         """A scored group of completions for each prompt, gathered from the shares of all ranks."""
@@ -168,8 +170,8 @@ class GRPOModule(AdapterModule):
             rollout = self.engine.generate(prompts, self.sampling, draws, on_finished)
         with self.meter.time("score"):
             scores, components = self.score(prompts, rollout)
-        kept = torch.ones(len(prompts), dtype=torch.bool, device=components.device)
-        return RolloutBatch(prompts, rollout, scores, components, components @ self.component_weights(), kept)
+        rewards = components @ self.component_weights()
+        return RolloutBatch(prompts, rollout, scores, components, rewards, kept=rollout.finite_groups)
 
     def scoring_callback(self, prompts: PromptBatch, group: int) -> OnFinished:
         """A hook that starts to verify each finished completion while others are still being sampled."""
@@ -178,11 +180,11 @@ class GRPOModule(AdapterModule):
     def score(self, prompts: PromptBatch, rollout: Rollout) -> tuple[tuple[Score, ...], Tensor]:
         """N scores and (B, G, R) float64 reward components, of which the last is the length penalty."""
         problems, separate = prompts.repeat_problems(rollout.group_size), self.objective.normalizes_components
-        scores = self.scorer(problems, rollout.texts)
+        scores = wrong_if_not_finite(self.scorer(problems, rollout.texts), rollout)
         components = group_components(self.reward, separate, problems, rollout.texts, scores, len(prompts))
         penalty = overlong_penalty(rollout.lengths, self.sampling.max_new_tokens, self.objective.overlong_buffer)
         penalty = penalty.double().view(len(prompts), rollout.group_size, 1)
-        return tuple(scores), torch.cat([components.to(self.device), penalty], dim=2)
+        return scores, torch.cat([components.to(self.device), penalty], dim=2)
 
     def component_weights(self) -> Tensor:
         """(R,) float64, the weight of each reward component; that of the length penalty is 1."""
@@ -190,11 +192,11 @@ class GRPOModule(AdapterModule):
         return torch.cat([weights, weights.new_ones(1)]).to(self.device)
 
     def has_variance(self, rollouts: RolloutBatch) -> Tensor:
-        """(B,) bool, which groups have an advantage other than zero on a completion that is trained on."""
+        """(B,) bool, which groups have an advantage other than zero on a completion that is trained on, and finite logits."""
         differ = self.objective.advantages(rollouts.reward_components, self.component_weights()) != 0
         if self.objective.mask_truncated_completions:
             differ &= rollouts.rollout.finished.view_as(differ)
-        return differ.any(dim=1)
+        return differ.any(dim=1) & rollouts.kept
 
     def compute_advantages(self, rollouts: RolloutBatch) -> tuple[Tensor, Tensor]:
         """(B, G) advantages and (N, T) token weights, float32, of the kept groups; zero in the others."""
@@ -203,7 +205,8 @@ class GRPOModule(AdapterModule):
         rollout, kept = rollouts.rollout, rollouts.kept
         rows = kept.repeat_interleave(rollout.group_size)
         advantages = torch.zeros_like(rollouts.rewards, dtype=torch.float32)
-        advantages[kept] = self.objective.advantages(rollouts.reward_components[kept], self.component_weights())
+        if kept.any():
+            advantages[kept] = self.objective.advantages(rollouts.reward_components[kept], self.component_weights())
         counted = rollout.finished[rows] if self.objective.mask_truncated_completions else None
         weights, limit = torch.zeros_like(rollout.sampling_logps), self.sampling.max_new_tokens
         weights[rows] = token_weights(rollout.mask[rows], self.objective.loss_type, limit, counted)
@@ -284,7 +287,8 @@ class GRPOModule(AdapterModule):
         group = 1 if draws is None else sampling.num_generations
         self.evaluator.sync_weights()
         rollout = self.evaluator.generate(batch, sampling, draws, self.scoring_callback(batch, group))
-        return EvalBatch(rollout, tuple(self.scorer(batch.repeat_problems(group), rollout.texts)))
+        scores = self.scorer(batch.repeat_problems(group), rollout.texts)
+        return EvalBatch(rollout, wrong_if_not_finite(scores, rollout))
 
     def setup(self, stage: str) -> None:
         """Read the data module from the trainer, and make the scorer of its tasks."""

@@ -26,8 +26,10 @@ from rl_lightning.rollout import LocalEngine
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.types import Problem, PromptBatch, Rollout
 
-Ask = Callable[[Problem], tuple[str, int, bool]]
-"""Answers a question: the text, its tokens with the end token, and whether it ended by itself."""
+Ask = Callable[[Problem], tuple[str, int, str]]
+"""Answers a question: the text, its tokens with the end token, and how it ended, where not by itself: one of `_ENDS`."""
+
+_ENDS = {"": "", "truncated": ", truncated at the length limit", "not finite": ", ended because logits were not finite"}
 
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _PROMPT_TOKENS = 1024
@@ -101,9 +103,10 @@ def main(words: Sequence[str]) -> None:
     try:
         if problem is not None:
             rollout = answer(policy, engine, settings, template, problem)
-            print(
-                f"{problem.question.strip()}\n\n{described(*parts(rollout), form)}\n{verdict(settings, problem, rollout.texts[0])}"
-            )
+            text, tokens, end = parts(rollout)
+            said = "" if rollout.not_finite.any() else text  # wrong, as in the evaluation
+            told = described(text, tokens, end, form)
+            print(f"{problem.question.strip()}\n\n{told}\n{verdict(settings, problem, said)}")
             return
         _ask_all(args, template, form, lambda asked: parts(answer(policy, engine, settings, template, asked)))
     except KeyboardInterrupt:
@@ -116,9 +119,9 @@ def _ask_all(args: argparse.Namespace, template: PromptTemplate, form: AnswerFor
     for question in questions(args.lines):
         if args.conversation and history:
             template.show({"": history})
-        text, tokens, finished = ask(Problem(question))
+        text, tokens, end = ask(Problem(question))
         history.append((question, text))
-        print(described(text, tokens, finished, form), flush=True)
+        print(described(text, tokens, end, form), flush=True)
 
 
 def _ask_export(args: argparse.Namespace) -> None:
@@ -128,9 +131,9 @@ def _ask_export(args: argparse.Namespace) -> None:
     try:
         if args.task is not None:
             problem = settings.problem(args.task, args.index or 0)
-            text, tokens, finished = policy.answer(problem)
+            text, tokens, end = policy.answer(problem)
             print(
-                f"{problem.question.strip()}\n\n{described(text, tokens, finished, form)}\n{verdict(settings, problem, text)}"
+                f"{problem.question.strip()}\n\n{described(text, tokens, end, form)}\n{verdict(settings, problem, text)}"
             )
             return
         _ask_all(args, policy.template, form, policy.answer)
@@ -169,24 +172,25 @@ def answer(
     return engine.generate(prompt, settings.sampling, draws=None)
 
 
-def parts(rollout: Rollout) -> tuple[str, int, bool]:
-    """Of a rollout of one completion its text, its tokens with the end token, and whether it ended by itself."""
-    (text,), (tokens,), (finished,) = rollout.texts, rollout.lengths.tolist(), rollout.finished.tolist()
-    return text, tokens, finished
+def parts(rollout: Rollout) -> tuple[str, int, str]:
+    """Of a rollout of one completion its text, its tokens with the end token, and how it ended, where not by itself."""
+    (text,), (tokens,) = rollout.texts, rollout.lengths.tolist()
+    end = "not finite" if rollout.not_finite.any() else "truncated" if rollout.truncated.any() else ""
+    return text, tokens, end
 
 
-def described(text: str, tokens: int, finished: bool, form: AnswerFormat) -> str:
+def described(text: str, tokens: int, end: str, form: AnswerFormat) -> str:
     """Format a completion: reasoning and answer separately, or the whole text if it is not well-formed.
 
     Args:
         text: the completion.
         tokens: its length, the end token included.
-        finished: whether it ended by itself.
+        end: how it ended, where not by itself: one of `_ENDS`.
         form: of answers.
     """
     think, found = _THINK.search(text), form.extract(text)
     apart = think if form.name == "tags" and form.is_well_formed(text) else None
     parts = [f"think   {apart[1].strip()}" if apart else f"text    {text.strip()}"]
     parts.append(f"answer  {found}" if found else f"answer  none in the format {form.name}")
-    parts.append(f"tokens  {tokens}" + ("" if finished else ", truncated at the length limit"))
+    parts.append(f"tokens  {tokens}{_ENDS[end]}")
     return "\n".join(parts)

@@ -14,7 +14,7 @@ from rl_lightning.distributed import Collective, SingleProcess, sum_gradients
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.memory import Device, MemoryLimits, Plan, make_plan, memory_of_cards
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.adapters import adapter_hash
+from rl_lightning.policy.adapters import adapter_hash, refuse_other_shapes
 from rl_lightning.rollout import RolloutEngine, Sampling
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.training.learning_rate import Schedule, learning_rate_share
@@ -160,14 +160,14 @@ class AdapterModule(Recorded, LightningModule):
     def step_optimizer(self, rollouts: RolloutBatch) -> None:
         """Sum the gradients over the ranks, clip them, and make an optimizer step.
 
-        Without gradients (no group has reward variance), or with a gradient that is not finite, the weights stay the same bit for
-        bit. The step counter advances nevertheless, because a converged run must end.
+        Without gradients (no group has reward variance), or where logits or the gradient are not finite, the weights stay the same
+        bit for bit. The step counter advances nevertheless, because a converged run must end.
 
         Args:
-            rollouts: the rollouts of the step, saved for inspection if too many gradients in a row are not finite.
+            rollouts: the rollouts of the step, saved for inspection if too many updates in a row are skipped.
 
         Raises:
-            UserError: the gradient was not finite in `MAX_IN_A_ROW` updates in a row.
+            UserError: logits or gradient were not finite in `MAX_IN_A_ROW` updates in a row.
         """
         optimizer: Any = self.optimizers()
         parameters = self.policy.trained_parameters()
@@ -183,6 +183,9 @@ class AdapterModule(Recorded, LightningModule):
                 # At a scale above 1 the gradient may have overflowed only because the scaler is still searching for its scale.
                 self.not_finite_in_a_row += self.scaler.get_scale() <= 1
             self.scaler.update()
+        elif not rollouts.kept.any():  # in every group a completion's logits were not finite
+            self.meter.add("skipped_updates", 1)
+            self.not_finite_in_a_row += 1
         self.meter.add_all(updates=1, learning_rate=optimizer.param_groups[0]["lr"])
         optimizer.step()
         optimizer.zero_grad()
@@ -266,7 +269,7 @@ class AdapterModule(Recorded, LightningModule):
         if self.policy.trains_all:
             self.policy.load(Path(str(self.trainer.ckpt_path)).parent)
         else:
-            self._refuse_other_adapter(checkpoint["state_dict"])
+            refuse_other_shapes(self._adapters(), {name: t.shape for name, t in checkpoint["state_dict"].items()})
         self.loaded_step = checkpoint["global_step"]
         self.generator.set_state(checkpoint["sampler"])
         if self.scaler.is_enabled() and checkpoint["loss_scaler"]:  # empty if it was saved without loss scaling
@@ -277,15 +280,6 @@ class AdapterModule(Recorded, LightningModule):
 
     def _adapters(self) -> dict[str, torch.Size]:
         return {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
-
-    def _refuse_other_adapter(self, state: dict[str, torch.Tensor]) -> None:
-        trained, found = self._adapters(), {name: t.shape for name, t in state.items()}
-        if trained != found:
-            wrong = sorted(n for n in trained.keys() | found.keys() if trained.get(n) != found.get(n))
-            raise UserError(
-                f"ckpt_path: the checkpoint's adapter does not fit this model: {len(wrong)} of {len(trained)} tensors differ, "
-                f"the first is {wrong[0]}; use the model.policy section that it was trained with"
-            )
 
     def settings(self) -> dict[str, str]:
         """The settings that a resumed run must share with its checkpoint, by dotted name; of the adapter that it began from the
