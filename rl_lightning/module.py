@@ -11,7 +11,6 @@ from torch import Tensor
 
 from rl_lightning.checkpointing.resume import settings
 from rl_lightning.distributed import fill_missing, logprobs_of_all, share_of_groups, share_of_prompts
-from rl_lightning.evaluation import EvalSampling, problem_draws
 from rl_lightning.memory import halve_on_oom
 from rl_lightning.objective import (
     LossInputs,
@@ -22,9 +21,9 @@ from rl_lightning.objective import (
     token_weights,
 )
 from rl_lightning.policy import PolicyConfig, pack
-from rl_lightning.rollout import LocalEngine, OnFinished, RolloutEngine, Sampling, draw_uniforms
-from rl_lightning.scoring import Reward, Scorer, WeightedReward, as_reward, component_weights, group_components
-from rl_lightning.training import AdapterModule
+from rl_lightning.rollout import LocalEngine, RolloutEngine, Sampling, draw_uniforms
+from rl_lightning.scoring import Reward, WeightedReward, as_reward, component_weights, group_components
+from rl_lightning.training import ScoredModule
 from rl_lightning.training.compatible_settings import refuse_incompatible
 from rl_lightning.training.dynamic_sampling import extra_prompts_needed, groups_to_keep
 from rl_lightning.training.joining import append, interleave
@@ -34,7 +33,6 @@ from rl_lightning.training.non_finite import warn_of_not_finite, wrong_if_not_fi
 from rl_lightning.training.reward_trial import try_reward
 from rl_lightning.training.right_samples import after_prompts, right_samples
 from rl_lightning.types import (
-    EvalBatch,
     PromptBatch,
     Rollout,
     RolloutBatch,
@@ -45,7 +43,7 @@ from rl_lightning.types import (
 )
 
 
-class GRPOModule(AdapterModule):
+class GRPOModule(ScoredModule):
     """Trains a policy by GRPO.
 
     Args:
@@ -67,15 +65,11 @@ class GRPOModule(AdapterModule):
         seed: seed of the sampler and of the adapters' initial values.
 
     Attributes:
-        scorer: runs the tasks' verifiers; from `setup` on.
         supervised: whether the current step is one of the `sft_steps`.
-        eval_sampling: how evaluations sample; None for greedy decoding; `FixedEval` sets it.
 
     Raises:
         UserError: a value out of range.
     """
-
-    scorer: Scorer
 
     def __init__(
         self,
@@ -96,6 +90,8 @@ class GRPOModule(AdapterModule):
         seed: int = 0,
     ) -> None:
         super().__init__(
+            score_workers,
+            score_seconds,
             policy=policy,
             sampling=sampling,
             engine=engine or LocalEngine(),
@@ -109,10 +105,7 @@ class GRPOModule(AdapterModule):
             measures_kl=objective.beta > 0,
         )
         self.objective, self.reward, self.sft_steps = objective, as_reward(reward), sft_steps
-        self.score_workers, self.score_seconds, self.supervised = score_workers, score_seconds, False
-        self.eval_sampling: EvalSampling | None = None
-        require("model.score_workers", score_workers, score_workers > 0, "above 0")
-        require("model.score_seconds", score_seconds, score_seconds > 0, "above 0")
+        self.supervised = False
         require("model.sft_steps", sft_steps, sft_steps >= 0, "0 or more")
         refuse_incompatible(policy, sampling, objective)
 
@@ -172,10 +165,6 @@ class GRPOModule(AdapterModule):
             scores, components = self.score(prompts, rollout)
         rewards = components @ self.component_weights()
         return RolloutBatch(prompts, rollout, scores, components, rewards, kept=rollout.finite_groups)
-
-    def scoring_callback(self, prompts: PromptBatch, group: int) -> OnFinished:
-        """A hook that starts to verify each finished completion while others are still being sampled."""
-        return lambda row, text: self.scorer.submit(prompts.problems[row // group], text)
 
     def score(self, prompts: PromptBatch, rollout: Rollout) -> tuple[tuple[Score, ...], Tensor]:
         """N scores and (B, G, R) float64 reward components, of which the last is the length penalty."""
@@ -277,34 +266,10 @@ class GRPOModule(AdapterModule):
         for share in self.collective.gather(halve_on_oom(budget, attempt).sums):
             self.meter.add_all(**share)
 
-    def validation_step(self, batch: PromptBatch, batch_idx: int) -> EvalBatch:  # type: ignore[override]
-        """Completions of evaluation problems and their scores. Long prompts are not skipped, and RNG states do not change."""
-        sampling, draws, limit = self.sampling, None, self.sampling.max_new_tokens
-        self.policy.refuse_longer(batch.prompt_ids.shape[1] + limit)
-        if (eval_sampling := self.eval_sampling) is not None:
-            sampling = Sampling(eval_sampling.samples, limit, eval_sampling.temperature)
-            draws = problem_draws(batch.problems, eval_sampling.samples, limit)
-        group = 1 if draws is None else sampling.num_generations
-        self.evaluator.sync_weights()
-        rollout = self.evaluator.generate(batch, sampling, draws, self.scoring_callback(batch, group))
-        scores = self.scorer(batch.repeat_problems(group), rollout.texts)
-        return EvalBatch(rollout, wrong_if_not_finite(scores, rollout))
-
-    def setup(self, stage: str) -> None:
-        """Read the data module from the trainer, and make the scorer of its tasks."""
-        super().setup(stage)
-        source = self.prompt_source
-        self.scorer = Scorer(source.mixture, self.score_workers, self.score_seconds, source.answer_format)
-
     def on_fit_start(self) -> None:
         """Try the reward function on the policy's own completions, before anything takes long."""
         super().on_fit_start()
         self.collective.broadcast(lambda: try_reward(self))
-
-    def teardown(self, stage: str) -> None:
-        """Stop the scorer's worker processes."""
-        self.scorer.close()
-        self.engine.close()
 
     def settings(self) -> dict[str, str]:
         """The settings that a resumed run must share with its checkpoint, by dotted name."""
