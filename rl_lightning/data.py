@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
+from rl_lightning.checkpointing.recorded import Recorded
 from rl_lightning.curriculum import Curriculum, CurriculumScheduler, SuccessRecord
 from rl_lightning.distributed import Collective, SingleProcess
 from rl_lightning.environments.batches import collate
@@ -36,7 +37,7 @@ _LAG_STEPS = _STEPS_AHEAD + 1
 generation of the problems of the steps after that has started."""
 
 
-class PromptDataModule(LightningDataModule):
+class PromptDataModule(Recorded, LightningDataModule):
     """Streams reasoning-gym problems as prompts.
 
     Args:

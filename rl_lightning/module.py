@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from rl_lightning.checkpointing.resume import settings
 from rl_lightning.distributed import fill_missing, logprobs_of_all, share_of_groups, share_of_prompts
-from rl_lightning.evaluation import EvalSampling, problem_draws
 from rl_lightning.memory import halve_on_oom
 from rl_lightning.objective import (
     LossInputs,
@@ -21,17 +21,18 @@ from rl_lightning.objective import (
     token_weights,
 )
 from rl_lightning.policy import PolicyConfig, pack
-from rl_lightning.rollout import LocalEngine, OnFinished, RolloutEngine, Sampling, draw_uniforms
-from rl_lightning.scoring import Reward, Scorer, WeightedReward, component_weights, reward_components
-from rl_lightning.training import AdapterModule
+from rl_lightning.rollout import LocalEngine, RolloutEngine, Sampling, draw_uniforms
+from rl_lightning.scoring import Reward, WeightedReward, as_reward, component_weights, group_components
+from rl_lightning.training import ScoredModule
 from rl_lightning.training.compatible_settings import refuse_incompatible
 from rl_lightning.training.dynamic_sampling import extra_prompts_needed, groups_to_keep
 from rl_lightning.training.joining import append, interleave
 from rl_lightning.training.learning_rate import Schedule
 from rl_lightning.training.metrics import StepMeter, rollout_metrics
+from rl_lightning.training.non_finite import warn_of_not_finite, wrong_if_not_finite
+from rl_lightning.training.reward_trial import try_reward
 from rl_lightning.training.right_samples import after_prompts, right_samples
 from rl_lightning.types import (
-    EvalBatch,
     PromptBatch,
     Rollout,
     RolloutBatch,
@@ -42,14 +43,14 @@ from rl_lightning.types import (
 )
 
 
-class GRPOModule(AdapterModule):
+class GRPOModule(ScoredModule):
     """Trains a policy by GRPO.
 
     Args:
         policy: the model.
         sampling: how completions are sampled.
         objective: advantages and loss.
-        reward: the reward function; your own class by its path.
+        reward: the reward function; your own class or function by its path.
         engine: generates the completions; null: the policy itself (LocalEngine).
         learning_rate: peak learning rate of AdamW; above 0.
         sft_steps: number of first steps that are supervised ones, on the policy's own right and well-formed samples (rejection
@@ -64,22 +65,18 @@ class GRPOModule(AdapterModule):
         seed: seed of the sampler and of the adapters' initial values.
 
     Attributes:
-        scorer: runs the tasks' verifiers; from `setup` on.
         supervised: whether the current step is one of the `sft_steps`.
-        eval_sampling: how evaluations sample; None for greedy decoding; `FixedEval` sets it.
 
     Raises:
         UserError: a value out of range.
     """
-
-    scorer: Scorer
 
     def __init__(
         self,
         policy: PolicyConfig = PolicyConfig(),  # noqa: B008
         sampling: Sampling = Sampling(),  # noqa: B008
         objective: Objective = Objective(),  # noqa: B008
-        reward: Reward = WeightedReward(),  # noqa: B008
+        reward: Reward | Callable[..., Any] = WeightedReward(),  # noqa: B008
         engine: RolloutEngine | None = None,
         sft_steps: int = 0,
         learning_rate: float = 1e-5,
@@ -93,6 +90,8 @@ class GRPOModule(AdapterModule):
         seed: int = 0,
     ) -> None:
         super().__init__(
+            score_workers,
+            score_seconds,
             policy=policy,
             sampling=sampling,
             engine=engine or LocalEngine(),
@@ -105,11 +104,8 @@ class GRPOModule(AdapterModule):
             seed=seed,
             measures_kl=objective.beta > 0,
         )
-        self.objective, self.reward, self.sft_steps = objective, reward, sft_steps
-        self.score_workers, self.score_seconds, self.supervised = score_workers, score_seconds, False
-        self.eval_sampling: EvalSampling | None = None
-        require("model.score_workers", score_workers, score_workers > 0, "above 0")
-        require("model.score_seconds", score_seconds, score_seconds > 0, "above 0")
+        self.objective, self.reward, self.sft_steps = objective, as_reward(reward), sft_steps
+        self.supervised = False
         require("model.sft_steps", sft_steps, sft_steps >= 0, "0 or more")
         refuse_incompatible(policy, sampling, objective)
 
@@ -121,6 +117,7 @@ class GRPOModule(AdapterModule):
         """
         self.meter, self.supervised = StepMeter(self.collective), self.global_step < self.sft_steps
         rollouts = self.collect_rollouts(batch)
+        warn_of_not_finite(self.global_step + 1, rollouts, self.collective)
         advantages, weights = self.compute_advantages(rollouts)
         logprobs = TrainerLogprobs.empty(rollouts.rollout)
         with self.meter.time("train"):
@@ -149,7 +146,7 @@ class GRPOModule(AdapterModule):
         while count := extra_prompts_needed(self.sampling, len(prompts), variance):
             rollouts = append(rollouts, self.sample_and_score(self.prompt_source.extra_prompts(count).to(self.device)))
             variance = self.has_variance(rollouts)
-        return replace(rollouts, kept=groups_to_keep(variance, len(prompts)))
+        return replace(rollouts, kept=groups_to_keep(variance, len(prompts)) & rollouts.kept)
 
     def sample_and_score(self, prompts: PromptBatch) -> RolloutBatch:
         """A scored group of completions for each prompt, gathered from the shares of all ranks."""
@@ -166,21 +163,17 @@ class GRPOModule(AdapterModule):
             rollout = self.engine.generate(prompts, self.sampling, draws, on_finished)
         with self.meter.time("score"):
             scores, components = self.score(prompts, rollout)
-        kept = torch.ones(len(prompts), dtype=torch.bool, device=components.device)
-        return RolloutBatch(prompts, rollout, scores, components, components @ self.component_weights(), kept)
-
-    def scoring_callback(self, prompts: PromptBatch, group: int) -> OnFinished:
-        """A hook that starts to verify each finished completion while others are still being sampled."""
-        return lambda row, text: self.scorer.submit(prompts.problems[row // group], text)
+        rewards = components @ self.component_weights()
+        return RolloutBatch(prompts, rollout, scores, components, rewards, kept=rollout.finite_groups)
 
     def score(self, prompts: PromptBatch, rollout: Rollout) -> tuple[tuple[Score, ...], Tensor]:
         """N scores and (B, G, R) float64 reward components, of which the last is the length penalty."""
         problems, separate = prompts.repeat_problems(rollout.group_size), self.objective.normalizes_components
-        scores = self.scorer(problems, rollout.texts)
-        components = reward_components(self.reward, separate, problems, rollout.texts, scores).to(self.device)
+        scores = wrong_if_not_finite(self.scorer(problems, rollout.texts), rollout)
+        components = group_components(self.reward, separate, problems, rollout.texts, scores, len(prompts))
         penalty = overlong_penalty(rollout.lengths, self.sampling.max_new_tokens, self.objective.overlong_buffer)
-        components = torch.cat([components, penalty[:, None].double()], dim=1)
-        return tuple(scores), components.view(len(prompts), rollout.group_size, -1)
+        penalty = penalty.double().view(len(prompts), rollout.group_size, 1)
+        return scores, torch.cat([components.to(self.device), penalty], dim=2)
 
     def component_weights(self) -> Tensor:
         """(R,) float64, the weight of each reward component; that of the length penalty is 1."""
@@ -188,11 +181,11 @@ class GRPOModule(AdapterModule):
         return torch.cat([weights, weights.new_ones(1)]).to(self.device)
 
     def has_variance(self, rollouts: RolloutBatch) -> Tensor:
-        """(B,) bool, which groups have an advantage other than zero on a completion that is trained on."""
+        """(B,) bool, which groups have an advantage other than zero on a completion that is trained on, and finite logits."""
         differ = self.objective.advantages(rollouts.reward_components, self.component_weights()) != 0
         if self.objective.mask_truncated_completions:
             differ &= rollouts.rollout.finished.view_as(differ)
-        return differ.any(dim=1)
+        return differ.any(dim=1) & rollouts.kept
 
     def compute_advantages(self, rollouts: RolloutBatch) -> tuple[Tensor, Tensor]:
         """(B, G) advantages and (N, T) token weights, float32, of the kept groups; zero in the others."""
@@ -201,7 +194,8 @@ class GRPOModule(AdapterModule):
         rollout, kept = rollouts.rollout, rollouts.kept
         rows = kept.repeat_interleave(rollout.group_size)
         advantages = torch.zeros_like(rollouts.rewards, dtype=torch.float32)
-        advantages[kept] = self.objective.advantages(rollouts.reward_components[kept], self.component_weights())
+        if kept.any():
+            advantages[kept] = self.objective.advantages(rollouts.reward_components[kept], self.component_weights())
         counted = rollout.finished[rows] if self.objective.mask_truncated_completions else None
         weights, limit = torch.zeros_like(rollout.sampling_logps), self.sampling.max_new_tokens
         weights[rows] = token_weights(rollout.mask[rows], self.objective.loss_type, limit, counted)
@@ -272,28 +266,10 @@ class GRPOModule(AdapterModule):
         for share in self.collective.gather(halve_on_oom(budget, attempt).sums):
             self.meter.add_all(**share)
 
-    def validation_step(self, batch: PromptBatch, batch_idx: int) -> EvalBatch:  # type: ignore[override]
-        """Completions of evaluation problems and their scores. Long prompts are not skipped, and RNG states do not change."""
-        sampling, draws, limit = self.sampling, None, self.sampling.max_new_tokens
-        self.policy.refuse_longer(batch.prompt_ids.shape[1] + limit)
-        if (eval_sampling := self.eval_sampling) is not None:
-            sampling = Sampling(eval_sampling.samples, limit, eval_sampling.temperature)
-            draws = problem_draws(batch.problems, eval_sampling.samples, limit)
-        group = 1 if draws is None else sampling.num_generations
-        self.evaluator.sync_weights()
-        rollout = self.evaluator.generate(batch, sampling, draws, self.scoring_callback(batch, group))
-        return EvalBatch(rollout, tuple(self.scorer(batch.repeat_problems(group), rollout.texts)))
-
-    def setup(self, stage: str) -> None:
-        """Read the data module from the trainer, and make the scorer of its tasks."""
-        super().setup(stage)
-        source = self.prompt_source
-        self.scorer = Scorer(source.mixture, self.score_workers, self.score_seconds, source.answer_format)
-
-    def teardown(self, stage: str) -> None:
-        """Stop the scorer's worker processes."""
-        self.scorer.close()
-        self.engine.close()
+    def on_fit_start(self) -> None:
+        """Try the reward function on the policy's own completions, before anything takes long."""
+        super().on_fit_start()
+        self.collective.broadcast(lambda: try_reward(self))
 
     def settings(self) -> dict[str, str]:
         """The settings that a resumed run must share with its checkpoint, by dotted name."""

@@ -118,8 +118,9 @@ class Rollout:
         completion_ids: (N, T) int64, right-padded.
         mask: (N, T) bool, true up to and including the EOS token.
         sampling_logps: (N, T) float32, the log-prob of each token under the distribution that it was sampled from; 0 where
-            masked.
-        finished: (N,) bool, whether the completion ended with an EOS token; false where it was truncated at the length limit.
+            masked; NaN at the last token of a completion that ended there because the model's logits were not finite.
+        finished: (N,) bool, whether the completion ended with an EOS token; false where it was truncated at the length limit, or
+            the logits were not finite.
         texts: N decoded completions, without EOS token or padding; each begins with what the prompt has already opened of the
             assistant's turn.
     """
@@ -142,6 +143,21 @@ class Rollout:
         """(N,) int64, tokens of each completion, the EOS token included."""
         return self.mask.sum(dim=1)
 
+    @property
+    def not_finite(self) -> Tensor:
+        """(N,) bool, completions that ended because the model's logits were not finite."""
+        return self.sampling_logps.isnan().any(dim=1)
+
+    @property
+    def finite_groups(self) -> Tensor:
+        """(B,) bool, the groups none of whose completions is `not_finite`."""
+        return ~self.not_finite.view(-1, self.group_size).any(dim=1)
+
+    @property
+    def truncated(self) -> Tensor:
+        """(N,) bool, completions that were truncated at the length limit."""
+        return ~(self.finished | self.not_finite)
+
 
 @dataclass(frozen=True)
 class Score:
@@ -153,8 +169,8 @@ class Score:
         well_formed: whether the completion has the format that `data.answer_format` asks for, exactly.
         answer: the extracted answer, None where there is none.
         failure: why the score is 0 without a verifier's score, None where the verifier gave one. "no_answer"; "refused_<reason>",
-            by `Environment.refuse`; "raised_<Error>", an exception of the verifier; "timeout"; "killed_its_process"; or
-            "not_finite".
+            by `Environment.refuse`; "raised_<Error>", an exception of the verifier; "timeout"; "killed_its_process";
+            "not_finite"; or "not_finite_logits", a completion that the model could not end.
         format: how much of that format it has, in [0, 1].
     """
 
@@ -176,7 +192,8 @@ class RolloutBatch:
         scores: N scores.
         reward_components: (B, G, R) float64, the R components of each reward, unweighted.
         rewards: (B, G) float64, their weighted sums.
-        kept: (B,) bool, the groups that the step trains on; with dynamic sampling the others are discarded.
+        kept: (B,) bool, the groups that the step trains on. Not those in which logits were not finite; and with dynamic sampling
+            no more than a step has.
     """
 
     prompts: PromptBatch
@@ -192,10 +209,12 @@ class RolloutBatch:
 
     @property
     def accuracies(self) -> list[tuple[Problem, float]]:
-        """Each group's problem, and the share of its completions that are exactly right."""
+        """Each group's problem, and the share of its completions that are exactly right; without groups of which one ended because
+        its logits were not finite."""
         size = self.rollout.group_size
         shares = [sum(s.exact for s in self.scores[i : i + size]) / size for i in range(0, len(self.scores), size)]
-        return list(zip(self.prompts.problems, shares, strict=True))
+        groups = zip(self.prompts.problems, shares, self.rollout.finite_groups.tolist(), strict=True)
+        return [(problem, share) for problem, share, finite in groups if finite]
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,12 @@ class FixedEval(Callback):
                 f"this evaluation's suite differs from that of step {change[0]}, so the two are not compared: "
                 f"{'; '.join(change[1])}"
             )
+        if named := [{"task": row["task"], "index": row["index"]} for row in rows if "not_finite" in row]:
+            result["not_finite"] = named
+            log.warning(
+                f"step {step}: {len(named)} of {len(rows)} evaluation problems count as wrong, because the model's logits were not "
+                f"finite numbers: {', '.join('{task} {index}'.format(**each) for each in named[:8])}"
+            )
         result["seconds"] = time.monotonic() - began
         if validating:
             checkpoint = trainer.ckpt_path or pl_module.policy_config.adapter

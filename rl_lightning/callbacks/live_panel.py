@@ -22,6 +22,8 @@ from rl_lightning.callbacks.fixed_eval import latest_evaluation
 from rl_lightning.training import StepCallback
 from rl_lightning.types import StepRecord, require
 
+_STOPPING = "stopping after this step, then a checkpoint; Ctrl-C again stops now"
+
 
 @dataclass(frozen=True)
 class PanelMetrics:
@@ -92,7 +94,7 @@ class LivePanel(ProgressBar, StepCallback):
         require("LivePanel.plain_seconds", plain_seconds, plain_seconds >= 0, "0 or more")
         self.plain_seconds = plain_seconds
         self._live: Live | None = None
-        self._enabled = True
+        self._enabled, self._stopping = True, False
         self._shown: PanelMetrics | None = None
         self._first_accuracy: dict[str | None, float | None] = {}  # by suite
 
@@ -112,10 +114,19 @@ class LivePanel(ProgressBar, StepCallback):
         else:
             print(*args, **kwargs, flush=True)
 
+    def show_stopping(self) -> bool:
+        """Say in the panel, from its next refresh on, that the run stops after this step; may be called by a signal handler.
+
+        Returns:
+            whether there is a panel.
+        """
+        self._stopping = True
+        return self._live is not None
+
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._began = self._computed = time.monotonic()
         self._first_step, self._next_line = trainer.global_step, 0.0
-        self._first_accuracy = {}
+        self._first_accuracy, self._stopping = {}, False
         console = Console(file=sys.stdout)
         if self._enabled and console.is_terminal and not console.is_dumb_terminal:
             self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=2, transient=True)
@@ -149,9 +160,11 @@ class LivePanel(ProgressBar, StepCallback):
     def _panel(self) -> RenderableType:
         """Return what to draw; called twice a second by rich's thread."""
         root = str(self.trainer.default_root_dir)
+        subtitle = _STOPPING if self._stopping else None
         if self._shown is None:
-            return Panel(f"before the first step, {clock(time.monotonic() - self._began)}", title=root, expand=False)
-        return panel(self._shown, root, time.monotonic() - self._computed)
+            waited = f"before the first step, {clock(time.monotonic() - self._began)}"
+            return Panel(waited, title=root, subtitle=subtitle, expand=False, width=None if subtitle is None else 80)
+        return panel(self._shown, root, time.monotonic() - self._computed, subtitle)
 
     def _collect(self, trainer: Trainer, metrics: dict[str, float], now: float) -> PanelMetrics:
         step, left = trainer.global_step, None
@@ -192,29 +205,34 @@ class LivePanel(ProgressBar, StepCallback):
         return accuracy, None if before is None or latest["step"] == 0 else accuracy - before
 
 
-def panel(metrics: PanelMetrics, title: str, since: float = 0.0) -> Panel:
+def panel(metrics: PanelMetrics, title: str, since: float = 0.0, stopping: str | None = None) -> Panel:
     """Draw the panel.
 
     Args:
         metrics: what to show.
         title: the run.
         since: seconds since `metrics` were computed; they are subtracted from the time left.
+        stopping: what to say at the bottom of a run that stops after this step, which has no time left to show.
     """
     items = metrics.items()
-    if metrics.seconds_left is not None:
+    if stopping is not None:
+        items["left"] = ""
+    elif metrics.seconds_left is not None:
         items["left"] = clock(max(metrics.seconds_left - since, 0))
-    body = Table.grid(padding=(0, 3, 0, 0))
-    for width in (16, 24, 24):  # so that the frame keeps its width when a text gets shorter
+    body = Table.grid(padding=(0, 2, 0, 0))
+    # The frame keeps its width when a text gets shorter, and leaves room for "^C" in 80 columns, which a terminal prints after it.
+    for width in (25, 18, 23):
         body.add_column(min_width=width)
     if metrics.max_steps:
-        bar = Bar(metrics.max_steps, metrics.step, width=24)
+        bar = Bar(metrics.max_steps, metrics.step, width=18)
         body.add_row(metrics.steps(), bar, items.pop("left"))
     else:
+        items.pop("left", None)
         body.add_row(metrics.steps())
     texts = [f"{name} [bold]{text}[/]" for name, text in items.items()]
     for at in range(0, len(texts), 3):
         body.add_row(*texts[at : at + 3])
-    return Panel(body, title=title, title_align="left", expand=False)
+    return Panel(body, title=title, title_align="left", subtitle=stopping, subtitle_align="left", expand=False)
 
 
 def line(metrics: PanelMetrics) -> str:

@@ -45,13 +45,12 @@ def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
     sampled = _row_means(rollout.sampling_logps, rollout.mask)
     entropies = _row_means(record.trainer_logprobs.entropies, rollout.mask)
     mismatches = _row_means((record.trainer_logprobs.logps - rollout.sampling_logps).abs(), rollout.mask)
-    tokens, finished = rollout.lengths.tolist(), rollout.finished.tolist()
+    tokens, finished, truncated = rollout.lengths.tolist(), rollout.finished.tolist(), rollout.truncated.tolist()
     rewards, advantages = record.rollouts.rewards.flatten().tolist(), record.advantages.flatten().tolist()
     rows = []
     for n, (text, score) in enumerate(zip(rollout.texts, record.rollouts.scores, strict=True)):
         group = n // rollout.group_size
-        log_prob = sampled[n]
-        assert log_prob is not None  # a completion has at least its EOS token
+        log_prob = sampled[n]  # None where the last token has none
         rows.append(
             {
                 "task": problems[group].task,
@@ -72,8 +71,10 @@ def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
                 "mean_logprob": log_prob,
                 # The negative log-prob of the sampled tokens is an unbiased estimate of the entropy. Rows that the trainer
                 # never forwarded have nothing else.
-                "entropy": -log_prob if entropies[n] is None or record.supervised else entropies[n],
-                "finish": "end" if finished[n] else "length",
+                "entropy": entropies[n]
+                if log_prob is None or not (record.supervised or entropies[n] is None)
+                else -log_prob,
+                "finish": "end" if finished[n] else "length" if truncated[n] else "not_finite",
                 "logprob_mismatch": None if record.supervised else mismatches[n],
             }
         )

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 
 from rl_lightning.callbacks.diagnostics import forget_warnings_after
 from rl_lightning.callbacks.fixed_eval import final_evaluation
+from rl_lightning.callbacks.python_config import write_config
 from rl_lightning.checkpointing.atomic_files import write_json
 from rl_lightning.checkpointing.checkpoints import checkpoint_step, checkpoints, damage
 from rl_lightning.loggers.metrics_csv import MetricsCSV
@@ -33,8 +35,8 @@ _EVALUATION = re.compile(r"eval_step_(\d+)\.json")
 
 
 class RunDirectory(Callback):
-    """Refuse a `default_root_dir` that holds another run, unless that run is being resumed; at the end write
-    `train_results.json` with the final results.
+    """Refuse a `default_root_dir` that holds another run, unless that run is being resumed. Write its `metrics.csv`, whatever other
+    loggers there are, its `config.yaml` where the command line does not, and at the end the results in `train_results.json`.
 
     Args:
         start_again: the directory holds a run that was killed before its first checkpoint; start it again there.
@@ -56,6 +58,11 @@ class RunDirectory(Callback):
         """Restore it."""
         self._seconds_before = state_dict["seconds"]
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Add the logger of `metrics.csv`."""
+        if stage == "fit" and not any(isinstance(logger, MetricsCSV) for logger in trainer.loggers):
+            trainer.loggers = [*trainer.loggers, MetricsCSV(str(trainer.default_root_dir))]
+
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         pl_module.collective.broadcast(
             lambda: self._begin(trainer, Path(trainer.default_root_dir), pl_module.loaded_step)
@@ -75,6 +82,8 @@ class RunDirectory(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._began = time.monotonic() - self._seconds_before
         self._first_step = trainer.global_step
+        if trainer.is_global_zero and not any(isinstance(each, SaveConfigCallback) for each in trainer.callbacks):  # type: ignore[attr-defined]
+            write_config(trainer, pl_module, Path(trainer.default_root_dir) / "config.yaml")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         evaluation = final_evaluation(trainer, pl_module)

@@ -9,6 +9,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from rl_lightning.callbacks.live_panel import LivePanel
+
 _MESSAGE = b"\nstopping: finishing this step, then writing a checkpoint; Ctrl-C again stops immediately\n"
 
 _SIGNALS = [
@@ -46,7 +48,8 @@ class StopAtSignal(Callback):
             self.received = number
             if pl_module.collective.world_size == 1 and trainer.global_step != trainer.max_steps:
                 trainer.should_stop = pl_module.interrupted = True
-            os.write(2, _MESSAGE)  # not print, which the signal may have interrupted
+            if not any(isinstance(each, LivePanel) and each.show_stopping() for each in trainer.callbacks):  # type: ignore[attr-defined]
+                os.write(2, _MESSAGE)  # not print, which the signal may have interrupted
 
         self._handler = stop
         for number in _SIGNALS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import Settings, read_settings
 from rl_lightning.cli.verdicts import verdict
 from rl_lightning.environments.answer_formats import AnswerFormat
+from rl_lightning.environments.chat_text import Turn
 from rl_lightning.environments.prompts import PromptTemplate
 from rl_lightning.memory import StepShape, make_plan, memory_of_cards
 from rl_lightning.policy import Policy
@@ -24,6 +25,11 @@ from rl_lightning.policy.placement import replica_devices
 from rl_lightning.rollout import LocalEngine
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.types import Problem, PromptBatch, Rollout
+
+Ask = Callable[[Problem], tuple[str, int, str]]
+"""Answers a question: the text, its tokens with the end token, and how it ended, where not by itself: one of `_ENDS`."""
+
+_ENDS = {"": "", "truncated": ", truncated at the length limit", "not finite": ", ended because logits were not finite"}
 
 _THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
 _PROMPT_TOKENS = 1024
@@ -48,12 +54,20 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--index", type=int, help="number of the problem; without a curriculum, as in eval_results/; default: 0"
     )
+    parser.add_argument(
+        "--lines", action="store_true", help="each line of standard input is a question; else all of it is one"
+    )
+    parser.add_argument(
+        "--conversation", action="store_true", help="go on with each question from those before it, unlike in training"
+    )
     parser.add_argument("--max_new_tokens", type=int, help="length limit in tokens; default: as in the config")
     args = parser.parse_args(with_config_files(words))
     if args.ckpt_path is None and args.config is None:
         parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask its policy before training")
     if args.index is not None and (args.task is None or args.index < 0):
         parser.error("--index is the number of a problem, 0 or more, and needs --task")
+    if args.task is not None and (args.lines or args.conversation):
+        parser.error("--lines and --conversation are for questions of your own, and do not go with --task")
     return args
 
 
@@ -89,14 +103,25 @@ def main(words: Sequence[str]) -> None:
     try:
         if problem is not None:
             rollout = answer(policy, engine, settings, template, problem)
-            print(
-                f"{problem.question.strip()}\n\n{shown(rollout, form)}\n{verdict(settings, problem, rollout.texts[0])}"
-            )
+            text, tokens, end = parts(rollout)
+            said = "" if rollout.not_finite.any() else text  # wrong, as in the evaluation
+            told = described(text, tokens, end, form)
+            print(f"{problem.question.strip()}\n\n{told}\n{verdict(settings, problem, said)}")
             return
-        for question in questions():
-            print(shown(answer(policy, engine, settings, template, Problem(question)), form), flush=True)
+        _ask_all(args, template, form, lambda asked: parts(answer(policy, engine, settings, template, asked)))
     except KeyboardInterrupt:
         print()
+
+
+def _ask_all(args: argparse.Namespace, template: PromptTemplate, form: AnswerFormat, ask: Ask) -> None:
+    """Print the answer to each question; in a conversation the questions and answers before it are in its prompt."""
+    history: list[Turn] = []
+    for question in questions(args.lines):
+        if args.conversation and history:
+            template.show({"": history})
+        text, tokens, end = ask(Problem(question))
+        history.append((question, text))
+        print(described(text, tokens, end, form), flush=True)
 
 
 def _ask_export(args: argparse.Namespace) -> None:
@@ -106,22 +131,25 @@ def _ask_export(args: argparse.Namespace) -> None:
     try:
         if args.task is not None:
             problem = settings.problem(args.task, args.index or 0)
-            text, tokens, finished = policy.answer(problem)
+            text, tokens, end = policy.answer(problem)
             print(
-                f"{problem.question.strip()}\n\n{described(text, tokens, finished, form)}\n{verdict(settings, problem, text)}"
+                f"{problem.question.strip()}\n\n{described(text, tokens, end, form)}\n{verdict(settings, problem, text)}"
             )
             return
-        for question in questions():
-            print(described(*policy.answer(Problem(question)), form), flush=True)
+        _ask_all(args, policy.template, form, policy.answer)
     except KeyboardInterrupt:
         print()
 
 
-def questions() -> Iterator[str]:
-    """Yield questions: from a terminal one per line until an empty line or its end, else all of standard input as one."""
+def questions(lines: bool = False) -> Iterator[str]:
+    """Yield questions: from a terminal one per line until an empty line or its end, else all of standard input as one.
+
+    Args:
+        lines: each line of standard input is one that is not empty.
+    """
     if not sys.stdin.isatty():
-        if text := sys.stdin.read().strip():
-            yield text
+        asked = (line.strip() for line in sys.stdin) if lines else iter([sys.stdin.read().strip()])
+        yield from (text for text in asked if text)
         return
     print("Type a question; an empty line ends.")
     while True:
@@ -144,24 +172,25 @@ def answer(
     return engine.generate(prompt, settings.sampling, draws=None)
 
 
-def shown(rollout: Rollout, form: AnswerFormat) -> str:
-    """Format the completion of a rollout of one; see `described`."""
-    (text,), (tokens,), (finished,) = rollout.texts, rollout.lengths.tolist(), rollout.finished.tolist()
-    return described(text, tokens, finished, form)
+def parts(rollout: Rollout) -> tuple[str, int, str]:
+    """Of a rollout of one completion its text, its tokens with the end token, and how it ended, where not by itself."""
+    (text,), (tokens,) = rollout.texts, rollout.lengths.tolist()
+    end = "not finite" if rollout.not_finite.any() else "truncated" if rollout.truncated.any() else ""
+    return text, tokens, end
 
 
-def described(text: str, tokens: int, finished: bool, form: AnswerFormat) -> str:
+def described(text: str, tokens: int, end: str, form: AnswerFormat) -> str:
     """Format a completion: reasoning and answer separately, or the whole text if it is not well-formed.
 
     Args:
         text: the completion.
         tokens: its length, the end token included.
-        finished: whether it ended by itself.
+        end: how it ended, where not by itself: one of `_ENDS`.
         form: of answers.
     """
     think, found = _THINK.search(text), form.extract(text)
     apart = think if form.name == "tags" and form.is_well_formed(text) else None
     parts = [f"think   {apart[1].strip()}" if apart else f"text    {text.strip()}"]
     parts.append(f"answer  {found}" if found else f"answer  none in the format {form.name}")
-    parts.append(f"tokens  {tokens}" + ("" if finished else ", truncated at the length limit"))
+    parts.append(f"tokens  {tokens}{_ENDS[end]}")
     return "\n".join(parts)

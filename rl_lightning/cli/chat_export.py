@@ -45,17 +45,17 @@ class ExportedPolicy:
             self.settings.sampling.max_new_tokens = max_new_tokens
             self.settings.sampling.__post_init__()
         self._model: Loaded = _loaded(directory, file)
-        self._template = self.settings.prompt.template(self._model.tokenizer)
+        self.template = self.settings.prompt.template(self._model.tokenizer)
         examples = about["prompt"]["examples"] if about else {}
-        self._template.show({task: [(turn[0], turn[1]) for turn in turns] for task, turns in examples.items()})
+        self.template.show({task: [(turn[0], turn[1]) for turn in turns] for task, turns in examples.items()})
 
-    def answer(self, problem: Problem) -> tuple[str, int, bool]:
-        """The completion's text, its tokens with the end token, and whether it ended by itself."""
+    def answer(self, problem: Problem) -> tuple[str, int, str]:
+        """The completion's text, its tokens with the end token, and `truncated` where it did not end by itself."""
         most, model = self.settings.sampling.max_new_tokens, self._model
-        (ids,) = model.complete([self._template.token_ids(problem.question, problem.task)], most)
+        (ids,) = model.complete([self.template.token_ids(problem.question, problem.task)], most)
         text = model.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         finished = len(ids) < most
-        return self._template.opening + text, len(ids) + finished, finished
+        return self.template.opening + text, len(ids) + finished, "" if finished else "truncated"
 
 
 def _settings(directory: Path, config: Path | None, about: dict[str, Any] | None) -> Settings:

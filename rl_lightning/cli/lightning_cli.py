@@ -40,7 +40,6 @@ from rl_lightning.cli.program import program, version
 from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import settings_of
 from rl_lightning.data import PromptDataModule
-from rl_lightning.loggers.metrics_csv import MetricsCSV
 from rl_lightning.memory import gpu_of_size, make_plan, memory_of_cards
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
@@ -220,8 +219,11 @@ class RLCommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
-        if settings["logger"] in (None, True):  # `validate` leaves metrics.csv alone: its results are in eval_results
-            kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
+        if settings["logger"] in (
+            None,
+            True,
+        ):  # RunDirectory logs to metrics.csv, and the results of `validate` are in eval_results
+            kwargs["logger"] = False
         try:
             if (per_replica := self.model.policy_config.devices_per_replica) > 1 and settings["accelerator"] != "cpu":
                 kwargs["devices"] = first_devices(settings["devices"], per_replica)

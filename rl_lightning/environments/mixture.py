@@ -62,7 +62,7 @@ class EnvironmentMixture:
         if not datasets:
             raise UserError("datasets: empty; name at least one task, e.g. {chain_sum: {weight: 1}}")
         self.tasks = {name: _environment(name, spec) for name, spec in datasets.items()}
-        self.weights = {name: spec.weight for name, spec in datasets.items()}
+        self.weights = {name: float(spec.weight) for name, spec in datasets.items()}  # 2 and 2.0 are one setting
         for name, weight in self.weights.items():
             if not 0 < weight < math.inf:
                 raise UserError(

@@ -33,12 +33,18 @@ def result_rows(problems: Sequence[Problem], rollout: Rollout, scores: Sequence[
             "exact": score.exact,
             "partial": score.partial,
             "tokens": tokens,
-            "truncated": not finished,
+            "truncated": truncated,
             "answer": score.answer,
             "completion": text,
+            **({"not_finite": True} if not_finite else {}),
         }
-        for score, tokens, finished, text in zip(
-            scores, rollout.lengths.tolist(), rollout.finished.tolist(), rollout.texts, strict=True
+        for score, tokens, truncated, not_finite, text in zip(
+            scores,
+            rollout.lengths.tolist(),
+            rollout.truncated.tolist(),
+            rollout.not_finite.tolist(),
+            rollout.texts,
+            strict=True,
         )
     ]
     rows = []
@@ -48,6 +54,8 @@ def result_rows(problems: Sequence[Problem], rollout: Rollout, scores: Sequence[
         if k > 1:
             row |= {name: fmean(sample[name] for sample in own) for name in ("exact", "partial", "tokens", "truncated")}
             row["samples"] = own
+            if any("not_finite" in sample for sample in own):
+                row["not_finite"] = True
         rows.append(row)
     return sorted(rows, key=lambda row: (row["task"], row["index"]))
 

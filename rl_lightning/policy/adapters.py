@@ -6,9 +6,11 @@ import hashlib
 import json
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -168,3 +170,21 @@ def _whole_number(directory: Path, config: dict[str, Any], name: str) -> int:
             f"policy.adapter: {name} in {directory / CONFIG_FILE} must be a whole number, 1 or more, not {value}"
         )
     return int(value)
+
+
+def refuse_other_shapes(trained: Mapping[str, torch.Size], found: Mapping[str, torch.Size]) -> None:
+    """Refuse a checkpoint's adapter that is not of a model's names and shapes.
+
+    Args:
+        trained: name to shape of the model's trained tensors.
+        found: the same of the checkpoint.
+
+    Raises:
+        UserError: they differ.
+    """
+    wrong = sorted(n for n in trained.keys() | found.keys() if trained.get(n) != found.get(n))
+    if wrong:
+        raise UserError(
+            f"ckpt_path: the checkpoint's adapter does not fit this model: {len(wrong)} of {len(trained)} tensors differ, "
+            f"the first is {wrong[0]}; use the model.policy section that it was trained with"
+        )

@@ -43,6 +43,8 @@ class PromptCache:
 
     def prefill_next(self) -> None:
         """Prefill the next prompts, in place of those that are held."""
+        for buffer in (*self.keys, *self.values) if self.end else ():
+            buffer.zero_()  # one of the earlier prompts may have left numbers that are not finite beyond the next ones' width
         self.first, self.end = self.end, min(self.end + self._capacity, len(self._ids))
         width = int(self._lengths[self.first : self.end].max())
         batch_size = max(1, PREFILL_TOKENS // width)
@@ -92,6 +94,14 @@ class SlotCache:
             for target, source in ((self.keys, prompts.keys), (self.values, prompts.values)):
                 for layer in stage.layers:  # by layer, so that the temporary copy stays small
                     target[layer][targets, :, :width] = source[layer][sources]
+
+    def clear(self, slots: Tensor | None = None) -> None:
+        """Set (K,) slots to zero; None for all."""
+        for stage in self._stages:
+            those = slice(None) if slots is None else slots.to(stage.device)
+            for buffer in (self.keys, self.values):
+                for layer in stage.layers:
+                    buffer[layer][those] = 0
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Copy the first `length` positions of (K,) slots to (K,) others."""

@@ -123,6 +123,7 @@ class _Decoding:
             row = self._index([waiting.popleft() for _ in range(count)])
             prompt_index = row // self.group
             last = self.batch.prompt_lengths[prompt_index] - 1
+            state.renew(targets)
             state.cache.fill(targets, self.prompts, prompt_index)
             # The prompt's last token is the first one to be decoded; it predicts the first token of the completion.
             state.row[targets], state.position[targets], state.prompt[targets] = row, last, last + 1
@@ -148,17 +149,17 @@ class _Decoding:
     def rollout(self, texts: tuple[str, ...], pad_token_id: int) -> Rollout:
         """The finished rollout, as wide as its longest row."""
         ends = self.state.ends[: self.rows]
-        finished = ends > 0
-        lengths = torch.where(finished, ends, self.limit)
+        lengths = torch.where(ends > 0, ends, self.limit)
         width = int(lengths.max())
         mask = torch.arange(width, device=ends.device) < lengths[:, None]
+        logps = torch.where(mask, self.state.logps[: self.rows, :width], 0.0)
         return Rollout(
             self.batch.prompt_ids,
             self.batch.prompt_lengths,
-            torch.where(mask, self.state.tokens[: self.rows, :width], pad_token_id),
+            torch.where(mask & ~logps.isnan(), self.state.tokens[: self.rows, :width], pad_token_id),
             mask,
-            torch.where(mask, self.state.logps[: self.rows, :width], 0.0),
-            finished,
+            logps,
+            (ends > 0) & ~logps.isnan().any(dim=1),
             texts,
         )
 

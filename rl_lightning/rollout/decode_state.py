@@ -57,8 +57,10 @@ class DecodeState:
         probs: (R, V) probabilities of the token being sampled; logits too, where a step writes them into a buffer.
         transposed: (R * V,) scratch memory for transposed logits; empty on a GPU, and where products are measured.
         uniforms: (N + 1, width) float64 numbers that decide each row's tokens; None where it is greedy.
-        tokens, logps: (N + 1, width) sampled tokens and their log-probs.
-        ends: (N + 1,) length of each row that ended with an EOS token, that token included; else 0.
+        tokens, logps: (N + 1, width) sampled tokens and their log-probs, which are NaN where the logits were not finite.
+        ends: (N + 1,) length of each row that ended with an EOS token, that token included, or with one whose log-prob is NaN; else
+            0.
+        spoiled: (R,) bool, slots whose cache may hold numbers that are not finite.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class DecodeState:
         self.transposed = weight.new_empty(0 if weight.is_cuda else self.logits.numel())
         self.probs = torch.empty(slots, len(weight), dtype=torch.float32, device=device)
         self.row, self.token, self.position, self.prompt = torch.zeros(4, slots, dtype=torch.int64, device=device)
+        self.spoiled = torch.zeros(slots, dtype=torch.bool, device=device)
         self.row.fill_(shape.rows)
 
     def samples_like(self, sampling: Sampling, greedy: bool, eos_token_ids: Tensor) -> bool:
@@ -87,9 +90,17 @@ class DecodeState:
 
     def clear(self) -> None:
         """Forget an earlier rollout, its cache too: a number that is not finite would reach rows that give it weight zero."""
-        for buffer in (*self.cache.keys, *self.cache.values, self.ends, self.token, self.position, self.prompt):
+        for buffer in (self.ends, self.token, self.position, self.prompt, self.spoiled):
             buffer.zero_()
+        self.cache.clear()
         self.row.fill_(self.shape.rows)
+
+    def renew(self, slots: Tensor) -> None:
+        """Make (K,) slots ready for other rows, which must not meet numbers that are not finite."""
+        spoiled = slots[self.spoiled[slots]]
+        if len(spoiled):
+            self.cache.clear(spoiled)
+            self.spoiled[spoiled] = False
 
     def set_uniforms(self, uniforms: Tensor | None) -> None:
         """Copy the (N', T) numbers that decide the tokens of a rollout's N' rows."""
@@ -110,8 +121,10 @@ class DecodeState:
         chosen, logps = choose(logits, self.sampling, uniforms, self.probs[:slots])
         self.tokens[row, column], self.logps[row, column] = chosen, logps
         before = self.ends[row]
+        not_finite = logps.isnan()
+        self.spoiled[:slots] |= not_finite
         # Not torch.isin, which sorts where there are many values and then waits for the GPU, as a graph must not.
-        is_end = (chosen[:, None] == self.eos_token_ids).any(dim=1)
+        is_end = (chosen[:, None] == self.eos_token_ids).any(dim=1) | not_finite
         ends_now = (before == 0) & (column < self.sampling.max_new_tokens) & is_end
         self.ends[row] = torch.where(ends_now, column + 1, before)
         token.copy_(chosen)

@@ -106,7 +106,8 @@ def choose(logits: Tensor, sampling: Sampling, uniforms: Tensor | None, out: Ten
         out: (rows, V) float32, buffer for the probabilities: to allocate a new one costs more than to fill it.
 
     Returns:
-        (rows,) int64 tokens; (rows,) float32 log-probs of these under the distribution that they were sampled from.
+        (rows,) int64 tokens; (rows,) float32 log-probs of these under the distribution that they were sampled from. Logits that are
+        no distribution (a NaN, +inf, or nothing above -inf) give some token of the vocabulary, and NaN.
     """
     if uniforms is None:
         probs = torch.softmax(logits, dim=-1, dtype=torch.float32, out=out)
@@ -161,7 +162,7 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
         uniforms: (rows,) float64 in [0, 1).
 
     Returns:
-        (rows,) int64 token ids, never one of probability zero.
+        (rows,) int64 token ids, never one of probability zero; any one where probabilities are NaN.
     """
     vocabulary = probs.shape[1]
     if vocabulary <= SMALL_VOCAB:
@@ -175,11 +176,12 @@ def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     rest = (threshold - F.pad(sums, (1, 0)).gather(1, block)).clamp(min=0)
     tokens = block * _BLOCK + torch.arange(_BLOCK, device=probs.device)
     inside = probs.gather(1, tokens.clamp(max=vocabulary - 1)) * (tokens < vocabulary)
-    return tokens.gather(1, _first_above(inside.double().cumsum(dim=1), rest)).squeeze(1)
+    drawn = tokens.gather(1, _first_above(inside.double().cumsum(dim=1), rest)).squeeze(1)
+    return drawn.clamp(max=vocabulary - 1)  # of NaN it may be one after the last
 
 
 def _first_above(sums: Tensor, threshold: Tensor) -> Tensor:
     """(rows, 1) index at which each row's running sum first exceeds its threshold; if rounding keeps it below, the last index at
     which it rises."""
-    last = torch.searchsorted(sums, sums[:, -1:].contiguous())
+    last = torch.searchsorted(sums, sums[:, -1:].contiguous()).clamp(max=sums.shape[1] - 1)  # NaN is above all sums
     return torch.searchsorted(sums, threshold, right=True).minimum(last)

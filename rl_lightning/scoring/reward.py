@@ -1,28 +1,31 @@
-"""Compute a completion's reward from its verifier's score.
+"""Reward functions: a completion's reward from its verifier's score.
 
-Subclass `Reward` for your own reward function: `--model.reward my_package.MyReward`.
+Your own is a function (`function_reward`), or a subclass of `Reward` or `BatchReward`: `--model.reward my_package.MyReward`.
 """
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-import torch
-from torch import Tensor
-
-from rl_lightning.types import Problem, Score, UserError, require
+from rl_lightning.types import Problem, Score, require
 
 FormatGrading = Literal["strict", "degrees"]
 
 
 class Reward(ABC):
-    """A reward function. One that is a weighted sum of several components can also return these and their weights."""
+    """A reward function. One that is a weighted sum of several components can also return these and their weights.
+
+    `__call__` and `components` may be coroutine functions (`async def`), for a reward that asks a server: those of all completions
+    of a rollout then run at the same time.
+    """
 
     @abstractmethod
-    def __call__(self, problem: Problem, completion: str, score: Score) -> float:
-        """The reward of one completion: any finite number. Only differences between rewards matter.
+    def __call__(self, problem: Problem, completion: str, score: Score) -> Any:
+        """The reward of one completion: any finite number, of which only differences matter; or None where it does not apply
+        to the completion, which then counts as average in its group, neither reinforced nor discouraged.
 
         Args:
             problem: the problem that the completion answers.
@@ -30,15 +33,46 @@ class Reward(ABC):
             score: the score of its answer by the task's verifier.
         """
 
-    def components(self, problem: Problem, completion: str, score: Score) -> Sequence[float]:
-        """The unweighted components of the reward, as many as there are weights. Called in place of `__call__` where
-        `objective.reward_aggregation` normalises each component separately."""
-        return (self(problem, completion, score),)
+    def components(self, problem: Problem, completion: str, score: Score) -> Any:
+        """The unweighted components of the reward, as many as there are weights; each may be None. Called in place of `__call__`
+        where `objective.reward_aggregation` normalises each component separately."""
+        whole = self(problem, completion, score)
+        return _alone(whole) if inspect.isawaitable(whole) else (whole,)
 
     @property
     def weights(self) -> Sequence[float]:
         """The weight of each component in the sum."""
         return (1.0,)
+
+
+class BatchReward(Reward):
+    """A reward function that is called once for all completions of a rollout: for a reward model, or a server that takes many.
+
+    Each rank calls it for its own completions, and dynamic sampling (`sampling.max_resample`) once for each round.
+    """
+
+    @abstractmethod
+    def of_all(self, problems: Sequence[Problem], completions: Sequence[str], scores: Sequence[Score]) -> Any:
+        """The rewards of N completions in their order, each a number or None as of `Reward`; it may be a coroutine function.
+
+        Args:
+            problems: the problem that each completion answers.
+            completions: the whole texts, tags included; those of a group follow one another.
+            scores: the score of each answer by its task's verifier.
+        """
+
+    def __call__(self, problem: Problem, completion: str, score: Score) -> Any:
+        """The reward of one completion, for a caller that has only one."""
+        rewards = self.of_all([problem], [completion], [score])
+        return _first(rewards) if inspect.isawaitable(rewards) else rewards[0]
+
+
+async def _alone(reward: Any) -> tuple[Any]:
+    return (await reward,)
+
+
+async def _first(rewards: Any) -> Any:
+    return (await rewards)[0]
 
 
 class WeightedReward(Reward):
@@ -78,42 +112,3 @@ class WeightedReward(Reward):
     @property
     def weights(self) -> Sequence[float]:
         return self.exact, self.partial, self.format
-
-
-def component_weights(reward: Reward, separate: bool) -> Tensor:
-    """(R,) float64, the weight of each column of `reward_components`.
-
-    Args:
-        reward: the reward function.
-        separate: whether the components are kept separate; else the only one is their sum, with weight 1.
-    """
-    return torch.tensor(list(reward.weights) if separate else [1.0], dtype=torch.float64)
-
-
-def reward_components(
-    reward: Reward, separate: bool, problems: Sequence[Problem], texts: Sequence[str], scores: Sequence[Score]
-) -> Tensor:
-    """The reward components of N completions.
-
-    Args:
-        reward: the reward function.
-        separate: whether the components are kept separate; else the only one is their sum.
-        problems: the problem of each completion.
-        texts: the completions.
-        scores: the verifier's score of each completion.
-
-    Returns:
-        (N, R) float64, not weighted.
-
-    Raises:
-        UserError: the numbers of components and weights differ, or a reward is not a finite number in float32.
-    """
-    arguments = zip(problems, texts, scores, strict=True)
-    rows = [tuple(reward.components(*args)) if separate else (reward(*args),) for args in arguments]
-    weights, name = component_weights(reward, separate), type(reward).__name__
-    if wrong := {len(row) for row in rows} - {len(weights)}:
-        raise UserError(f"model.reward: {name} gave {wrong.pop()} components and has {len(weights)} weights")
-    components = torch.tensor(rows, dtype=torch.float64)
-    if not torch.cat([components, components @ weights[:, None]], dim=1).float().isfinite().all():
-        raise UserError(f"model.reward: {name} gave a reward that is not a finite number")
-    return components

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import LightningModule
 
+from rl_lightning.checkpointing.recorded import Recorded
 from rl_lightning.checkpointing.resume import refuse_other_settings, restore_rng_states, rng_states, settings
 from rl_lightning.distributed import Collective, SingleProcess, sum_gradients
+from rl_lightning.loggers import MetricsCSV
 from rl_lightning.memory import Device, MemoryLimits, Plan, make_plan, memory_of_cards
 from rl_lightning.policy import Policy, PolicyConfig
-from rl_lightning.policy.adapters import adapter_hash
+from rl_lightning.policy.adapters import adapter_hash, refuse_other_shapes
 from rl_lightning.rollout import RolloutEngine, Sampling
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.training.learning_rate import Schedule, learning_rate_share
@@ -29,7 +31,7 @@ _ONLY_AT_THE_START = frozenset({"policy.adapter", "policy.reference", "policy.in
 _SETTINGS = ("learning_rate", "lr_schedule", "warmup_steps", "weight_decay", "max_grad_norm", "seed")
 
 
-class AdapterModule(LightningModule):
+class AdapterModule(Recorded, LightningModule):
     """A LightningModule that has a policy and trains its adapters, or all its weights. The loss is defined by its subclass.
 
     Args:
@@ -91,10 +93,8 @@ class AdapterModule(LightningModule):
         self.seed, self.measures_kl = seed, measures_kl
         self.generator = torch.Generator().manual_seed(seed)
         self.collective: Collective = SingleProcess()
-        self.loaded_step = self.not_finite_in_a_row = 0
-        self.interrupted = False
-        self.meter = StepMeter()
-        self.metrics: dict[str, float] = {}
+        self.loaded_step, self.not_finite_in_a_row, self.interrupted = 0, 0, False
+        self.meter, self.metrics = StepMeter(), dict[str, float]()
         self._record: StepRecord | None = None
         self._random_states: dict[str, Any] = {}
 
@@ -160,14 +160,14 @@ class AdapterModule(LightningModule):
     def step_optimizer(self, rollouts: RolloutBatch) -> None:
         """Sum the gradients over the ranks, clip them, and make an optimizer step.
 
-        Without gradients (no group has reward variance), or with a gradient that is not finite, the weights stay the same bit for
-        bit. The step counter advances nevertheless, because a converged run must end.
+        Without gradients (no group has reward variance), or where logits or the gradient are not finite, the weights stay the same
+        bit for bit. The step counter advances nevertheless, because a converged run must end.
 
         Args:
-            rollouts: the rollouts of the step, saved for inspection if too many gradients in a row are not finite.
+            rollouts: the rollouts of the step, saved for inspection if too many updates in a row are skipped.
 
         Raises:
-            UserError: the gradient was not finite in `MAX_IN_A_ROW` updates in a row.
+            UserError: logits or gradient were not finite in `MAX_IN_A_ROW` updates in a row.
         """
         optimizer: Any = self.optimizers()
         parameters = self.policy.trained_parameters()
@@ -183,6 +183,9 @@ class AdapterModule(LightningModule):
                 # At a scale above 1 the gradient may have overflowed only because the scaler is still searching for its scale.
                 self.not_finite_in_a_row += self.scaler.get_scale() <= 1
             self.scaler.update()
+        elif not rollouts.kept.any():  # in every group a completion's logits were not finite
+            self.meter.add("skipped_updates", 1)
+            self.not_finite_in_a_row += 1
         self.meter.add_all(updates=1, learning_rate=optimizer.param_groups[0]["lr"])
         optimizer.step()
         optimizer.zero_grad()
@@ -220,8 +223,8 @@ class AdapterModule(LightningModule):
         for callback in self._step_callbacks():
             callback.on_step_end(self.trainer, self, self._record)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (batch_idx + 1) % every == 0:
-            for logger in self.trainer.loggers:
+        for logger in self.trainer.loggers:
+            if isinstance(logger, MetricsCSV) or (every and (batch_idx + 1) % every == 0):
                 logger.log_metrics(self.metrics, step=self.global_step)
 
     def _step_callbacks(self) -> list[StepCallback]:
@@ -266,7 +269,7 @@ class AdapterModule(LightningModule):
         if self.policy.trains_all:
             self.policy.load(Path(str(self.trainer.ckpt_path)).parent)
         else:
-            self._refuse_other_adapter(checkpoint["state_dict"])
+            refuse_other_shapes(self._adapters(), {name: t.shape for name, t in checkpoint["state_dict"].items()})
         self.loaded_step = checkpoint["global_step"]
         self.generator.set_state(checkpoint["sampler"])
         if self.scaler.is_enabled() and checkpoint["loss_scaler"]:  # empty if it was saved without loss scaling
@@ -277,15 +280,6 @@ class AdapterModule(LightningModule):
 
     def _adapters(self) -> dict[str, torch.Size]:
         return {name: p.shape for name, p in self.named_parameters() if p.requires_grad}
-
-    def _refuse_other_adapter(self, state: dict[str, torch.Tensor]) -> None:
-        trained, found = self._adapters(), {name: t.shape for name, t in state.items()}
-        if trained != found:
-            wrong = sorted(n for n in trained.keys() | found.keys() if trained.get(n) != found.get(n))
-            raise UserError(
-                f"ckpt_path: the checkpoint's adapter does not fit this model: {len(wrong)} of {len(trained)} tensors differ, "
-                f"the first is {wrong[0]}; use the model.policy section that it was trained with"
-            )
 
     def settings(self) -> dict[str, str]:
         """The settings that a resumed run must share with its checkpoint, by dotted name; of the adapter that it began from the

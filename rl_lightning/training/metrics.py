@@ -25,7 +25,8 @@ def rollout_metrics(rollouts: RolloutBatch) -> dict[str, float]:
         "reward/format": sum(s.format for s in scores) / n,
         "completion/tokens": float(lengths.mean()),
         "completion/tokens_max": float(lengths.max()),
-        "completion/truncated": 1 - float(rollout.finished.float().mean()),
+        "completion/truncated": float(rollout.truncated.float().mean()),
+        "completion/not_finite": float(rollout.not_finite.float().mean()),
         **{f"scoring/{why}": count / n for why, count in Counter(s.failure for s in scores if s.failure).items()},
         **{f"data/skipped_{why}": float(count) for why, count in rollouts.prompts.skipped.items()},
     }

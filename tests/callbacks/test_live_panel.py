@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from rl_lightning.callbacks import FixedEval, LivePanel, live_panel
+from rl_lightning.callbacks import FixedEval, LivePanel, StopAtSignal, live_panel, stop_at_signal
 from rl_lightning.callbacks.live_panel import PanelMetrics, clock, line, panel
 
 FIGURES = PanelMetrics(10, 60, 0.42, 0.31, 0.94, 1234.4, (5_200_000_000, 8_000_000_000), 3723.0, 0.5, 0.125)
@@ -43,9 +44,46 @@ def test_the_panel_has_them_too_and_counts_down():
     wider = replace(FIGURES, reward=-10.0, tokens_per_second=123456.0, with_variance=1.0)
     for part in ("outputs/run", "step 10/60", "1:02:00", "0.420", "0.500 (+0.125)", "94%", "1,234", "5.2 of 8.0 GB"):
         assert part in shown
-    assert max(map(len, shown.splitlines())) <= 80
+    assert max(map(len, text(panel(FIGURES, "outputs/run"), width=200).splitlines())) <= 78  # and "^C" in 80 columns
     assert {len(row) for row in shown.splitlines()} == {max(map(len, text(panel(wider, "outputs/run")).splitlines()))}
     assert "step 10" in text(panel(replace(FIGURES, max_steps=None, seconds_left=None), "run"))
+
+
+def test_a_panel_that_stops_says_so_and_counts_nothing_down():
+    shown = text(panel(FIGURES, "outputs/run", 3, live_panel._STOPPING))
+    assert "stopping after this step, then a checkpoint; Ctrl-C again stops now" in shown
+    assert "1:02:0" not in shown
+    assert {len(row) for row in shown.splitlines()} == {len(text(panel(FIGURES, "outputs/run")).splitlines()[0])}
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_signal_is_answered_in_the_panel_or_else_by_a_line(play, terminal, monkeypatch):
+    """On a terminal a line would be drawn over, and half a panel stay above it."""
+    bar, lines = LivePanel(), []
+    monkeypatch.setattr(stop_at_signal.os, "write", lambda file, line: lines.append((file, line)))
+    stop = StopAtSignal()
+
+    class Interrupting(Terminal if terminal else io.StringIO):
+        """A user who presses Ctrl-C when the first evaluation is printed."""
+
+        def write(self, written: str) -> int:
+            if "accuracy 0.750 [" in written and stop.received is None:
+                signal.raise_signal(signal.SIGINT)
+            return super().write(written)
+
+    trainer = SimpleNamespace(callbacks=[bar, stop], global_step=0, max_steps=9, should_stop=False)
+    module = SimpleNamespace(collective=SimpleNamespace(world_size=1), interrupted=False)
+    stop.on_train_start(trainer, module)
+    try:
+        written = play(Interrupting(), bar)
+    finally:
+        stop.teardown(trainer, module, "fit")
+    assert module.interrupted
+    assert ("Ctrl-C again stops now" in written) == terminal
+    assert bool(lines) != terminal
+    if terminal:
+        assert on_screen(written)[-1].startswith("step 3/3")
+        assert not [row for row in on_screen(written) if "─" in row or "Ctrl-C" in row]
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0, "0:00"), (59.6, "1:00"), (3599.7, "1:00:00"), (61, "1:01")])

@@ -60,6 +60,60 @@ def test_a_question_comes_from_standard_input(trained, capsys, monkeypatch):
     assert lines[1:] == ["answer  none in the format tags", "tokens  2, truncated at the length limit"]
 
 
+def prompts_of(monkeypatch) -> list[str]:
+    """The prompts that the policy is given from now on."""
+    seen, of = [], chat.answer
+
+    def spied(policy, engine, settings, template, problem):
+        seen.append(template.text(problem.question, problem.task))
+        return of(policy, engine, settings, template, problem)
+
+    monkeypatch.setattr(chat, "answer", spied)
+    return seen
+
+
+def test_lines_are_questions_of_their_own_or_a_conversation(trained, capsys, monkeypatch):
+    seen = prompts_of(monkeypatch)
+    for words, numbers in (([], 1), (["--lines"], 2), (["--lines", "--conversation"], 2)):
+        seen.clear()
+        monkeypatch.setattr("sys.stdin", io.StringIO("What is 3 + 4?\n\nWhat is 2 - 1?\n"))
+        assert main(["chat", "--ckpt_path", str(trained), *words]) == 0
+        answers = capsys.readouterr().out
+        assert answers.count("tokens  ") == len(seen) == numbers
+    first, second = seen
+    assert second.startswith(first)
+    assert second.index("3 + 4") < second.index("<answer>") < second.index("2 - 1")
+
+
+def test_a_merged_export_answers_as_the_run_does(trained, capsys, tmp_path, monkeypatch):
+    words = ["--to", str(tmp_path / "merged"), "--format", "merged", "--no-verify"]
+    assert main(["export", str(trained), *words]) == 0
+    (task, index), row = next(iter(rows(trained, 2).items()))
+    capsys.readouterr()
+    assert (
+        main(
+            [
+                "chat",
+                "--ckpt_path",
+                str(tmp_path / "merged"),
+                "--config",
+                str(trained / "config.yaml"),
+                "--task",
+                task,
+                "--index",
+                str(index),
+            ]
+        )
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert row["completion"].partition("<answer>")[2].partition("</answer>")[0] in out
+    assert f"tokens  {row['tokens']}" in out
+    monkeypatch.setattr("sys.stdin", io.StringIO("What is 3 + 4?\nWhat is 2 - 1?\n"))
+    assert main(["chat", "--ckpt_path", str(tmp_path / "merged"), "--lines", "--conversation"]) == 0
+    assert capsys.readouterr().out.count("tokens  ") == 2
+
+
 def test_on_a_terminal_each_line_is_a_question_until_an_empty_one(monkeypatch):
     lines = iter(["one", "two", "", "three"])
     terminal = io.StringIO()

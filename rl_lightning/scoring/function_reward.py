@@ -1,0 +1,80 @@
+"""A plain function as a reward."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rl_lightning.scoring.reward import BatchReward, Reward
+from rl_lightning.types import Problem, Score, UserError
+
+_ONE = ("problem", "completion", "score")
+_ALL = ("problems", "completions", "scores")
+
+
+def as_reward(reward: Reward | Callable[..., Any]) -> Reward:
+    """The reward itself, or that of a plain function; see `function_reward`."""
+    return reward if isinstance(reward, Reward) else function_reward(reward)
+
+
+def function_reward(function: Callable[..., Any]) -> Reward:
+    """The reward that a function gives to one completion, or to all completions of a rollout, as its parameters' names say.
+
+    Args:
+        function: takes any of `problem`, `completion` and `score` (see `Reward.__call__`), or any of `problems`, `completions` and
+            `scores` (see `BatchReward.of_all`), by name; it may be a coroutine function.
+
+    Raises:
+        UserError: it takes none of them, some of both, or needs another parameter.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    named = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
+    starred = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = {each.name for each in parameters if each.default is each.empty and each.kind not in starred}
+    for names, kind in ((_ONE, FunctionReward), (_ALL, BatchFunctionReward)):
+        if named & set(names) and needed <= set(names):
+            takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters)
+            return kind(function, [name for name in names if takes_all or name in named])
+    raise UserError(
+        f"model.reward: the function {_name(function)} takes {', '.join(sorted(named | needed)) or 'nothing'}; a reward function "
+        f"takes any of {', '.join(_ONE)}, or, for all completions at once, any of {', '.join(_ALL)}"
+    )
+
+
+class FunctionReward(Reward):
+    """A function of one completion; see `function_reward`.
+
+    Args:
+        function: the function.
+        names: those of its parameters that it is given.
+    """
+
+    def __init__(self, function: Callable[..., Any], names: Sequence[str]) -> None:
+        self.function, self._function, self._names = _name(function), function, names
+
+    def __call__(self, problem: Problem, completion: str, score: Score) -> Any:
+        """What the function returns."""
+        given = dict(zip(_ONE, (problem, completion, score), strict=True))
+        return self._function(**{name: given[name] for name in self._names})
+
+
+class BatchFunctionReward(BatchReward):
+    """A function of all completions of a rollout; see `function_reward`.
+
+    Args:
+        function: the function.
+        names: those of its parameters that it is given.
+    """
+
+    def __init__(self, function: Callable[..., Any], names: Sequence[str]) -> None:
+        self.function, self._function, self._names = _name(function), function, names
+
+    def of_all(self, problems: Sequence[Problem], completions: Sequence[str], scores: Sequence[Score]) -> Any:
+        """What the function returns."""
+        given = dict(zip(_ALL, (problems, completions, scores), strict=True))
+        return self._function(**{name: given[name] for name in self._names})
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
