@@ -251,6 +251,11 @@ def test_compare_evaluates_each_on_the_same_suite(five_steps, tmp_path, monkeypa
     assert found["contenders"][1]["groups"]["all problems"]["n"] == 3
     assert "--ckpt_path" not in done[0]
     assert done[1][-2] == str(root / "checkpoint-5")
+    (file,) = (tmp_path / "out" / "evaluations").glob("1_*/eval_results/validate_step_0.json")
+    rows = json.loads(file.read_text())["ran_with"]["rows_at_once"]
+    assert f"--fixed_eval.rows={rows}" in done[1]
+    assert not any(word.startswith("--fixed_eval.rows") for word in done[0])
+    assert "rounding" not in (tmp_path / "out" / "comparison.json").read_text()
     assert "could not be evaluated" not in capsys.readouterr().err
     assert main(["compare", str(tmp_path), "base", "--out", str(tmp_path / "out"), "--evaluate", *config]) == 2
     assert f"{tmp_path} could not be evaluated" in capsys.readouterr().err

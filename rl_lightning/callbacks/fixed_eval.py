@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_json
@@ -22,6 +23,7 @@ from rl_lightning.evaluation import (
     store_suite,
     suite_change,
 )
+from rl_lightning.rollout import LocalEvaluator
 from rl_lightning.types import require
 
 log = logging.getLogger(__name__)
@@ -40,16 +42,25 @@ class FixedEval(Callback):
         fixed_eval_steps: optimizer steps between evaluations; at least 1.
         samples: completions sampled per problem, for mean@k, pass@k and maj@k; at least 2. null: one greedy completion.
         temperature: sampling temperature of these completions; above 0.
+        rows: sequences that decode at once in an evaluation; at least 1. On a GPU another number may change completions by
+            rounding, so all evaluations of a run have the same, unless memory runs out. auto: as many as the memory plan allows.
 
     Example:
         Trainer(callbacks=[FixedEval(50)]).fit(GRPOModule(), PromptDataModule({"chain_sum": TaskSpec()}))
     """
 
-    def __init__(self, fixed_eval_steps: int = 50, samples: int | None = None, temperature: float = 1.0) -> None:
+    def __init__(
+        self,
+        fixed_eval_steps: int = 50,
+        samples: int | None = None,
+        temperature: float = 1.0,
+        rows: int | Literal["auto"] = "auto",
+    ) -> None:
         require("FixedEval.fixed_eval_steps", fixed_eval_steps, fixed_eval_steps >= 1, "at least 1")
         require("FixedEval.samples", samples, samples is None or samples >= 2, "at least 2, or null for greedy")
         require("FixedEval.temperature", temperature, temperature > 0, "above 0 (samples: null is greedy)")
-        self.fixed_eval_steps = fixed_eval_steps
+        require("FixedEval.rows", rows, rows == "auto" or rows >= 1, "at least 1, or auto")
+        self.fixed_eval_steps, self.rows = fixed_eval_steps, rows
         self.sampling = None if samples is None else EvalSampling(samples, temperature)
         self.latest: dict[str, Any] | None = None
         """The newest evaluation as written, but without its rows."""
@@ -63,7 +74,8 @@ class FixedEval(Callback):
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         pl_module.eval_sampling = self.sampling
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._set_rows(pl_module)
         self._began = time.monotonic() - self._run_seconds
         if trainer.global_step == 0:
             self._evaluate(trainer, pl_module)
@@ -99,8 +111,10 @@ class FixedEval(Callback):
         if not pl_module.interrupted and (self.latest is None or self.latest["step"] != trainer.global_step):
             self._evaluate(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self._set_rows(pl_module)
         self._rows, self._validation_began = [], time.monotonic()
+        self._ran_with = conditions(pl_module)
 
     def on_validation_batch_end(
         self,
@@ -115,20 +129,46 @@ class FixedEval(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "validate":
+            if conditions(pl_module) != self._ran_with:
+                self._rows = self._completions(trainer, pl_module)
             self.latest = self._report(trainer, pl_module, self._rows, self._validation_began)
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> None:
-        """Evaluate this rank's share of the problems, and gather the rows of all ranks."""
+        """Evaluate, and report on rank 0."""
+        began = time.monotonic()
+        rows = self._completions(trainer, pl_module)
+        self.latest = pl_module.collective.broadcast(lambda: self._report(trainer, pl_module, rows, began))
+
+    def _set_rows(self, pl_module: Any) -> None:
+        """Evaluate with the configured number of rows, or the one that the run began with."""
+        limit, before = pl_module.limits.eval_rows, (self.latest or {}).get("ran_with", {})
+        if self.rows != "auto":
+            limit.set(self.rows)
+        elif "rows_at_once" in before:
+            limit.set(before["rows_at_once"])
+
+    def _completions(self, trainer: Trainer, pl_module: Any) -> list[Row]:
+        """The rows of all problems by all ranks; once more from the start where memory ran out, so that all ran under the same
+        conditions."""
+        limit, collective = pl_module.limits.eval_rows, pl_module.collective
+        changed = True
+        while changed:
+            limit.set(min(collective.gather(limit.value)))
+            before, rows = conditions(pl_module), self._share_of_completions(trainer, pl_module)
+            changed = collective.any(conditions(pl_module) != before)
+        return [row for part in collective.gather(rows) for row in part]
+
+    def _share_of_completions(self, trainer: Trainer, pl_module: Any) -> list[Row]:
+        """The rows of this rank's share of the problems."""
         rows: list[Row] = []
-        began, share = time.monotonic(), share_of_prompts(pl_module.collective)
+        share = share_of_prompts(pl_module.collective)
         for index, batch in enumerate(trainer.datamodule.eval_batches()):  # type: ignore[attr-defined]
             own = batch.select(share).to(pl_module.device)
             if not own.problems:  # the last batch has fewer than there are ranks
                 continue
             evaluated = pl_module.validation_step(own, index)
             rows += result_rows(own.problems, evaluated.rollout, evaluated.scores)
-        rows = [row for part in pl_module.collective.gather(rows) for row in part]
-        self.latest = pl_module.collective.broadcast(lambda: self._report(trainer, pl_module, rows, began))
+        return rows
 
     def _report(self, trainer: Trainer, pl_module: Any, rows: list[Row], began: float) -> dict[str, Any]:
         """Compute the metrics, write the file, log, and print a sentence; on rank 0 alone."""
@@ -140,7 +180,12 @@ class FixedEval(Callback):
             self._constants = constant_answers(trainer.datamodule.eval_problems, pl_module.scorer.score_answers)  # type: ignore[attr-defined]
         self._past = self._past or PastEvaluations(directory)
         suite = self._suite(trainer, pl_module)
-        result = evaluation_result(step, rows, suite, self._past, self._constants)
+        result = evaluation_result(step, rows, suite, self._past, self._constants, conditions(pl_module))
+        if (other := result.get("rounds_otherwise")) is not None:
+            log.warning(
+                f"this evaluation and that of step {other['step']} round otherwise, which may change single completions: "
+                f"{'; '.join(other['what'])}"
+            )
         if (change := suite_change(suite, self._past, step, directory)) is not None:
             result["suite_change"] = {"step": change[0], "what": change[1]}
             log.warning(
@@ -184,6 +229,21 @@ class FixedEval(Callback):
             prompt["examples"] = data.examples
         system_prompt = data.prompt.system_prompt
         return make_suite(data.eval_problems, length, system_prompt, self.sampling, data.eval_seed, configs, prompt)
+
+
+def conditions(pl_module: Any) -> dict[str, Any]:
+    """What an evaluation runs under now; see `Conditions`. Of an engine that is not the policy itself its class alone."""
+    evaluator, policy = pl_module.evaluator, pl_module.policy
+    if not isinstance(evaluator, LocalEvaluator):
+        return {"engine": type(evaluator).__qualname__}
+    merged = pl_module.plan.settings.merged
+    return {
+        "rows_at_once": pl_module.limits.eval_rows.value,
+        "cuda_graphs": evaluator.graphs.uses_graphs,
+        "weights": "trained" if policy.trains_all else "merged" if merged else "unmerged",
+        "dtype": str(policy.compute_dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name(policy.device) if policy.device.type == "cuda" else policy.device.type,
+    }
 
 
 def latest_evaluation(trainer: Trainer) -> dict[str, Any] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.progress_bar import ProgressBar as Bar
 from rich.table import Table
 
 from rl_lightning.callbacks.fixed_eval import latest_evaluation
+from rl_lightning.memory import MemoryLimits
 from rl_lightning.training import StepCallback
 from rl_lightning.types import StepRecord, require
 
@@ -41,6 +43,7 @@ class PanelMetrics:
         accuracy: held-out accuracy at the last evaluation.
         gain: that accuracy minus the one at step 0.
         ranks: number of ranks, and the share of the step that they waited for each other on average; None for one.
+        lowered: the limits that are below what was planned, because memory ran out: name to the value now and as planned.
         sft_samples: in a step of `model.sft_steps`, completions that it trained on.
     """
 
@@ -55,6 +58,7 @@ class PanelMetrics:
     accuracy: float | None
     gain: float | None
     sft_samples: float | None = None
+    lowered: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     ranks: tuple[int, float] | None = None
 
     def items(self) -> dict[str, str]:
@@ -69,6 +73,7 @@ class PanelMetrics:
         shown["tokens/s"] = f"{self.tokens_per_second:,.0f}"
         if self.ranks is not None:
             shown["ranks"] = f"{self.ranks[0]} (waiting {self.ranks[1]:.0%})"
+        shown |= {name: f"{now} of {planned}" for name, (now, planned) in self.lowered.items()}
         if self.memory is not None:
             shown["memory"] = f"{self.memory[0] / 1e9:.1f} of {self.memory[1] / 1e9:.1f} GB"
         if self.seconds_left is not None:
@@ -135,7 +140,7 @@ class LivePanel(ProgressBar, StepCallback):
     def on_step(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> None:
         """Show the step; an evaluation that it makes due is made, printed and shown after it."""
         now = self._computed = time.monotonic()
-        self._shown = metrics = self._collect(trainer, pl_module.metrics, now)
+        self._shown = metrics = self._collect(trainer, pl_module, now)
         if self._live is None and self._enabled and (now >= self._next_line or metrics.step == trainer.max_steps):
             self.print(line(metrics))
             self._next_line = now + self.plain_seconds
@@ -166,7 +171,8 @@ class LivePanel(ProgressBar, StepCallback):
             return Panel(waited, title=root, subtitle=subtitle, expand=False, width=None if subtitle is None else 80)
         return panel(self._shown, root, time.monotonic() - self._computed, subtitle)
 
-    def _collect(self, trainer: Trainer, metrics: dict[str, float], now: float) -> PanelMetrics:
+    def _collect(self, trainer: Trainer, pl_module: Any, now: float) -> PanelMetrics:
+        metrics: dict[str, float] = pl_module.metrics
         step, left = trainer.global_step, None
         most = trainer.max_steps if trainer.max_steps > 0 else None
         if most is not None:
@@ -188,6 +194,7 @@ class LivePanel(ProgressBar, StepCallback):
             accuracy,
             gain,
             metrics.get("sft/samples"),
+            lowered(pl_module.limits),
             (round(metrics["time/ranks"]), metrics["time/ranks_waiting"]) if "time/ranks" in metrics else None,
         )
 
@@ -238,6 +245,16 @@ def panel(metrics: PanelMetrics, title: str, since: float = 0.0, stopping: str |
 def line(metrics: PanelMetrics) -> str:
     """Format the same as one line."""
     return "  ".join([metrics.steps(), *(f"{name} {text}" for name, text in metrics.items().items())])
+
+
+def lowered(limits: MemoryLimits) -> dict[str, tuple[int, int]]:
+    """Return the limits that are below what was planned, by the last part of their setting's name."""
+    some = (limits.token_budget, limits.rollout_rows, limits.eval_rows)
+    return {
+        limit.setting.removeprefix("model.").removeprefix("sampling."): (limit.value, limit.most)
+        for limit in some
+        if limit.halvings
+    }
 
 
 def clock(seconds: float) -> str:

@@ -24,7 +24,8 @@ class MemoryPlan(StepCallback):
     peak.
 
     Logs `memory/peak_gb` every step: on a GPU the most that the allocator has reserved so far, plus CUDA's context; on a CPU the
-    peak resident memory of the process. GB are 10^9 bytes.
+    peak resident memory of the process. GB are 10^9 bytes. Also `memory/token_budget` and `memory/max_rollout_rows`, the limits as
+    they are: they are halved where memory runs out, and doubled again later.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
@@ -34,14 +35,16 @@ class MemoryPlan(StepCallback):
 
     def step_metrics(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> dict[str, float]:
         """See the class."""
+        limits = (pl_module.limits.token_budget, pl_module.limits.rollout_rows)
+        now = {f"memory/{limit.setting.rpartition('.')[2]}": float(limit.value) for limit in limits}
         peak = peak_bytes(set(pl_module.policy.layer_devices))
         if peak is None:
-            return {}
+            return now
         if self._first:
             self._first = False
             predicted = pl_module.plan.peak / 1e9
             _say(trainer, f"Memory after the first step: {peak / 1e9:.2f} GB at most; predicted {predicted:.2f} GB")
-        return {"memory/peak_gb": peak / 1e9}
+        return {"memory/peak_gb": peak / 1e9, **now}
 
 
 def peak_bytes(devices: Collection[torch.device]) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rl_lightning.comparison.contenders import Contender
-from rl_lightning.evaluation import Row, paired_differences
+from rl_lightning.evaluation import Row, condition_differences, paired_differences
 
 ALL_PROBLEMS = "all problems"
 
@@ -21,7 +21,8 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
         contenders: the reference first; all of one suite.
 
     Returns:
-        suite, reference (its label) and contenders: each with label, file, step and groups. The groups are "all problems" and
+        suite, reference (its label) and contenders: each with label, file, step, groups, and `rounds_otherwise` where it ran under
+        other conditions than the reference, which may change single completions by rounding. The groups are "all problems" and
         the tasks; each has its metrics and, except for the reference, difference and difference_score.
     """
     before = {(row["task"], row["index"]): row for row in contenders[0].result["rows"]}
@@ -34,9 +35,11 @@ def compare(contenders: Sequence[Contender]) -> dict[str, Any]:
             if contender is not contenders[0]:
                 accuracy, score = paired_differences(before, rows)
                 groups[name]["difference"], groups[name]["difference_score"] = accuracy, score
-        found.append(
-            {"label": contender.label, "file": str(contender.path), "step": contender.result["step"], "groups": groups}
-        )
+        said: dict[str, Any] = {"label": contender.label, "file": str(contender.path), "step": contender.result["step"]}
+        conditions = (each.result.get("ran_with", {}) for each in (contenders[0], contender))
+        if differences := condition_differences(*conditions):
+            said["rounds_otherwise"] = differences
+        found.append({**said, "groups": groups})
     return {"suite": contenders[0].result["suite"], "reference": contenders[0].label, "contenders": found}
 
 
@@ -56,6 +59,12 @@ def table(comparison: Mapping[str, Any]) -> str:
         if "constant" in (found := contenders[0]["groups"][name]):
             note = f"always answering {found['constant_answer']!r}"
             lines.append(f"{' ' * (wide + 6)}  {note:{width}}     {found['constant']:.3f}")
+    for contender in contenders:
+        if said := contender.get("rounds_otherwise"):
+            lines.append(
+                f"{contender['label']} was evaluated under other conditions than {comparison['reference']}, so single completions "
+                f"may differ by rounding alone: {'; '.join(said)}; --evaluate evaluates all under the same"
+            )
     return "\n".join(lines)
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, intact_checkpoints
 from rl_lightning.comparison.contenders import BASE
+from rl_lightning.evaluation import read_result
 from rl_lightning.types import UserError
 
 
 def evaluate(names: Sequence[str], settings: Sequence[str], out: Path) -> dict[str, str]:
-    """Run `validate` for each name.
+    """Run `validate` for each name, the later ones with as many rows at once as the first one had.
 
     Args:
         names: a run (its newest intact checkpoint), a checkpoint or adapter directory, `base`, or a model by directory or hub
@@ -28,15 +29,18 @@ def evaluate(names: Sequence[str], settings: Sequence[str], out: Path) -> dict[s
     Raises:
         UserError: `validate` failed; it has printed why.
     """
-    files = {}
+    files: dict[str, str] = {}
+    rows: list[str] = []
     for number, name in enumerate(names, start=1):
         root = out / "evaluations" / f"{number}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('_')}"
         print(f"evaluating {name}", flush=True)
-        arguments = [*settings, *_model_arguments(name), f"--trainer.default_root_dir={root}"]
+        arguments = [*settings, *rows, *_model_arguments(name), f"--trainer.default_root_dir={root}"]
         if subprocess.run([sys.executable, "-m", "rl_lightning", "validate", *arguments], check=False).returncode:
             raise UserError(f"compare: {name} could not be evaluated; the lines above say why")
         (file,) = (root / "eval_results").glob("validate_step_*.json")
         files[name] = str(file)
+        if "rows_at_once" in (ran_with := read_result(file).get("ran_with", {})):
+            rows = [f"--fixed_eval.rows={ran_with['rows_at_once']}"]
     return files
 
 

@@ -5,6 +5,7 @@ Works on problems, rows and files; knows no trainer and no model. May import `ty
 `evaluation_result` make the JSON that docs/evaluation.md describes, `PastEvaluations` reads it.
 """
 
+from rl_lightning.evaluation.conditions import Conditions, condition_differences
 from rl_lightning.evaluation.constant_baseline import constant_answers
 from rl_lightning.evaluation.eval_sampling import EvalSampling, problem_draws
 from rl_lightning.evaluation.metrics import paired_differences, result_rows
@@ -13,10 +14,12 @@ from rl_lightning.evaluation.result import evaluation_result, suite_change
 from rl_lightning.evaluation.suite import Suite, differences, make_suite, store_suite, stored_suite
 
 __all__ = [
+    "Conditions",
     "EvalSampling",
     "PastEvaluations",
     "Row",
     "Suite",
+    "condition_differences",
     "constant_answers",
     "differences",
     "evaluation_result",

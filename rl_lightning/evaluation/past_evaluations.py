@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_lightning.evaluation.conditions import Conditions
 from rl_lightning.types import UserError
 
 Row = dict[str, Any]
@@ -29,12 +30,14 @@ class Evaluation:
         suite: hash of the suite.
         accuracy: mean over all problems, in [0, 1].
         rows: `exact` and `partial` of each problem.
+        ran_with: its conditions; empty where the file has none.
     """
 
     step: int
     suite: str
     accuracy: float
     rows: dict[Key, Row]
+    ran_with: Conditions
 
 
 def read_result(path: Path) -> dict[str, Any]:
@@ -54,7 +57,7 @@ def read_result(path: Path) -> dict[str, Any]:
 def summary(result: Mapping[str, Any]) -> Evaluation:
     """Return the part of an evaluation file that later ones are compared with."""
     rows = {(r["task"], r["index"]): {"exact": r["exact"], "partial": r["partial"]} for r in result["rows"]}
-    return Evaluation(result["step"], result["suite"], result["overall"]["accuracy"], rows)
+    return Evaluation(result["step"], result["suite"], result["overall"]["accuracy"], rows, result.get("ran_with", {}))
 
 
 class PastEvaluations:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rl_lightning.evaluation.conditions import Conditions, condition_differences
 from rl_lightning.evaluation.difficulty import levels
 from rl_lightning.evaluation.metrics import compute_metrics
 from rl_lightning.evaluation.past_evaluations import Evaluation, PastEvaluations, Row
@@ -13,7 +14,12 @@ from rl_lightning.evaluation.suite import Suite, differences, stored_suite
 
 
 def evaluation_result(
-    step: int, rows: Sequence[Row], suite: Suite, past: PastEvaluations, constants: Mapping[str, Mapping[str, Any]]
+    step: int,
+    rows: Sequence[Row],
+    suite: Suite,
+    past: PastEvaluations,
+    constants: Mapping[str, Mapping[str, Any]],
+    ran_with: Conditions,
 ) -> dict[str, Any]:
     """Compute everything except the rows; docs/evaluation.md describes the fields.
 
@@ -23,12 +29,16 @@ def evaluation_result(
         suite: the suite that was evaluated.
         past: the run's earlier evaluations. Those of the same suite are compared with.
         constants: task to its best constant answer and that answer's accuracy, as `constant_answers` returns them.
+        ran_with: what the evaluation ran under.
     """
     earlier = past.before(step)
     same = [evaluation for evaluation in earlier if evaluation.suite == suite.hash]
     first = same[0] if same and same[0].step == 0 else None
     best = max(same, key=lambda e: (e.accuracy, e.step), default=None)
-    result: dict[str, Any] = {"step": step, "suite": suite.hash}
+    result: dict[str, Any] = {"step": step, "suite": suite.hash, "ran_with": dict(ran_with)}
+    for other in (best, first):
+        if other is not None and (said := condition_differences(other.ran_with, ran_with)):
+            result["rounds_otherwise"] = {"step": other.step, "what": said}
     if suite.decoding:
         result["samples"] = suite.decoding
     result["overall"] = compute_metrics(rows, first, best)

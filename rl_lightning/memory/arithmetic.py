@@ -62,7 +62,8 @@ def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens
     """Bytes that autograd saves of one layer, for LoRA and the non-linear parts:
 
     norms: each its input in float32, its output, and a float32 per token;
-    attention: queries, keys, values, output and a float32 per head at every padded slot, and the output again per token;
+    attention: queries, keys, values, output and a float32 per head at every padded slot, and the output again per token; keys and
+        values for every query head where they are repeated;
     MLP: gate, silu(gate), up and their product;
     LoRA: the output of A, `rank` numbers per adapted linear module;
     Qwen3's norms of queries and keys: both in float32 again, and a float32 per head.
@@ -83,7 +84,8 @@ def saved_per_layer(shape: ModelShape, bytes_per_element: int, rank: int, tokens
     if rank == 0:
         norms += shape.norms * bytes_per_element * shape.width
         qk_norms += bytes_per_element * (queries + keys) if shape.norms_qk else 0
-    attention = 2 * bytes_per_element * (queries + keys) + 4 * shape.heads
+    attended = queries if shape.repeats_keys else keys
+    attention = 2 * bytes_per_element * (queries + attended) + 4 * shape.heads
     return tokens * (norms + bytes_per_element * queries + mlp + lora + qk_norms) + slots * attention
 
 
@@ -120,6 +122,21 @@ def backward_of_layer(
     """
     recomputed = saved - tokens * bytes_per_element * shape.mlp_width if checkpointing else 0
     return recomputed + tokens * (2 * bytes_per_element * shape.mlp_width + (2 * bytes_per_element + 4) * shape.width)
+
+
+def reference_forward(shape: ModelShape, bytes_per_element: int, tokens: int, slots: int) -> float:
+    """The reference model's forward pass, while what the first one saved is held: that one's last hidden states, in float32 too,
+    and the gradient of its log-probs; and without gradient one layer, at the larger of two peaks.
+
+    MLP: silu(gate), up and their product, and three hidden states. Attention: two hidden states; queries, keys and values as they
+    are projected, rotated, and in rows, repeated or not; and its output.
+    """
+    queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
+    repeated = 2 * (queries - keys) if shape.repeats_keys else 0
+    held = tokens * (4 + 2 * bytes_per_element) * shape.width
+    mlp = tokens * (3 * shape.mlp_width + 3 * shape.width)
+    attention = tokens * (2 * shape.width + 2 * (queries + keys)) + slots * (2 * queries + 2 * keys + repeated)
+    return held + bytes_per_element * max(mlp, attention)
 
 
 def head(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:

@@ -87,6 +87,7 @@ class HeldModel:
         bytes_per_element: bytes of a number in the compute dtype: 2, or 4 for float32.
         quantized: whether the linear layers are in 4 bits.
         rank: LoRA's rank; 0: no adapters, all weights are trained.
+        measures_kl: whether the loss needs the reference model's log-probs.
         reference: whether a frozen copy of what is trained is held as it was at the start, as the KL term's reference.
     """
 
@@ -95,6 +96,7 @@ class HeldModel:
     quantized: bool
     rank: int
     reference: bool = False
+    measures_kl: bool = False
 
     @property
     def trains_all(self) -> bool:

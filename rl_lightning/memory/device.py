@@ -21,12 +21,14 @@ class Device:
         kind: "cuda" or "cpu".
         bytes: memory that the run may use, on each card.
         cards: GPUs that the model's layers are laid over; 1 for a CPU.
+        there: the device itself, which can be asked for its kernels; None for a GPU that need not be present.
     """
 
     name: str
     kind: str
     bytes: float
     cards: int = 1
+    there: torch.device | None = None
 
 
 def gpu_of_size(gigabytes: float, cards: int = 1) -> Device:
@@ -64,6 +66,6 @@ def device_memory(device: torch.device, processes: int = 1) -> Device:
         properties = torch.cuda.get_device_properties(device)
         allowed = properties.total_memory * torch.cuda.get_per_process_memory_fraction(device)
         free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) + CUDA_CONTEXT
-        return Device(properties.name, "cuda", min(allowed, free))
+        return Device(properties.name, "cuda", min(allowed, free), there=device)
     name = "this computer" if processes == 1 else f"one of {processes} processes on this computer"
     return Device(name, "cpu", psutil.virtual_memory().total / processes)

@@ -91,6 +91,8 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
     freed = 0 if settings.checkpointing else saved
     in_attention = kept - freed + before + arithmetic.scores(shape, slots, longest, backward=True)
     logits = arithmetic.logits(shape, size, tokens)
+    of_reference = arithmetic.reference_forward(shape, size, tokens, slots) if model.measures_kl else 0.0
+    in_reference = kept + max(of_reference, arithmetic.scores(shape, slots, longest, backward=False))
     if not model.trains_all:
         parts: MemoryBreakdown = {
             "optimizer": arithmetic.adapter(shape, model.rank),
@@ -100,6 +102,7 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
             {**parts, "activations": at_head, "logits": logits},
             {**parts, "activations": in_backward},
             {**parts, "activations": in_attention},
+            {**parts, "activations": in_reference},
         ]
     gradients: MemoryBreakdown = {"gradients": 4 * shape.text_weights}
     summing, rounding, waiting, of_embedding = arithmetic.vocabulary_gradients(shape, size)
@@ -109,5 +112,6 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
         {**gradients, "activations": at_head, "workspace": rounding},
         {**gradients, "activations": in_backward, "workspace": waiting},
         {**gradients, "activations": in_attention, "workspace": waiting},
+        {**gradients, "activations": in_reference},
         {**gradients, "workspace": of_embedding},
     ]

@@ -4,7 +4,7 @@
     device -> settings (`make_plan`)
 
 A plan depends on the configuration and on the memory that is free at the start, so a run that is resumed while other programs use
-the device may get smaller settings, which change results by rounding only.
+the device may get smaller settings, which change results by rounding only, and a sampled token where rounding decides.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from rl_lightning.memory.breakdown import (
 from rl_lightning.memory.cards import Card, predict_cards
 from rl_lightning.memory.device import Device
 from rl_lightning.memory.shapes import model_shape
+from rl_lightning.policy.attention_kernels import planned_kernel
 from rl_lightning.policy.config import PolicyConfig, compute_dtype
 from rl_lightning.policy.loading import quantization_config
 from rl_lightning.policy.microbatch import PADDED_SLOTS_PER_TOKEN
@@ -174,7 +175,10 @@ def _held(config: PolicyConfig, device: Device, measures_kl: bool) -> HeldModel:
     require("policy.devices_per_replica", device.cards, alone, "1 where lora_r is 0, which trains all weights")
     quantization_config(config, base, dtype)  # refuses what cannot be loaded
     reference = config.reference == "adapter" or (config.lora_r == 0 and measures_kl)
-    return HeldModel(shape, dtype.itemsize, config.quantization == "nf4", config.lora_r, reference)
+    if device.kind == "cuda" and shape.fused_attention:
+        kernel = planned_kernel(shape.heads, shape.kv_heads, shape.head_width, dtype, device.there)
+        shape = replace(shape, fused_attention=kernel != "scores", repeats_keys=kernel == "repeated")
+    return HeldModel(shape, dtype.itemsize, config.quantization == "nf4", config.lora_r, reference, measures_kl)
 
 
 def _largest_that_fits(

@@ -52,6 +52,8 @@ class ModelShape:
         adapted_per_layer: number of linear modules per layer that LoRA adapts, rounded up.
         norms: number of norms of hidden states per layer: two, and four in Gemma.
         norms_qk: whether queries and keys are normalised (Qwen3).
+        repeats_keys: whether keys and values are repeated for every query head, because the device has no fused attention without;
+            see `attention_kernels`.
         fused_attention: whether PyTorch's fused attention can compute its scores: without soft-cap (Gemma 2) and sinks (GPT-OSS).
     """
 
@@ -76,6 +78,7 @@ class ModelShape:
     norms: int
     norms_qk: bool
     fused_attention: bool
+    repeats_keys: bool = False
 
     @property
     def parameters(self) -> int:

@@ -34,6 +34,10 @@ def table(plan: Plan) -> str:
         f"policy.gradient_checkpointing: {'on' if settings.checkpointing else 'off'}"
         + ("" if plan.model.trains_all else f", policy.rollout_weights: {'merged' if settings.merged else 'unmerged'}")
     )
+    if plan.model.shape.repeats_keys:
+        lines.append(
+            "  attention: keys and values repeated for every query head, because no fused kernel takes them shared"
+        )
     if plan.device.kind == "cuda":
         kept = ", kept from rollout to rollout with the cache" if settings.keep_graphs else ""
         lines.append(f"  CUDA graphs of decode steps: {settings.graphs or 'none'}{kept}")

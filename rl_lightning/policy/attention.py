@@ -21,6 +21,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
+from rl_lightning.policy.attention_kernels import attention_kernel
+
 SCORES = 2**24
 """Scores in memory at once in attention that PyTorch has no fused kernel for, 67 MB in float32, unless one query has more."""
 
@@ -94,12 +96,14 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, kind: AttentionK
         (R, heads, W, D).
     """
     width = query.shape[2]
-    if kind.is_plain(width):
-        return F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=kind.scale, enable_gqa=True)
-    mask = causal_mask(width, kind.window, query)
-    if kind.fused:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=kind.scale, enable_gqa=True)
-    return masked_attention(query, key, value, mask, kind)
+    mask = None if kind.is_plain(width) else causal_mask(width, kind.window, query)
+    kernel = attention_kernel(query, key, value, mask) if kind.fused else "scores"
+    if kernel == "scores":
+        return masked_attention(query, key, value, causal_mask(width, kind.window, query), kind)
+    if kernel == "repeated":
+        key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
+    causal, shared = mask is None, kernel == "grouped"
+    return F.scaled_dot_product_attention(query, key, value, mask, 0.0, causal, scale=kind.scale, enable_gqa=shared)
 
 
 def causal_mask(width: int, window: int | None, like: Tensor) -> Tensor:
@@ -178,10 +182,7 @@ def register_attention(kernel: str) -> str:
         if rows is not None:
             outputs = []
             for q, k, v in zip(*(rows.unpack(each) for each in (query, key, value)), strict=True):
-                if kernel != "eager" and kind.is_plain(q.shape[2]):
-                    outputs.append(plain(module, q, k, v, None, **settings)[0])
-                else:
-                    outputs.append(_attend_block(q, k, v, kind, kernel).transpose(1, 2))
+                outputs.append(_attend_block(q, k, v, kind, kernel).transpose(1, 2))
             return rows.repack(outputs), None
         if not kind.fused:
             added = causal_mask(query.shape[2], kind.window, query) if mask is None else _added(mask, query.dtype)

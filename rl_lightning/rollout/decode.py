@@ -48,7 +48,7 @@ def sample_groups(
         graphs: how steps are run, and what may be kept of this rollout for the next; None: as CUDA graphs on a single GPU, else as
             ordinary calls, and nothing is kept.
         prompts_at_once: number of prompts whose keys and values are held at once; the next ones are prefilled as slots become
-            free. None: all B. Fewer need less memory and do not change the result.
+            free. None: all B. Fewer need less memory and change the result by rounding only.
 
     Returns:
         the rollout; row n answers prompt n // G.

@@ -68,8 +68,8 @@ class RolloutEngine(Protocol):
             prompts: B prompts, their tensors on the policy's device.
             sampling: G completions per prompt, their length limit, temperature and filters.
             draws: (B * G, max_new_tokens) float64 in [0, 1) on the CPU, uniform random numbers: row n is decided by draws[n]
-                alone, so that it does not depend on the rows that it is batched with. An engine with its own random numbers
-                derives a row's seed from draws[n]. None for one greedy completion per prompt (N = B, whatever G is).
+                alone, so that it does not depend on the rows that it is batched with, but for rounding. An engine with its own
+                random numbers derives a row's seed from draws[n]. None for one greedy completion per prompt (N = B, whatever G is).
             on_finished: called in the caller's thread for every row as it ends; optional, it only saves time.
 
         Returns:

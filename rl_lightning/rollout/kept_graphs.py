@@ -34,6 +34,7 @@ class KeptGraphs:
         max_graphs: sizes of steps that are captured, at most.
         kept: the least shape of a state that outlives its rollout, where there are graphs to be kept; None: none does.
         weights: the model's tensors that can be moved or exchanged.
+        what: what is sampled, for messages.
     """
 
     def __init__(
@@ -42,10 +43,21 @@ class KeptGraphs:
         max_graphs: int = MAX_GRAPHS,
         kept: StateShape | None = None,
         weights: Callable[[], Iterable[Tensor]] = tuple,
+        what: str = "rollouts",
     ) -> None:
         self._launch, self._max_graphs, self._weights = launch, max_graphs, weights
         self._kept = kept if issubclass(launch, Graphs) else None
         self._held: _Held | None = None
+        self._what = what
+
+    def unkept(self, what: str) -> KeptGraphs:
+        """The same for something else that is sampled, of which nothing is kept."""
+        return KeptGraphs(self._launch, self._max_graphs, None, self._weights, what)
+
+    @property
+    def uses_graphs(self) -> bool:
+        """Whether steps are run as CUDA graphs, as far as they can be captured."""
+        return issubclass(self._launch, Graphs)
 
     @property
     def sync_interval(self) -> int:
@@ -126,7 +138,7 @@ class KeptGraphs:
         if self._launch is Eager:
             return None
         self._held, self._launch, self._kept = None, Eager, None
-        return "rollouts use no CUDA graphs from here on; results change by rounding only"
+        return f"{self._what} use no CUDA graphs from here on; results change by rounding only"
 
     def _addresses(self) -> list[int]:
         return [weight.data_ptr() for weight in self._weights()] if self._kept else []

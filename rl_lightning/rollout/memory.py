@@ -13,6 +13,7 @@ from rl_lightning.memory.breakdown import (
     StepShape,
     together,
 )
+from rl_lightning.memory.plan import Plan
 from rl_lightning.memory.shapes import ModelShape
 from rl_lightning.policy.products import SMALL
 from rl_lightning.rollout.cache import PREFILL_TOKENS
@@ -82,6 +83,11 @@ def eval_rows(model: HeldModel, step: StepShape, max_rollout_rows: int) -> int:
     return max(1, rows - math.ceil(prefill(shape, size, _prefilled_together(step)) / row_bytes))
 
 
+def planned_eval_rows(plan: Plan) -> int:
+    """Sequences that an evaluation decodes at once by a plan."""
+    return min(eval_rows(card.model, plan.step, plan.settings.max_rollout_rows) for card in plan.cards)
+
+
 def _resident(model: HeldModel, settings: PlannedSettings) -> MemoryBreakdown:
     if model.trains_all:  # rollouts run on the trained weights themselves, or on the copy that the update computes with
         return {}
@@ -144,5 +150,6 @@ def prefill(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
     joined, and packed again. Prompts are counted as if they had nothing in common.
     """
     queries, keys = shape.heads * shape.head_width, shape.kv_heads * shape.head_width
-    mlp, attention = 4 * shape.mlp_width + 4 * shape.width, 2 * shape.width + 6 * queries + 5 * keys
+    repeated = 2 * queries if shape.repeats_keys else 0
+    mlp, attention = 4 * shape.mlp_width + 4 * shape.width, 2 * shape.width + 6 * queries + 5 * keys + repeated
     return bytes_per_element * tokens * max(mlp, attention)

@@ -38,7 +38,7 @@ class Sampling:
 
     max_rollout_rows: int | Literal["auto"] = "auto"
     """Sequences that decode at once, at most; at least 1. Fewer need less memory for the cache; auto: as many as fit in the
-    device's memory."""
+    device's memory. On a GPU another number rounds otherwise, and a token is sampled otherwise where rounding decides."""
 
     max_resample: int = 1
     """Dynamic sampling (DAPO): above 1, extra prompts are sampled to replace groups without reward variance, which have no
@@ -155,7 +155,8 @@ SMALL_VOCAB = 4096
 def draw(probs: Tensor, uniforms: Tensor) -> Tensor:
     """Inverse-CDF sampling: one uniform number decides the token of a row.
 
-    A row's token depends only on its own number, so a rollout does not depend on how its rows are batched.
+    A row's token depends only on its own number and logits, so how rows are batched changes a rollout only as it rounds these:
+    where a number lies within the rounding of a token's edge, it draws the neighbour.
 
     Args:
         probs: (rows, V) float32, each row's sum about 1.

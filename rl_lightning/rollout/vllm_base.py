@@ -67,7 +67,7 @@ class VLLMEngine(RolloutEngine):
 
     def evaluator(self) -> RolloutEngine:
         """The policy itself; see `RolloutEngine`."""
-        return self._local
+        return self._local.evaluator()
 
     def start(self, policy: Policy, plan: Plan | None = None, limits: MemoryLimits | None = None) -> None:
         """Start the engine of evaluations; see `RolloutEngine`.

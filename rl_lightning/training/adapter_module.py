@@ -16,6 +16,7 @@ from rl_lightning.memory import Device, MemoryLimits, Plan, make_plan, memory_of
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy.adapters import adapter_hash, refuse_other_shapes
 from rl_lightning.rollout import RolloutEngine, Sampling
+from rl_lightning.rollout.memory import planned_eval_rows
 from rl_lightning.rollout.self_test import self_test
 from rl_lightning.training.learning_rate import Schedule, learning_rate_share
 from rl_lightning.training.metrics import StepMeter
@@ -134,7 +135,9 @@ class AdapterModule(Recorded, LightningModule):
             require("trainer.precision", precision, precision == "32-true", "32-true: see model.policy.dtype instead")
             devices = devices_of_replica(self.trainer.strategy, self.policy_config.devices_per_replica)
             self.plan = self._plan(memory_of_cards(devices, getattr(self.trainer.strategy, "num_processes", 1)))
-            self.limits = MemoryLimits.of(self.plan.settings.token_budget, self.plan.settings.max_rollout_rows)
+            planned = self.plan.settings
+            rows = planned.max_rollout_rows, planned_eval_rows(self.plan)
+            self.limits = MemoryLimits.of(planned.token_budget, *rows)
             config, layer_devices = self.plan.apply(self.policy_config), self.plan.layer_devices(devices)
             self.policy = Policy(config, device, self.seed, self.measures_kl, layer_devices)
             if self.policy_config.self_test:
@@ -208,6 +211,7 @@ class AdapterModule(Recorded, LightningModule):
     def finish_step(self, record: StepRecord, metrics: dict[str, float]) -> None:
         """Pass a finished step to the callbacks, and its metrics, including theirs, to Lightning's `callback_metrics`, which for
         example a ModelCheckpoint monitors."""
+        self.limits.end_step()
         self._record, self.metrics = record, metrics
         for callback in self._step_callbacks():
             self.metrics |= callback.step_metrics(self.trainer, self, record)
@@ -250,6 +254,7 @@ class AdapterModule(Recorded, LightningModule):
         checkpoint["sampler"] = self.generator.get_state()
         checkpoint["loss_scaler"] = self.scaler.state_dict()
         checkpoint["rng_states"] = rng_states()
+        checkpoint["memory_limits"] = self.limits.state()
         checkpoint["not_finite_in_a_row"] = self.not_finite_in_a_row
         checkpoint["trained_with"] = self._settings_at_start
 
@@ -276,6 +281,7 @@ class AdapterModule(Recorded, LightningModule):
             self.scaler.load_state_dict(checkpoint["loss_scaler"])
         self.not_finite_in_a_row = checkpoint["not_finite_in_a_row"]
         if resuming:
+            self.limits.restore(checkpoint.get("memory_limits", self.limits.state()))  # older ones have none
             self._random_states = checkpoint["rng_states"]  # restored in on_train_start, after setup
 
     def _adapters(self) -> dict[str, torch.Size]:

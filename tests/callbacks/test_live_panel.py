@@ -13,7 +13,8 @@ import torch
 from rich.console import Console
 
 from rl_lightning.callbacks import FixedEval, LivePanel, StopAtSignal, live_panel, stop_at_signal
-from rl_lightning.callbacks.live_panel import PanelMetrics, clock, line, panel
+from rl_lightning.callbacks.live_panel import PanelMetrics, clock, line, lowered, panel
+from rl_lightning.memory import MemoryLimits
 
 FIGURES = PanelMetrics(10, 60, 0.42, 0.31, 0.94, 1234.4, (5_200_000_000, 8_000_000_000), 3723.0, 0.5, 0.125)
 
@@ -114,7 +115,7 @@ def play(tmp_path, monkeypatch):
         evaluation = FixedEval()
         evaluation.latest = first
         metrics = {"reward/mean": 0.5, "reward/exact": 0.4, "time/sampled_tokens_per_second": 99.0}
-        module = SimpleNamespace(metrics=metrics)
+        module = SimpleNamespace(metrics=metrics, limits=MemoryLimits.of(1000, 64))
         trainer = SimpleNamespace(
             global_step=0,
             max_steps=3,
@@ -147,6 +148,17 @@ def test_without_a_terminal_there_are_plain_lines_now_and_then(play):
         "step 2: accuracy 0.750 [on 4] held-out problems",
         "step 3/3  reward 0.500  right 40%  accuracy 0.750 (+0.500)  tokens/s 99  left 0:00",
     ]
+
+
+def test_a_limit_that_was_lowered_is_shown_with_what_was_planned():
+    limits = MemoryLimits.of(1000, 64, 40)
+    assert lowered(limits) == {}
+    for limit in (limits.token_budget, limits.rollout_rows, limits.eval_rows, limits.eval_rows):
+        limit.halve()
+    found = replace(FIGURES, lowered=lowered(limits)).items()
+    assert found["token_budget"] == "500 of 1000"
+    assert found["max_rollout_rows"] == "32 of 64"
+    assert found["fixed_eval.rows"] == "10 of 40"
 
 
 def test_on_a_terminal_the_panel_stays_below_what_is_printed_and_is_gone_at_the_end(play):

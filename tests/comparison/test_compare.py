@@ -13,13 +13,13 @@ from rl_lightning.types import Problem
 TASKS = ("chain_sum", "spell_backward")
 
 
-def write_run(root, rights, length=64, number=10):
+def write_run(root, rights, length=64, number=10, rows_at_once=40):
     """Evaluations at steps 0, 10, …: at each, the first so many problems of each task are right."""
     problems = tuple(Problem(f"{task} {i}?", expected="1", task=task, index=i) for task in TASKS for i in range(number))
     suite = make_suite(problems, length, "", None, 0, {task: {} for task in TASKS})
     directory = root / "eval_results"
     store_suite(suite, directory)
-    past = PastEvaluations(directory)
+    past, ran_with = PastEvaluations(directory), {"rows_at_once": rows_at_once, "weights": "merged"}
     for place, right in enumerate(rights):
         rows = [
             {"task": p["task"], "index": p["index"], "tokens": 5, "truncated": False, "answer": "1", "completion": ""}
@@ -27,7 +27,7 @@ def write_run(root, rights, length=64, number=10):
             for p in suite.problems
         ]
         result = evaluation_result(
-            10 * place, rows, suite, past, {"chain_sum": {"constant": 0.3, "constant_answer": "1"}}
+            10 * place, rows, suite, past, {"chain_sum": {"constant": 0.3, "constant_answer": "1"}}, ran_with
         )
         (directory / f"eval_step_{10 * place}.json").write_text(json.dumps({**result, "rows": rows}))
         (root / f"checkpoint-{10 * place}").mkdir()
@@ -56,6 +56,15 @@ def test_a_run_against_its_base_and_its_checkpoints(tmp_path, capsys):
     assert "all problems" in text
     assert "+0.700 (" in text
     assert "always answering '1'" in text
+
+
+def test_evaluations_with_other_rows_at_once_are_named(tmp_path, capsys):
+    one, other = write_run(tmp_path / "one", [2]), write_run(tmp_path / "other", [4], rows_at_once=20)
+    assert main(["compare", str(one), str(other), "--out", str(tmp_path / "out")]) == 0
+    assert comparison(tmp_path / "out")["contenders"][1]["rounds_otherwise"] == ["rows_at_once was 40 and is 20"]
+    assert "may differ by rounding alone: rows_at_once was 40 and is 20; --evaluate" in capsys.readouterr().out
+    assert main(["compare", str(one), str(one / "checkpoint-0"), "--out", str(tmp_path / "same")]) == 0
+    assert "rounding" not in capsys.readouterr().out
 
 
 def test_earlier_results_stay(tmp_path, capsys):

@@ -87,12 +87,23 @@ SUITE = make_suite(
 )
 
 
-def evaluated(directory, step, right, past=None, suite=SUITE):
+def evaluated(directory, step, right, past=None, suite=SUITE, ran_with={}):  # noqa: B006
     """Evaluate with the problems (task, index) of `right` answered, and write it as a run does."""
     rows = [row(p["index"], float((p["task"], p["index"]) in right), task=p["task"]) for p in suite.problems]
-    result = evaluation_result(step, rows, suite, past or PastEvaluations(directory), {"t": {"constant": 0.4}})
+    result = evaluation_result(
+        step, rows, suite, past or PastEvaluations(directory), {"t": {"constant": 0.4}}, ran_with
+    )
     (directory / f"eval_step_{step}.json").write_text(json.dumps({**result, "rows": rows}))
     return result
+
+
+def test_evaluations_that_round_otherwise_are_named(tmp_path):
+    first = {"rows_at_once": 40, "device": "cpu"}
+    evaluated(tmp_path, 0, [("t", 0)], ran_with=first)
+    assert "rounds_otherwise" not in evaluated(tmp_path, 10, [("t", 1)], ran_with={**first, "weights": "merged"})
+    found = evaluated(tmp_path, 20, [("t", 1)], ran_with={"rows_at_once": 20, "device": "cpu"})
+    assert found["ran_with"]["rows_at_once"] == 20
+    assert found["rounds_otherwise"] == {"step": 0, "what": ["rows_at_once was 40 and is 20"]}
 
 
 def test_differences_to_step_0_and_to_the_best(tmp_path):

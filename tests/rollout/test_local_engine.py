@@ -65,7 +65,7 @@ def test_a_plan_that_is_exceeded_changes_no_completion(policy, batch, expected, 
     assert_same(engine.generate(batch, SAMPLING, None), expected[1])
 
 
-def test_out_of_memory_halves_the_rows_for_good_and_changes_no_completion(policy, batch, expected, monkeypatch):
+def test_out_of_memory_halves_the_rows_and_changes_no_completion(policy, batch, expected, monkeypatch):
     original, limits, told = local_engine.sample_groups, MemoryLimits.of(1000, 24), []
 
     def little_memory(decoder, prompts, sampling, *args, **kwargs):
@@ -80,6 +80,40 @@ def test_out_of_memory_halves_the_rows_for_good_and_changes_no_completion(policy
     assert sorted(told) == list(enumerate(rollout.texts))
     assert (limits.rollout_rows.value, limits.token_budget.value) == (6, 1000)
     assert SAMPLING.max_rollout_rows == "auto"  # the user's own settings stay as they are
+
+
+@pytest.mark.parametrize("draws_of_row", [draws(), None])
+def test_an_evaluation_that_runs_out_of_memory_leaves_rollouts_as_they_are(
+    policy, batch, expected, monkeypatch, draws_of_row
+):
+    original, limits, asked = local_engine.sample_groups, MemoryLimits.of(1000, 24, 20), []
+
+    def little_memory(decoder, prompts, sampling, *args, **kwargs):
+        asked.append(sampling.max_rollout_rows)
+        if sampling.max_rollout_rows > 6 and len(asked) <= 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(decoder, prompts, sampling, *args, **kwargs)
+
+    engine = started(policy, limits=limits)
+    monkeypatch.setattr(local_engine, "sample_groups", little_memory)
+    assert_same(engine.evaluator().generate(batch, SAMPLING, draws_of_row), expected[draws_of_row is None])
+    assert_same(engine.evaluator().generate(batch, SAMPLING, draws_of_row), expected[draws_of_row is None])
+    assert_same(engine.generate(batch, SAMPLING, draws()), expected[0])
+    assert asked == [20, 10, 5, 5, 24]
+    assert [limit.value for limit in vars(limits).values()] == [1000, 24, 5]
+
+
+def test_an_evaluation_gives_up_its_own_graphs_alone(policy, batch, expected, launch, caplog):
+    limits = MemoryLimits.of(1000, 24, 24)
+    engine = started(policy, limits=limits)
+    launch.failure = torch.OutOfMemoryError("CUDA out of memory")
+    assert_same(engine.evaluator().generate(batch, SAMPLING, draws()), expected[0])
+    assert "out of memory: evaluations use no CUDA graphs from here on" in caplog.text
+    launch.failure = None
+    captured = len(launch.captured)
+    assert_same(engine.generate(batch, SAMPLING, draws()), expected[0])
+    assert len(launch.captured) > captured
+    assert [limit.value for limit in vars(limits).values()] == [1000, 24, 24]
 
 
 def test_where_not_even_one_row_fits_the_run_ends_with_one_line(policy, batch, monkeypatch):
