@@ -1,0 +1,137 @@
+"""Letters, words and their order."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+
+from scripts.oracles.reading import Item, Oracle, between, differs
+
+
+def caesar_cipher(item: Item) -> str | None:
+    """Some shift of the alphabet gives the answer."""
+    cipher = re.search(r"text: (.*?)\. Provide", item["question"], re.DOTALL)[1]  # type: ignore[index]
+    shifted = [re.sub(r"[A-Z]", lambda c, k=k: chr((ord(c.group()) - 65 - k) % 26 + 65), cipher) for k in range(26)]
+    return None if item["answer"] in shifted else "no shift gives it"
+
+
+def emoji_mystery(item: Item) -> str | None:
+    """A byte is 16 more than the offset from U+E0100, or the offset from U+FE00 if that is below 16."""
+    hidden = item["question"].split("emoji: ")[1].split("\n\nHere is a hint")[0]
+    codes = [ord(mark) for mark in hidden]
+    data = bytes(
+        c - 0xE0100 + 16 if c >= 0xE0100 else c - 0xFE00 for c in codes if c >= 0xE0100 or 0xFE00 <= c < 0xFE10
+    )
+    return differs(item, data.decode())
+
+
+def letter_counting(item: Item) -> str | None:
+    letter, text = re.search(r'letter "(.)" appear in the text: "(.*)"', item["question"], re.DOTALL).groups()  # type: ignore[union-attr]
+    return differs(item, Counter(text.lower())[letter.lower()])
+
+
+def letter_jumble(item: Item) -> str | None:
+    """Each word has the letters of the scrambled one."""
+    scrambled = between(item["question"], "unscramble these words: ").split()
+    right = item["answer"].split()
+    same = [sorted(a.lower()) == sorted(b.lower()) for a, b in zip(scrambled, right, strict=False)]
+    return None if len(scrambled) == len(right) and all(same) else "not the same letters"
+
+
+def sentence_reordering(item: Item) -> str | None:
+    given = between(item["question"], "following sentence: ").split()
+    return None if Counter(given) == Counter(item["answer"].split()) else "not the same words"
+
+
+def spell_backward(item: Item) -> str | None:
+    word = between(item["question"], "): ")
+    return differs(item, "".join(reversed(word)))
+
+
+def word_sequence_reversal(item: Item) -> str | None:
+    listed = between(item["question"], "list of words: ").split(", ")
+    return differs(item, ", ".join(reversed(listed)))
+
+
+def word_sorting(item: Item) -> str | None:
+    order, listed = re.search(r"words in (\w+) order .*list: (.*)", item["question"]).groups()  # type: ignore[union-attr]
+    right = sorted(listed.split(", "), key=lambda word: [ord(c) for c in word], reverse=order == "descending")
+    return differs(item, ", ".join(right))
+
+
+def group_anagrams(item: Item) -> str | None:
+    words = json.loads(between(item["question"], "into anagrams:"))
+    groups: dict[str, list[str]] = {}
+    for word in words:
+        groups.setdefault("".join(sorted(word)), []).append(word)
+    right = sorted(sorted(group) for group in groups.values())
+    return None if sorted(sorted(g) for g in json.loads(item["answer"])) == right else f"it is {right}"
+
+
+def isomorphic_strings(item: Item) -> str | None:
+    one, two = between(item["question"], "or False otherwise:").split()
+    return differs(item, [one.index(c) for c in one] == [two.index(c) for c in two])
+
+
+def ransom_note(item: Item) -> str | None:
+    note, magazine = between(item["question"], "Ransom note: ").split("Magazine: ")
+    return differs(item, not Counter(note.strip()) - Counter(magazine.strip()))
+
+
+def palindrome_generation(item: Item) -> str | None:
+    letters = between(item["question"], "following letters: ").split(", ")
+    answer = item["answer"]
+    return None if sorted(letters) == sorted(answer) and answer == answer[::-1] else "no palindrome of the letters"
+
+
+def palindrome_partitioning(item: Item) -> str | None:
+    text = between(item["question"], "into palindromes: ")
+
+    def parts(rest: str) -> list[list[str]]:
+        if not rest:
+            return [[]]
+        cuts = [k for k in range(1, len(rest) + 1) if rest[:k] == rest[:k][::-1]]
+        return [[rest[:k], *tail] for k in cuts for tail in parts(rest[k:])]
+
+    return None if sorted(parts(text)) == sorted(json.loads(item["answer"])) else "not all partitions"
+
+
+def binary_alternation(item: Item) -> str | None:
+    """Each swap mends one misplaced 1 and one misplaced 0."""
+    bits = between(item["question"], "string alternating: ")
+    swaps = []
+    for first in "01":
+        wanted = [first if k % 2 == 0 else "10"[int(first)] for k in range(len(bits))]
+        wrong = [bit for bit, right in zip(bits, wanted, strict=True) if bit != right]
+        if wrong.count("0") == wrong.count("1"):
+            swaps.append(len(wrong) // 2)
+    return differs(item, min(swaps, default=-1))
+
+
+def needle_haystack(item: Item) -> str | None:
+    """Nobody else does the same, so the name is the only answer."""
+    story, asked = item["question"].rsplit("\nWho ", 1)
+    deed = asked.split("? Reply")[0]
+    names = [sentence.removesuffix(deed).strip() for sentence in story.split(". ") if sentence.endswith(f" {deed}")]
+    names = [name for name in names if name == item["answer"] or " " not in name]
+    return None if set(names) == {item["answer"]} else f"it is any of {names}"
+
+
+ORACLES: dict[str, Oracle] = {
+    "binary_alternation": binary_alternation,
+    "caesar_cipher": caesar_cipher,
+    "emoji_mystery": emoji_mystery,
+    "group_anagrams": group_anagrams,
+    "isomorphic_strings": isomorphic_strings,
+    "letter_counting": letter_counting,
+    "letter_jumble": letter_jumble,
+    "needle_haystack": needle_haystack,
+    "palindrome_generation": palindrome_generation,
+    "palindrome_partitioning": palindrome_partitioning,
+    "ransom_note": ransom_note,
+    "sentence_reordering": sentence_reordering,
+    "spell_backward": spell_backward,
+    "word_sequence_reversal": word_sequence_reversal,
+    "word_sorting": word_sorting,
+}
