@@ -109,6 +109,14 @@ def binary_alternation(item: Item) -> str | None:
     return differs(item, min(swaps, default=-1))
 
 
+def word_ladder(item: Item) -> str | None:
+    """From one word to the other, one letter at a time."""
+    first, last = re.search(r"ladder '(\w+)' to '(\w+)'", item["question"]).groups()  # type: ignore[union-attr]
+    words = item["answer"].split(",")
+    changed = [sum(a != b for a, b in zip(one, two, strict=True)) for one, two in zip(words, words[1:], strict=False)]
+    return None if [words[0], words[-1]] == [first, last] and set(changed) == {1} else "not one letter at a time"
+
+
 def needle_haystack(item: Item) -> str | None:
     """Nobody else does the same, so the name is the only answer."""
     story, asked = item["question"].rsplit("\nWho ", 1)
@@ -132,6 +140,7 @@ ORACLES: dict[str, Oracle] = {
     "ransom_note": ransom_note,
     "sentence_reordering": sentence_reordering,
     "spell_backward": spell_backward,
+    "word_ladder": word_ladder,
     "word_sequence_reversal": word_sequence_reversal,
     "word_sorting": word_sorting,
 }
