@@ -18,10 +18,10 @@ from pathlib import Path
 os.environ.setdefault("PYTHONHASHSEED", "0")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from rl_lightning.environments.environment import GenerationFailed
+from oracles import ORACLES
+
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
 from rl_lightning.environments.stream import item_seed
-from scripts.oracles import ORACLES
 
 
 def check(name: str, problems: int, shown: int, limit: float) -> str:
@@ -32,17 +32,13 @@ def check(name: str, problems: int, shown: int, limit: float) -> str:
         if time.perf_counter() - began > limit:
             break
         try:
-            problem = task.problem(item_seed("train", 7, slot, 0))
-        except GenerationFailed as error:
-            failed[error.reason] += 1
+            item = task.item(item_seed("train", 7, slot, 0))
+        except Exception as error:  # upstream's generators raise any
+            failed[type(error).__name__] += 1
             continue
         checked += 1
-        try:
-            reason = ORACLES[name](problem.payload)
-        except Exception as error:
-            reason = f"NOT READ: {type(error).__name__}: {error}"
-        if reason:
-            wrong.append(f"slot {slot}: {problem.expected!r}: {reason}"[:300])
+        if reason := ORACLES[name](item):
+            wrong.append(f"slot {slot}: {item['answer']!r}: {reason}"[:300])
     seconds = time.perf_counter() - began
     lines = [f"{name:26} {checked:5} checked {len(wrong):5} wrong {dict(failed) or ''} {seconds:.1f} s", *wrong[:shown]]
     return "\n    ".join(lines)

@@ -8,7 +8,7 @@ from fractions import Fraction
 import mpmath
 import sympy
 
-from scripts.oracles.reading import Item, Oracle, exact
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, exact
 
 
 def polynomial_equations(item: Item) -> str | None:

@@ -5,56 +5,14 @@ from __future__ import annotations
 import json
 import re
 
-from scripts.oracles.paths import distance
-from scripts.oracles.reading import Item, Oracle, differs
+from oracles.paths import distance
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, differs, groups
 
 Point = tuple[int, int]
 
 
 def _near(point: Point) -> list[Point]:
     return [(point[0] + dr, point[1] + dc) for dr, dc in ((-1, 0), (1, 0), (0, -1), (0, 1))]
-
-
-def tsumego(item: Item) -> str | None:
-    """Of all points where Black may play, which capture, and how many stones."""
-    lines = item["question"].split("```\n")[1].splitlines()
-    board = {
-        (int(line.split()[0]), column): stone
-        for line in lines[1:]
-        for column, stone in zip(lines[0].split(), line.split()[1:], strict=True)
-    }
-    columns = lines[0].split()
-
-    def neighbours(point: tuple[int, str]) -> list[tuple[int, str]]:
-        near = _near((point[0], columns.index(point[1])))
-        return [(row, columns[c]) for row, c in near if 0 <= c < len(columns) and (row, columns[c]) in board]
-
-    def group(start: tuple[int, str]) -> set[tuple[int, str]]:
-        found, new = {start}, [start]
-        while new:
-            more = [p for p in neighbours(new.pop()) if board[p] == board[start] and p not in found]
-            found |= set(more)
-            new += more
-        return found
-
-    captures: dict[str, int] = {}
-    for point in [p for p in board if board[p] == "."]:
-        board[point] = "X"
-        taken: set[tuple[int, str]] = set()
-        for stone in (p for p in neighbours(point) if board[p] == "O"):
-            white = group(stone)
-            if all(board[n] != "." for s in white for n in neighbours(s)):
-                taken |= white
-        board[point] = "."
-        if taken:
-            captures[f"{point[1]}{point[0]}"] = len(taken)
-    if item["answer"] not in captures:
-        return f"it captures nothing; {captures} do"
-    best = max(captures.values())
-    if "as many" in item["question"]:
-        right = [move for move, count in captures.items() if count == best]
-        return None if right == [item["answer"]] else f"the most are captured by {right}"
-    return None if len(captures) == 1 else f"more moves capture: {captures}"
 
 
 _PUSHES = {"U": (-1, 0), "D": (1, 0), "L": (0, -1), "R": (0, 1)}
@@ -80,14 +38,14 @@ def knight_swap(item: Item) -> str | None:
     """Moves are legal and alternate; an impossible puzzle is so by search of all positions."""
     text = item["question"].split("```")[1]
     columns = text.split("\n")[1].split()
-    squares = {}
+    squares: dict[str, str] = {}
     for row, line in re.findall(r"^(\d) \|(.*)\|$", text, re.MULTILINE):
         squares |= {
             f"{column}{row}": cell.strip()
             for column, cell in zip(columns, line.split("|"), strict=True)
             if cell.strip()
         }
-    first = re.search(r"(\w) moves first", item["question"])[1]  # type: ignore[index]
+    first = groups(r"(\w) moves first", item["question"])[0]
     place = {name: (columns.index(name[0]), int(name[1:])) for name in squares}
     jumps = {
         a: [b for b in place if sorted((abs(place[a][0] - place[b][0]), abs(place[a][1] - place[b][1]))) == [1, 2]]
@@ -105,7 +63,7 @@ def knight_swap(item: Item) -> str | None:
                         new = mine - {a} | {to}
                         yield (new, b, "B") if turn == "w" else (w, new, "w")
 
-        possible = distance((white, black, first), lambda s: s[0] == black and s[1] == white, steps) >= 0  # type: ignore[index]
+        possible = distance((white, black, first), lambda s: s[0] == black and s[1] == white, steps) >= 0
         return "it is possible" if possible else None
     now, turn = {"w": white, "B": black}, first
     for move in json.loads(item["answer"]):
@@ -137,7 +95,7 @@ def color_cube_rotation(item: Item) -> str | None:
             x, y, _ = _AXES[turned[1]]
             bottom = turned[1] == "bottom"
             color = {_turned(axis, (x, y), bottom): name for axis, name in color.items()}
-    asked = re.search(r"color of the (\w+) side", question)[1]  # type: ignore[index]
+    asked = groups(r"color of the (\w+) side", question)[0]
     return differs(item, color[_AXES[asked]])
 
 
@@ -154,5 +112,4 @@ ORACLES: dict[str, Oracle] = {
     "color_cube_rotation": color_cube_rotation,
     "knight_swap": knight_swap,
     "sokoban": sokoban,
-    "tsumego": tsumego,
 }

@@ -6,11 +6,11 @@ import re
 from collections import Counter
 from fractions import Fraction
 
-from scripts.oracles.reading import Item, Oracle, differs
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, differs, groups
 
 
 def coin_flip(item: Item) -> str | None:
-    kind, heads, flips = re.search(r"getting (exactly|at least) (\d+) heads in (\d+)", item["question"]).groups()  # type: ignore[union-attr]
+    kind, heads, flips = groups(r"getting (exactly|at least) (\d+) heads in (\d+)", item["question"])
     ways = {0: 1}
     for _ in range(int(flips)):
         ways = {k: ways.get(k, 0) + ways.get(k - 1, 0) for k in range(max(ways) + 2)}
@@ -22,7 +22,7 @@ def coin_flip(item: Item) -> str | None:
 def dice(item: Item) -> str | None:
     sums: Counter[int] = Counter({0: 1})
     total = 1
-    listed, target = re.search(r"dice: (.*?)\. What are the odds of rolling (\d+) or higher", item["question"]).groups()  # type: ignore[union-attr]
+    listed, target = groups(r"dice: (.*?)\. What are the odds of rolling (\d+) or higher", item["question"])
     for count, sides in re.findall(r"(\d+)d(\d+)", listed):
         for _ in range(int(count)):
             total *= int(sides)

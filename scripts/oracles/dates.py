@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
 
-from scripts.oracles.reading import Item, Oracle, differs
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, differs
 
-_MONTHS = "January February March April May June July August September October November December".split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 _DATE = rf"({'|'.join(_MONTHS)}) (\d+)(?:, (\d+))?"
 
 
@@ -70,45 +82,6 @@ def _weekday(question: str, year: int) -> str:
     return _DAYS[(_day_number(year, month, day) - 1 + steps) % 7]
 
 
-def time_intervals(item: Item) -> str | None:
-    start, end = _moments(item["question"])
-    form = re.findall(r"(?:in|Answer in) ((?:D days|HH)[^.]*(?:\.mmm)?)\.$", item["question"])[-1]
-    if end < start:
-        return "it ends before it starts"
-    passed = end - start
-    seconds, milliseconds = int(passed.total_seconds()), passed.microseconds // 1000
-    hours = seconds // 3600 if form.startswith("HH") else seconds % 86400 // 3600
-    clock = f"{hours:02d}:{seconds // 60 % 60:02d}"
-    if ":SS" in form:
-        clock += f":{seconds % 60:02d}"
-    if "mmm" in form:
-        clock += f".{milliseconds:03d}"
-    days = f"{passed.days} days"
-    return differs(item, days if form == "D days" else f"{days}, {clock}" if form.startswith("D") else clock)
-
-
-def _moments(question: str) -> list[datetime]:
-    """The two moments of the question, in the same form, whatever that is."""
-    body = re.sub(r"[.?] (?:What|How|Please|Express|Give|Answer)\b.*$", "", question)
-    start = re.split(r"between |from |(?:started|departed|began) at ", body, maxsplit=1)[1]
-    first, second = re.split(r" and (?:ended at|completed at|arrived at) | and | to ", start, maxsplit=1)
-    return [_moment(text) for text in (first, second)]
-
-
-def _moment(text: str) -> datetime:
-    plain = re.sub(rf"\(?\b(?:{'|'.join(_DAYS)}|Mon|Tue|Wed|Thu|Fri|Sat|Sun)\b\)?,? ?", "", text.rstrip(". "))
-    plain = plain.replace(" at ", " ").replace(",", "")
-    for date in ("%Y-%m-%d", "%B %d %Y", "%b %d %Y", "%m/%d/%Y", "%d %B %Y", ""):
-        for clock in ("", "%H:%M", "%H:%M:%S", "%H:%M:%S.%f"):
-            for zone in ("", " %z"):
-                try:
-                    found = datetime.strptime(plain.strip(), f"{date} {clock}{zone}".strip())
-                except ValueError:
-                    continue
-                return found.replace(tzinfo=None) - (found.utcoffset() or timedelta(0))
-    raise ValueError(text)
-
-
 def _is_leap(year: int) -> bool:
     return year % 400 == 0 or (year % 4 == 0 and year % 100 != 0)
 
@@ -123,4 +96,4 @@ def _day_number(year: int, month: str, day: int) -> int:
     return before + sum(_length(year, name) for name in _MONTHS[: _MONTHS.index(month)]) + day
 
 
-ORACLES: dict[str, Oracle] = {"calendar_arithmetic": calendar_arithmetic, "time_intervals": time_intervals}
+ORACLES: dict[str, Oracle] = {"calendar_arithmetic": calendar_arithmetic}

@@ -7,7 +7,7 @@ import math
 import re
 from fractions import Fraction
 
-from scripts.oracles.reading import Item, Oracle, differs
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, differs
 
 _THOUSANDTH, _HUNDREDTH = 0.00051, 0.0051
 """A number rounded to three or two decimals is nearer than this."""

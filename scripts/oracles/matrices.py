@@ -9,7 +9,16 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from scripts.oracles.reading import Item, Oracle, between, differs, numbers, rows, whole_numbers
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import (
+    Item,
+    Oracle,
+    between,
+    differs,
+    groups,
+    numbers,
+    rows,
+    whole_numbers,
+)
 
 Board = NDArray[np.int64]
 
@@ -44,7 +53,7 @@ def _manipulated(matrix: Board, step: str, values: list[int]) -> Board:
 
 
 def rotate_matrix(item: Item) -> str | None:
-    degrees = int(re.search(r"by (\d+) degrees", item["question"])[1])  # type: ignore[index]
+    degrees = int(groups(r"by (\d+) degrees", item["question"])[0])
     matrix = np.array(numbers(between(item["question"], "degrees clockwise:")))
     return differs(item, rows(np.rot90(matrix, -degrees // 90).tolist()))
 
@@ -59,10 +68,10 @@ def spiral_matrix(item: Item) -> str | None:
 
 
 def pool_matrix(item: Item) -> str | None:
-    kind, size, text = re.search(r"Perform (\w+) pooling .* size of (\d+):(.*)", item["question"], re.DOTALL).groups()  # type: ignore[union-attr]
+    kind, size, text = groups(r"Perform (\w+) pooling .* size of (\d+):(.*)", item["question"], re.DOTALL)
     matrix, step = numbers(text), int(size)
     given = [[Fraction(word) for word in line.split()] for line in item["answer"].splitlines()]
-    right = []
+    right: list[list[Fraction]] = []
     for top in range(0, len(matrix), step):
         right.append([])
         for left in range(0, len(matrix[0]), step):
@@ -104,7 +113,7 @@ def rotten_oranges(item: Item) -> str | None:
 
 
 def game_of_life(item: Item) -> str | None:
-    steps = int(re.search(r"after (\d+) steps", item["question"])[1])  # type: ignore[index]
+    steps = int(groups(r"after (\d+) steps", item["question"])[0])
     board = np.array(json.loads(between(item["question"], ")\n").rstrip(".")))
     for _ in range(steps):
         board = _generation(board)
@@ -112,7 +121,7 @@ def game_of_life(item: Item) -> str | None:
 
 
 def game_of_life_halting(item: Item) -> str | None:
-    steps = int(re.search(r"before (\d+) steps", item["question"])[1])  # type: ignore[index]
+    steps = int(groups(r"before (\d+) steps", item["question"])[0])
     text = between(item["question"], "Initial board:")
     if "..." in text:
         return "the board is abridged"

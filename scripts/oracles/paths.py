@@ -7,11 +7,23 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
 
-from scripts.oracles.reading import Grid, Item, Oracle, between, differs, grid, whole_numbers
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import (
+    Grid,
+    Item,
+    Oracle,
+    between,
+    differs,
+    grid,
+    groups,
+    whole_numbers,
+)
+
+State = TypeVar("State", bound=Hashable)
 
 
-def distance(start: Hashable, goal: Callable[[Hashable], bool], steps: Callable[[Hashable], Iterable[Hashable]]) -> int:
+def distance(start: State, goal: Callable[[State], bool], steps: Callable[[State], Iterable[State]]) -> int:
     """Steps on the shortest path; -1 where there is none."""
     reached, queue = {start}, deque([(start, 0)])
     while queue:
@@ -29,8 +41,8 @@ _MOVES = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
 
 
 def _in_grid(cells: Grid, wall: str, start: str, goal: str) -> int:
-    def steps(cell: Hashable) -> list[Hashable]:
-        row, column = cell  # type: ignore[misc]
+    def steps(cell: tuple[int, int]) -> list[tuple[int, int]]:
+        row, column = cell
         near = [(row + dr, column + dc) for dr, dc in _MOVES.values()]
         return [(r, c) for r, c in near if 0 <= r < len(cells) and 0 <= c < len(cells[r]) and cells[r][c] != wall]
 
@@ -40,10 +52,8 @@ def _in_grid(cells: Grid, wall: str, start: str, goal: str) -> int:
 
 def maze(item: Item) -> str | None:
     question = item["question"]
-    start, goal, wall = re.search(
-        r"from '(.)' \(start\) to '(.)' \(goal\).*Legend: '(.)' = Wall", question, re.DOTALL
-    ).groups()  # type: ignore[union-attr]
-    lines = question[question.index("```\n") + 4 :].split("\n```")[0].splitlines()
+    start, goal, wall = groups(r"from '(.)' \(start\) to '(.)' \(goal\).*Legend: '(.)' = Wall", question, re.DOTALL)
+    lines = groups(r"```\n(.*)\n```\nLegend", question, re.DOTALL)[0].splitlines()
     return differs(item, _in_grid([list(line) for line in lines], wall, start, goal))
 
 
@@ -63,8 +73,8 @@ def shortest_path(item: Item) -> str | None:
 
 def course_schedule(item: Item) -> str | None:
     """Courses are taken as long as one has nothing before it."""
-    count = int(re.search(r"total of (\d+) courses", item["question"])[1])  # type: ignore[index]
-    before = ast.literal_eval(re.search(r"take course a_i:\n(\[.*\])", item["question"])[1])  # type: ignore[index]
+    count = int(groups(r"total of (\d+) courses", item["question"])[0])
+    before = ast.literal_eval(groups(r"take course a_i:\n(\[.*\])", item["question"])[0])
     left = set(range(count))
     while free := {course for course in left if not any(a == course and b in left for a, b in before)}:
         left -= free
@@ -72,8 +82,8 @@ def course_schedule(item: Item) -> str | None:
 
 
 def graph_color(item: Item) -> str | None:
-    edges = ast.literal_eval(re.search(r"Edges: (\[.*\])", item["question"])[1])  # type: ignore[index]
-    colors = ast.literal_eval(re.search(r"colors: (\[.*\])", item["question"])[1])  # type: ignore[index]
+    edges = ast.literal_eval(groups(r"Edges: (\[.*\])", item["question"])[0])
+    colors = ast.literal_eval(groups(r"colors: (\[.*\])", item["question"])[0])
     example = item["metadata"]["possible_answer"]
     right = all(example[a] != example[b] for a, b in edges) and set(example.values()) <= set(colors)
     return None if right else "not a colouring"
@@ -93,39 +103,8 @@ def path_star(item: Item) -> str | None:
     return differs(item, " ".join(path))
 
 
-def quantum_lock(item: Item) -> str | None:
-    """A button that the light does not allow cannot be pressed, as in the task's own search."""
-    question = item["question"]
-    target = int(re.search(r"Target: (-?\d+)", question)[1])  # type: ignore[index]
-    start = int(re.search(r"Start: (-?\d+)", question)[1])  # type: ignore[index]
-    buttons = {
-        name: (kind, int(value), light)
-        for name, kind, value, light in re.findall(r"([A-C]): (\w+) (\d+) \(when (\w+)\)", question)
-    }
-
-    def pressed(state: tuple[int, str], name: str) -> tuple[int, str] | None:
-        (number, light), (kind, value, when) = state, buttons[name]
-        if when not in ("any", light):
-            return None
-        number = {"Add": number + value, "Subtract": number - value, "Multiply": number * value}[kind]
-        return number, "green" if light == "red" else "red"
-
-    def steps(state: Hashable) -> list[Hashable]:
-        found = [pressed(state, name) for name in buttons]  # type: ignore[arg-type]
-        return [new for new in found if new is not None and abs(new[0]) <= 4 * abs(target) + 50]
-
-    state: tuple[int, str] | None = (start, "red")
-    names = item["answer"].split(" → ")
-    for name in names:
-        state = pressed(state, name) if state else None
-    if state is None or state[0] != target:
-        return "it does not reach the target"
-    shortest = distance((start, "red"), lambda s: s[0] == target, steps)  # type: ignore[index]
-    return None if shortest == len(names) else f"{shortest} presses are enough"
-
-
 def jugs(item: Item) -> str | None:
-    listed, target = re.search(r"litres of water: (.*)\nAnd your target is: (\d+)", item["question"]).groups()  # type: ignore[union-attr]
+    listed, target = groups(r"litres of water: (.*)\nAnd your target is: (\d+)", item["question"])
     size = {name: int(litres) for name, litres in re.findall(r"(\w):(\d+)", listed)}
     held = dict.fromkeys(size, 0)
     for move in json.loads(item["answer"]):
@@ -169,7 +148,6 @@ ORACLES: dict[str, Oracle] = {
     "jugs": jugs,
     "maze": maze,
     "path_star": path_star,
-    "quantum_lock": quantum_lock,
     "shortest_path": shortest_path,
     "tower_of_hanoi": tower_of_hanoi,
 }

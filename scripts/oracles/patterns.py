@@ -2,29 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
-from string import ascii_uppercase
 
 import numpy as np
-import pyfiglet
 
-from scripts.oracles.reading import Item, Oracle, differs, exact
-
-
-def figlet_font(item: Item) -> str | None:
-    """No letter of the word looks like another one, or like nothing."""
-    glyphs = _glyphs(item["metadata"]["font"])
-    for letter in sorted(set(item["answer"])):
-        alike = [other for other in ascii_uppercase if other != letter and glyphs[other] == glyphs[letter]]
-        if alike or not glyphs[letter].strip():
-            return f"{letter} looks like {alike or 'nothing'} in {item['metadata']['font']}"
-    return None
-
-
-@cache
-def _glyphs(font: str) -> dict[str, str]:
-    return {letter: pyfiglet.figlet_format(letter, font=font) for letter in ascii_uppercase}
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, differs
 
 
 def modulo_grid(item: Item) -> str | None:
@@ -37,20 +19,20 @@ def modulo_grid(item: Item) -> str | None:
     fits = 0
     for values in _values(*shown.shape):
         for target in range(20 + 1):
-            grid = np.where(values == target, "✅", "❌")
-            if (grid == shown)[seen].all():
+            marks = np.where(values == target, "✅", "❌")
+            if (marks == shown)[seen].all():
                 fits += 1
-                if not (grid == answer).all():
+                if not (marks == answer).all():
                     return "another rule fits, with another completion"
     return None if fits else "no rule fits"
 
 
 @cache
-def _values(rows: int, columns: int) -> list[np.ndarray]:
+def _values(height: int, width: int) -> list[np.ndarray]:
     """Each operation's results by each divisor."""
     operations = (lambda x, y: x + y, lambda x, y: abs(x - y), lambda x, y: x * y, lambda x, y: x**y)
-    results = [[[operation(x, y) for x in range(columns)] for y in range(rows)] for operation in operations]
-    return [np.array([[value % d for value in row] for row in grid]) for grid in results for d in range(1, 21)]
+    results = [[[operation(x, y) for x in range(width)] for y in range(height)] for operation in operations]
+    return [np.array([[value % d for value in row] for row in result]) for result in results for d in range(1, 21)]
 
 
 def number_sequence(item: Item) -> str | None:
@@ -71,33 +53,7 @@ def number_sequence(item: Item) -> str | None:
     return differs(item, sequence[-1]) if sequence[:-1] == shown else f"the rule gives {sequence}"
 
 
-_NUMBER = r"\$?-?\d[\d,]*(?:\.\d+)?%?"
-_EQUATION = re.compile(rf"({_NUMBER}(?:\s*[-+*/x]\s*{_NUMBER})+)\s*=\s*({_NUMBER})")
-
-
-def gsm_symbolic(item: Item) -> str | None:
-    """Each equation of the worked solution holds, and the answer is its last number."""
-    solution = item["metadata"]["answer_cot"]
-    worked, last = solution.split("####")
-    if float(last.replace(",", "").strip("$% ")) != float(item["answer"]):
-        return f"the solution ends with {last}"
-    for left, right in _EQUATION.findall(re.sub(r"(?<=\d) (?:[a-z]+ )?(?=[-+*/x=] )", " ", worked)):
-        value, stated = (_value(text) for text in (left, right))
-        if abs(value - stated) > 0.006 and abs(value - stated / 100) > 6e-5 and abs(value - stated * 100) > 0.6:
-            return f"{left} is {value:g}, not {right}"
-    if float(item["answer"]) < 0:
-        return "negative"
-    return None
-
-
-def _value(text: str) -> float:
-    plain = re.sub(r"([\d.]+)%", r"(\1/100)", text.replace(",", "").replace("$", "").replace("x", "*"))
-    return float(exact(re.sub(r"\b0+(?=\d)", "", plain)))
-
-
 ORACLES: dict[str, Oracle] = {
-    "figlet_font": figlet_font,
-    "gsm_symbolic": gsm_symbolic,
     "modulo_grid": modulo_grid,
     "number_sequence": number_sequence,
 }

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from itertools import product
 
-from scripts.oracles.reading import Item, Oracle, differs
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, differs, groups
 
 _LEGS = {
     0: "snake sea slug jellyfish flatworm leech snail worm eel",
@@ -24,7 +24,7 @@ def leg_counting(item: Item) -> str | None:
     """Snakes, snails and worms have none, sea slugs neither."""
     legs = {name.replace("_", " "): count for count, names in _LEGS.items() for name in names.split()}
     legs |= {"sea slug": 0}
-    listed = re.search(r"if you have (.*)\?", item["question"])[1]  # type: ignore[index]
+    listed = groups(r"if you have (.*)\?", item["question"])[0]
     total = 0
     for count, name in re.findall(r"(\d+) ([a-z ]+)", listed):
         animal = name if name in legs else name.removesuffix("s")
@@ -34,91 +34,16 @@ def leg_counting(item: Item) -> str | None:
     return differs(item, total)
 
 
-def aiw(item: Item) -> str | None:
-    """Everybody in a circle knows all others of it."""
-    question = item["question"]
-    her = question.split(" has ")[0]
-    women = int(re.search(r"(\d+) (?:sisters|female friends|female colleagues)", question)[1])  # type: ignore[index]
-    if "brother have?" in question:
-        asked = re.search(r"does (\w+)'s brother", question)[1]  # type: ignore[index]
-        return differs(item, women + 1) if asked == her else f"nothing is said of {asked}"
-    if "male friends" in question:
-        return differs(item, women + 1)
-    # Matilda is one of the women of both circles: she knows the other women of both, and the woman whom one is around.
-    others = int(re.findall(r"(\d+) female colleagues", question)[1])
-    return differs(item, (women - 1 + 1) + (others - 1))
-
-
-def family_relationships(item: Item) -> str | None:
-    spouse: dict[str, str] = {}
-    parents: dict[str, set[str]] = {}
-    couple: tuple[str, str] = ("", "")
-    story, question = item["question"].split("\n\n")
-    for sentence in story.rstrip(".").split(". "):
-        if married := re.fullmatch(r"(\w+) is married to (\w+)", sentence):
-            couple = (married[1], married[2])
-            spouse |= {couple[0]: couple[1], couple[1]: couple[0]}
-        else:
-            for child in re.split(r", | and ", re.sub(r"They have (?:a child|children) called ", "", sentence)):
-                parents[child] = set(couple)
-    asked = re.search(r"(?:is|relation is) (\w+) (?:related )?to (\w+)", question)
-    assert asked
-    one, two = asked.groups()
-    words = _relations(one, two, spouse, parents)
-    pair = next((pair for pair in _WORDS if item["answer"] in pair and pair in words), None)
-    if pair is None:
-        return f"it is {words}"
-    return None if (pair.index(item["answer"]) == 0) == _is_woman(one) else "the word is for the other sex"
-
-
-_WORDS = [
-    *(("mother", "father"), ("daughter", "son"), ("wife", "husband"), ("sister", "brother")),
-    *(("grandmother", "grandfather"), ("granddaughter", "grandson"), ("aunt", "uncle"), ("niece", "nephew")),
-    *(("mother-in-law", "father-in-law"), ("daughter-in-law", "son-in-law"), ("sister-in-law", "brother-in-law")),
-]
-
-
-def _relations(one: str, two: str, spouse: dict[str, str], parents: dict[str, set[str]]) -> list[tuple[str, str]]:
-    """What the first is to the second, woman or man."""
-
-    def up(name: str | None) -> set[str]:
-        return parents.get(name or "", set())
-
-    def siblings(a: str | None, b: str | None) -> bool:
-        return a != b and bool(up(a)) and up(a) == up(b)
-
-    def grand(name: str) -> set[str]:
-        return {g for parent in up(name) for g in up(parent)}
-
-    def aunt(a: str, b: str) -> bool:
-        return any(siblings(a, parent) or siblings(spouse.get(a), parent) for parent in up(b))
-
-    own, other = spouse.get(one), spouse.get(two)
-    holds = [
-        *(one in up(two), two in up(one), own == two, siblings(one, two), one in grand(two), two in grand(one)),
-        *(aunt(one, two), aunt(two, one), one in up(other), two in up(own), siblings(own, two) or siblings(one, other)),
-    ]
-    return [word for word, true in zip(_WORDS, holds, strict=True) if true]
-
-
-def _is_woman(name: str) -> bool:
-    from reasoning_gym.graphs.family_relationships import FamilyRelationshipsConfig
-
-    return name in FamilyRelationshipsConfig().female_names
-
-
 World = dict[str, bool]
 
 
 def knights_knaves(item: Item) -> str | None:
     """Statements are read from the story; a world fits if each inhabitant's statement is true just where that one is truthful."""
     question = item["question"]
-    truthful, liar = re.search(r"only by (\w+)s and (\w+)s\.", question).groups()  # type: ignore[union-attr]
-    names = re.split(r", and |, ", re.search(r"inhabitants: (.*?)\.", question)[1])  # type: ignore[index]
+    truthful, liar = groups(r"only by (\w+)s and (\w+)s\.", question)
+    names = re.split(r", and |, ", groups(r"inhabitants: (.*?)\.", question)[0])
     story = question.split("inhabitants: ")[1].split(". ", 1)[1].rsplit(" So who is", 1)[0]
-    statements = re.findall(
-        r"((?:if |\(|it is not )?[^\".,:]*? is (?:an?) (?:%s|%s)[^\".,]*)" % (truthful, liar), story
-    )  # noqa: UP031
+    statements = re.findall(rf'((?:if |\(|it is not )?[^".,:]*? is (?:an?) (?:{truthful}|{liar})[^".,]*)', story)
     contents = [_content(text, names) for text in statements]
     speakers = _speakers(story, statements, names)
     if sorted(speakers) != sorted(names):
@@ -190,8 +115,6 @@ def _top_level(text: str, word: str = "\0") -> list[str]:
 
 
 ORACLES: dict[str, Oracle] = {
-    "aiw": aiw,
-    "family_relationships": family_relationships,
     "knights_knaves": knights_knaves,
     "leg_counting": leg_counting,
 }

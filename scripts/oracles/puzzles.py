@@ -6,9 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import permutations
 
-from scripts.oracles.reading import Item, Oracle, between, exact, numbers, whole_numbers
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import (
+    Item,
+    Oracle,
+    between,
+    exact,
+    groups,
+    numbers,
+    whole_numbers,
+)
 
 Cell = tuple[int, int]
 
@@ -81,17 +88,17 @@ def _only(found: Iterator[dict[Cell, int]], given: list[list[int]]) -> str | Non
 
 def sudoku(item: Item) -> str | None:
     """sudoku and mini_sudoku."""
-    puzzle = numbers(re.search(r"((?:^[_\d](?: [_\d])+$\n?)+)", item["question"], re.MULTILINE)[1].replace("_", "0"))  # type: ignore[index]
+    puzzle = numbers(groups(r"((?:^[_\d](?: [_\d])+$\n?)+)", item["question"], re.MULTILINE)[0].replace("_", "0"))
     size = len(puzzle)
     box = round(size**0.5)
     values = {(r, c): {v} if v else set(range(1, size + 1)) for r, row in enumerate(puzzle) for c, v in enumerate(row)}
-    groups = [[(r, c) for c in range(size)] for r in range(size)] + [[(r, c) for r in range(size)] for c in range(size)]
-    groups += [
+    parts = [[(r, c) for c in range(size)] for r in range(size)] + [[(r, c) for r in range(size)] for c in range(size)]
+    parts += [
         [(r + a, c + b) for a in range(box) for b in range(box)]
         for r in range(0, size, box)
         for c in range(0, size, box)
     ]
-    return _only(_solutions(values, groups, []), numbers(item["answer"]))
+    return _only(_solutions(values, parts, []), numbers(item["answer"]))
 
 
 def futoshiki(item: Item) -> str | None:
@@ -111,9 +118,9 @@ def futoshiki(item: Item) -> str | None:
     for r, line in enumerate(body[1::2]):
         for c, sign in ((c, line[4 * c : 4 * c + 1]) for c in range(size)):
             less += {"∧": [((r, c), (r + 1, c))], "∨": [((r + 1, c), (r, c))]}.get(sign, [])
-    groups = [[(r, c) for c in range(size)] for r in range(size)] + [[(r, c) for r in range(size)] for c in range(size)]
+    parts = [[(r, c) for c in range(size)] for r in range(size)] + [[(r, c) for r in range(size)] for c in range(size)]
     given = [[int(n) for n in re.findall(r"\d", line)] for line in item["answer"].split("\n")[::2]]
-    return _only(_solutions(values, groups, less), given)
+    return _only(_solutions(values, parts, less), given)
 
 
 def kakurasu(item: Item) -> str | None:
@@ -127,23 +134,8 @@ def kakurasu(item: Item) -> str | None:
     return None if sums == [across, down] else f"the sums are {across} and {down}"
 
 
-def survo(item: Item) -> str | None:
-    puzzle = numbers(re.search(r"((?:^\d+(?: \d+)+$\n?)+)", item["question"], re.MULTILINE)[1])  # type: ignore[index]
-    free = whole_numbers(re.findall(r"\[([\d, ]+)\]", item["question"])[-1])
-    holes = [(r, c) for r, row in enumerate(puzzle[:-1]) for c, v in enumerate(row[:-1]) if not v]
-    found = []
-    for values in set(permutations(free)):
-        for (r, c), value in zip(holes, values, strict=True):
-            puzzle[r][c] = value
-        if all(sum(line[:-1]) == line[-1] for line in (*puzzle, *zip(*puzzle, strict=True))):
-            found.append([row[:] for row in puzzle])
-    if numbers(item["answer"]) not in found:
-        return f"it is {found}"
-    return None if len(found) == 1 else f"{len(found)} solutions"
-
-
 def cryptarithm(item: Item) -> str | None:
-    lines = re.search(r"cryptarithm:\n\n(.*?)\n\n", item["question"], re.DOTALL)[1].splitlines()  # type: ignore[index]
+    lines = groups(r"cryptarithm:\n\n(.*?)\n\n", item["question"], re.DOTALL)[0].splitlines()
     *words, total = [re.sub(r"[^A-Z]", "", line) for line in lines if re.search("[A-Z]", line)]
     digit = dict(pair.split("=") for pair in item["answer"].split(","))
     values = [int("".join(digit[letter] for letter in word)) for word in (*words, total)]
@@ -190,5 +182,4 @@ ORACLES: dict[str, Oracle] = {
     "n_queens": n_queens,
     "puzzle24": puzzle24,
     "sudoku": sudoku,
-    "survo": survo,
 }

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
-from scripts.oracles.reading import Item, Oracle, between, differs, whole_numbers
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, between, differs, whole_numbers
 
 
 def ab(item: Item) -> str | None:
     """Neighbours whose marks face each other swap if they differ and vanish if they do not."""
     tokens = between(item["question"], "following program:", "Return").split()
-    while (
-        k := next((k for k, (a, b) in enumerate(zip(tokens, tokens[1:])) if a[-1] == b[0] == "#"), None)  # noqa: B905
-    ) is not None:
+    while (k := next((k for k, (a, b) in enumerate(pairwise(tokens)) if a[-1] == b[0] == "#"), None)) is not None:
         tokens[k : k + 2] = [] if tokens[k][0] == tokens[k + 1][-1] else [tokens[k + 1], tokens[k]]
     return differs(item, " ".join(tokens))
 
@@ -46,19 +45,6 @@ _INSERTED = {"ABCD": "A", "BCDE": "B", "CDEA": "C", "DEAB": "D", "EABC": "E"}
 def string_insertion(item: Item) -> str | None:
     text = between(item["question"], "according to the pattern: ")
     return differs(item, re.sub("|".join(_INSERTED), lambda part: part.group() + _INSERTED[part.group()], text))
-
-
-def mahjong_puzzle(item: Item) -> str | None:
-    """The last card's result: two of its kind in hand, or two that make a run with it."""
-    hand = list(re.search(r"initial cards (\w+)", item["question"])[1])  # type: ignore[index]
-    result = ""
-    for added, removed in re.findall(r"Add an? (\w) card and remove an? (\w) card", item["question"]):
-        runs = [(-2, -1), (-1, 1), (1, 2)]
-        makes_run = any(all(chr(ord(added) + step) in hand for step in run) for run in runs)
-        result = "Peng" if hand.count(added) >= 2 else "Chi" if makes_run else "Pass"
-        hand.append(added)
-        hand.remove(removed)
-    return differs(item, result)
 
 
 _Rule = tuple[dict[str, int], dict[str, int]]
@@ -139,7 +125,6 @@ def _rewritten(text: str, rule: str) -> str | None:
 ORACLES: dict[str, Oracle] = {
     "ab": ab,
     "bf": bf,
-    "mahjong_puzzle": mahjong_puzzle,
     "string_insertion": string_insertion,
     "string_manipulation": string_manipulation,
     "string_splitting": string_splitting,

@@ -5,29 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from itertools import pairwise
 
-from scripts.oracles.reading import Item, Oracle, between, differs
-
-
-def caesar_cipher(item: Item) -> str | None:
-    """Some shift of the alphabet gives the answer."""
-    cipher = re.search(r"text: (.*?)\. Provide", item["question"], re.DOTALL)[1]  # type: ignore[index]
-    shifted = [re.sub(r"[A-Z]", lambda c, k=k: chr((ord(c.group()) - 65 - k) % 26 + 65), cipher) for k in range(26)]
-    return None if item["answer"] in shifted else "no shift gives it"
-
-
-def emoji_mystery(item: Item) -> str | None:
-    """A byte is 16 more than the offset from U+E0100, or the offset from U+FE00 if that is below 16."""
-    hidden = item["question"].split("emoji: ")[1].split("\n\nHere is a hint")[0]
-    codes = [ord(mark) for mark in hidden]
-    data = bytes(
-        c - 0xE0100 + 16 if c >= 0xE0100 else c - 0xFE00 for c in codes if c >= 0xE0100 or 0xFE00 <= c < 0xFE10
-    )
-    return differs(item, data.decode())
+from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, between, differs, groups
 
 
 def letter_counting(item: Item) -> str | None:
-    letter, text = re.search(r'letter "(.)" appear in the text: "(.*)"', item["question"], re.DOTALL).groups()  # type: ignore[union-attr]
+    letter, text = groups(r'letter "(.)" appear in the text: "(.*)"', item["question"], re.DOTALL)
     return differs(item, Counter(text.lower())[letter.lower()])
 
 
@@ -55,7 +39,7 @@ def word_sequence_reversal(item: Item) -> str | None:
 
 
 def word_sorting(item: Item) -> str | None:
-    order, listed = re.search(r"words in (\w+) order .*list: (.*)", item["question"]).groups()  # type: ignore[union-attr]
+    order, listed = groups(r"words in (\w+) order .*list: (.*)", item["question"])
     right = sorted(listed.split(", "), key=lambda word: [ord(c) for c in word], reverse=order == "descending")
     return differs(item, ", ".join(right))
 
@@ -111,30 +95,18 @@ def binary_alternation(item: Item) -> str | None:
 
 def word_ladder(item: Item) -> str | None:
     """From one word to the other, one letter at a time."""
-    first, last = re.search(r"ladder '(\w+)' to '(\w+)'", item["question"]).groups()  # type: ignore[union-attr]
+    first, last = groups(r"ladder '(\w+)' to '(\w+)'", item["question"])
     words = item["answer"].split(",")
-    changed = [sum(a != b for a, b in zip(one, two, strict=True)) for one, two in zip(words, words[1:], strict=False)]
+    changed = [sum(a != b for a, b in zip(one, two, strict=True)) for one, two in pairwise(words)]
     return None if [words[0], words[-1]] == [first, last] and set(changed) == {1} else "not one letter at a time"
-
-
-def needle_haystack(item: Item) -> str | None:
-    """Nobody else does the same, so the name is the only answer."""
-    story, asked = item["question"].rsplit("\nWho ", 1)
-    deed = asked.split("? Reply")[0]
-    names = [sentence.removesuffix(deed).strip() for sentence in story.split(". ") if sentence.endswith(f" {deed}")]
-    names = [name for name in names if name == item["answer"] or " " not in name]
-    return None if set(names) == {item["answer"]} else f"it is any of {names}"
 
 
 ORACLES: dict[str, Oracle] = {
     "binary_alternation": binary_alternation,
-    "caesar_cipher": caesar_cipher,
-    "emoji_mystery": emoji_mystery,
     "group_anagrams": group_anagrams,
     "isomorphic_strings": isomorphic_strings,
     "letter_counting": letter_counting,
     "letter_jumble": letter_jumble,
-    "needle_haystack": needle_haystack,
     "palindrome_generation": palindrome_generation,
     "palindrome_partitioning": palindrome_partitioning,
     "ransom_note": ransom_note,

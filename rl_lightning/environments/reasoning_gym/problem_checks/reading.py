@@ -1,4 +1,4 @@
-"""Read questions: numbers, grids and exact values of arithmetic, by another road than the tasks' own code."""
+"""Read questions: what stands where, numbers, grids and exact values of arithmetic."""
 
 from __future__ import annotations
 
@@ -31,6 +31,17 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 def differs(item: Item, right: object) -> str | None:
     """The right answer where the item has another one."""
     return None if str(item["answer"]).strip() == str(right).strip() else f"it is {right}"
+
+
+def groups(pattern: str, text: str, flags: int = 0) -> tuple[str, ...]:
+    """The groups of the pattern's first match.
+
+    Raises:
+        ValueError: it does not match, so the task asks in another form.
+    """
+    if (found := re.search(pattern, text, flags)) is None:
+        raise ValueError(f"the question is not understood: no {pattern}")
+    return found.groups()
 
 
 def whole_numbers(text: str) -> list[int]:
