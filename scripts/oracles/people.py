@@ -51,7 +51,9 @@ def knights_knaves(item: Item) -> str | None:
     said = dict(zip(speakers, (_statement(text, truthful) for text in contents), strict=True))
     worlds = [dict(zip(names, values, strict=True)) for values in product([True, False], repeat=len(names))]
     fitting = [world for world in worlds if all(said[name](world) == world[name] for name in names)]
-    given = {name: role == truthful for name, role in re.findall(r"(\w+) is an? (\w+)", item["answer"])}
+    given = {
+        name: {truthful: True, liar: False}[role] for name, role in re.findall(r"(\w+) is an? (\w+)", item["answer"])
+    }
     return None if fitting == [given] else f"it is {fitting}"
 
 

@@ -131,7 +131,8 @@ def kakurasu(item: Item) -> str | None:
     ]
     across = [sum(k for k, cell in enumerate(row, 1) if cell) for row in given]
     down = [sum(k for k, cell in enumerate(column, 1) if cell) for column in zip(*given, strict=True)]
-    return None if sums == [across, down] else f"the sums are {across} and {down}"
+    only_bits = {cell for row in given for cell in row} <= {0, 1}
+    return None if sums == [across, down] and only_bits else f"the sums are {across} and {down}"
 
 
 def cryptarithm(item: Item) -> str | None:
@@ -152,6 +153,7 @@ def n_queens(item: Item) -> str | None:
     queens = [(r, c) for r, row in enumerate(board) for c, cell in enumerate(row) if cell == "Q"]
     kept = all(board[r][c] == "Q" for r, row in enumerate(given) for c, cell in enumerate(row) if cell == "Q")
     lines = ({r for r, _ in queens}, {c for _, c in queens}, {r + c for r, c in queens}, {r - c for r, c in queens})
+    kept = kept and {cell for row in board for cell in row} == {"_", "Q"}
     return None if kept and all(len(line) == len(board) for line in lines) else "queens attack each other"
 
 
