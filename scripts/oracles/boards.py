@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from oracles.paths import distance
+from rl_lightning.environments.reasoning_gym.problem_checks.knights import knight_swap as impossible_swap
 from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle, differs, groups
 
 Point = tuple[int, int]
@@ -53,18 +53,7 @@ def knight_swap(item: Item) -> str | None:
     }
     white, black = (frozenset(s for s in squares if squares[s] == colour) for colour in "wB")
     if item["answer"] == "No":
-
-        def steps(state):  # type: ignore[no-untyped-def]
-            w, b, turn = state
-            mine = w if turn == "w" else b
-            for a in sorted(mine):
-                for to in jumps[a]:
-                    if to not in w and to not in b:
-                        new = mine - {a} | {to}
-                        yield (new, b, "B") if turn == "w" else (w, new, "w")
-
-        possible = distance((white, black, first), lambda s: s[0] == black and s[1] == white, steps) >= 0
-        return "it is possible" if possible else None
+        return impossible_swap(item)
     now, turn = {"w": white, "B": black}, first
     for move in json.loads(item["answer"]):
         colour, a, to = move.split(",")

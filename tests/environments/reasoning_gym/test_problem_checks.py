@@ -45,6 +45,11 @@ def cards(hand, *moves):
     return f"Now, given the initial cards {hand}, what is the result:\n" + "\n".join(rounds)
 
 
+def board(*rows):
+    lines = "\n".join(f"{len(rows) - k} {row}\n   -----" for k, row in enumerate(rows))
+    return f"Challenge:\n\n```\n    A   B   C\n   -----\n{lines}\n```\n\n3. w moves first, then players alternate"
+
+
 def stones(*rows, ask="capture some of the white stones?"):
     lines = [f"{len(rows) - k:2} {' '.join(row)}" for k, row in enumerate(rows)]
     return f"Go: {ask}\n\n```\n   {' '.join('ABCDE')}\n" + "\n".join(lines) + "\n```\n\nX - Black"
@@ -117,6 +122,16 @@ CASES = {
         (item("", "63", answer_cot=OVERSTATED), True),
         (item("", "-3", answer_cot="5 - 8 = -3"), True),
         (item("", "75", answer_cot=EXACT), False),
+    ],
+    "knight_swap": [
+        (
+            item(board("| B |   | w |", "|   |   |   |", "|   | . |   |"), "No"),
+            False,
+        ),  # only B1 can be reached
+        (item(board("| B |   | w |", "|   |   |   |", "| . | . | . |"), "No"), False),
+        (item(board("| B |   |   |", "|   |   | w |", "| . | . |   |", "|   |   |   |"), "No"), False),
+        (item(board("| B | . | . |", "| . |   | . |", "| . | . | w |"), "No"), True),  # around the middle
+        (item(board("| B | . | . |", "| . |   | . |", "| . | . | w |"), "['w,C1,B3']"), False),
     ],
     "mahjong_puzzle": [
         (item(cards("ABDEFGHIJKLMN", "CA"), "Pass"), True),  # B, C and D are a run

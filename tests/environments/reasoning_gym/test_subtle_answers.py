@@ -41,15 +41,24 @@ def number(text):
         return None
 
 
+def _plain(text):
+    """In ordinary letters and digits."""
+    return "".join(str(unicodedata.digit(character, character)) for character in unicodedata.normalize("NFKC", text))
+
+
 def is_right(name, problem, answer, right):
     """The same but for case, spaces, quotes and brackets, or the same number, or right by an independent solver."""
-    bare = [
-        re.sub(r"[\s'\"\[\](){},|→]+", "", unicodedata.normalize("NFKC", text)).casefold() for text in (answer, right)
-    ]
+    bare = [re.sub(r"[\s'\"\[\](){},|→]+", "", _plain(text)).casefold() for text in (answer, right)]
     if bare[0].rstrip(".").lstrip("+") == bare[1].rstrip(".").lstrip("+"):
         return True
     if number(right) is not None and number(answer) is not None:
-        tolerance = {"coin_flip": 1e-4, "decimal_arithmetic": 1e-4, "power_function": 1e-2, "advanced_geometry": 1e-3}
+        tolerance = {
+            "coin_flip": 1e-4,
+            "decimal_arithmetic": 1e-4,
+            "power_function": 1e-2,
+            "advanced_geometry": 1e-3,
+            "number_format": 1e-13,
+        }
         return abs(number(answer) - number(right)) <= abs(number(right)) * Decimal(tolerance.get(name, 0))
     try:
         return name in ORACLES and ORACLES[name]({**problem.payload, "answer": answer}) is None
@@ -60,6 +69,7 @@ def is_right(name, problem, answer, right):
 OTHERS = {
     "boxnet": r"gent\[",  # the agent's name is read by its square
     "knights_knaves": r"is \w+ an? \w+",  # words in another order, each name still before its role
+    "polynomial_equations": r"[-\d., ]+$",  # in any order
     "prime_factorization": r"[\d ×]+$",
     "rush_hour": r"(?:[A-Z][+-]\d[ ,]*)+$",  # legal moves
     "time_intervals": r"[\d:]+$|\d+ days",
@@ -130,33 +140,10 @@ def test_no_rule_takes_long_for_text_on_which_a_pattern_might_backtrack():
 
 
 FORMS = [
-    *(
-        "  {} ",
-        "\n{}\n",
-        "{}\r\n",
-        "**{}**",
-        "\\boxed{{{}}}",
-        "\\boxed{{\\text{{{}}}}}",
-        "\\({}\\)",
-        "`{}`",
-        "```\n{}\n```",
-        "```text\n{}\n```",
-    ),
-    *(
-        "Answer: {}",
-        "**Answer:** {}",
-        "**Answer**: {}",
-        "**Final Answer:** {}",
-        "Final Answer: {}",
-        "The answer is {}",
-        "My answer is {}",
-    ),
-    *(
-        "The final answer is: **{}**",
-        "So the answer is {}",
-        "Therefore, the answer is {}",
-        "The correct answer is `{}`",
-    ),
+    *("  {} ", "\n{}\n", "{}\r\n", "**{}**", "\\boxed{{{}}}", "\\boxed{{\\text{{{}}}}}", "\\({}\\)", "`{}`"),
+    *("```\n{}\n```", "```text\n{}\n```", "Answer: {}", "**Answer:** {}", "**Answer**: {}", "**Final Answer:** {}"),
+    *("Final Answer: {}", "The answer is {}", "My answer is {}", "The final answer is: **{}**", "So the answer is {}"),
+    *("Therefore, the answer is {}", "The correct answer is `{}`"),
 ]
 
 
@@ -226,9 +213,10 @@ def test_quotes_stay_where_they_mean_something():
     assert not paid(mixture, problem, f'"{right}"')
 
 
-@pytest.mark.parametrize(
-    "text", ["`5` or `6`", "```\n5\n```\n```\n6\n```", '"5" or "6"', "**Answer: 5** or 6", "The answer is not 5"]
-)
+AROUND_PARTS = ["`5` or `6`", "```\n5\n```\n```\n6\n```", '"5" or "6"', "**Answer: 5** or 6", "The answer is not 5"]
+
+
+@pytest.mark.parametrize("text", AROUND_PARTS)
 def test_dress_that_is_not_around_the_whole_answer_stays(text):
     entry = {"question": "2 + 3", "answer": "5", "metadata": {}}
     mixture, problem = (

@@ -6,7 +6,16 @@ independent solvers.
 
 from __future__ import annotations
 
-from rl_lightning.environments.reasoning_gym.problem_checks import dates, games, logic, numbers, people, programs, words
+from rl_lightning.environments.reasoning_gym.problem_checks import (
+    dates,
+    games,
+    knights,
+    logic,
+    numbers,
+    people,
+    programs,
+    words,
+)
 from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle
 
 PROBLEM_RULES: dict[str, Oracle] = {
@@ -20,6 +29,7 @@ PROBLEM_RULES: dict[str, Oracle] = {
     "family_relationships": people.family_relationships,
     "figlet_font": words.figlet_font,
     "gsm_symbolic": numbers.gsm_symbolic,
+    "knight_swap": knights.knight_swap,
     "mahjong_puzzle": games.mahjong_puzzle,
     "needle_haystack": words.needle_haystack,
     "number_filtering": numbers.number_filtering,
