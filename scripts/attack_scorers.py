@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.reasoning_gym.task import task_names
-from rl_lightning.environments.stream import item_seed
+from rl_lightning.environments.stream import eval_problems, item_seed
 from rl_lightning.scoring import Scorer
 from rl_lightning.types import Problem
 from tests.hostile_answers import hostile_answers
@@ -76,7 +76,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as directory:
         marker = Path(directory) / "marker"
         for name in args.tasks:
-            problem = mixture.problem(name, item_seed("eval", 1, 0, 0), 0)
+            (problem,) = eval_problems(EnvironmentMixture({name: TaskSpec()}), 1, 1)
             outcomes, full, partial, seconds = attack(scorer, problem, marker)
             total += outcomes
             paid += len(full)

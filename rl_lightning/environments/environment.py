@@ -17,7 +17,7 @@ class GenerationFailed(Exception):
     """A problem could not be generated.
 
     Attributes:
-        reason: name in the metrics, "raised" or "too_slow".
+        reason: name in the metrics: "raised", "too_slow", or "wrong_answer" where the generator's own answer is wrong.
         detail: description for messages.
     """
 

@@ -23,6 +23,9 @@ REFUSED = "refused by the task"
 PROBLEMS_TRIED = 8
 """Problems generated of each level to check it; more than half of them must succeed, be distinct, and be short enough."""
 
+_SEEDS_TRIED = 4 * PROBLEMS_TRIED
+"""Seeds after which the check ends, where the answers of many are wrong."""
+
 
 @dataclass(frozen=True)
 class LevelCheck:
@@ -57,12 +60,17 @@ class LevelTrial:
             task = self._tasks[name].at_level(config)
         except Exception as error:  # a constructor may raise any exception; all mean that the level is invalid
             return f"{REFUSED}: {error.__cause__ or error}"
-        problems, failure = [], ""
-        for seed in range(PROBLEMS_TRIED):
+        problems, failure, tried = [], "", 0
+        for seed in range(_SEEDS_TRIED):
             try:
                 problems.append(task.problem(seed))
             except GenerationFailed as error:
                 failure = error.detail
+                if error.reason == "wrong_answer":  # of these there are many in some tasks, and the stream takes others
+                    continue
+            tried += 1
+            if tried == PROBLEMS_TRIED:
+                break
         return problems if len(problems) > PROBLEMS_TRIED // 2 else f"its generator fails: {failure}"
 
 

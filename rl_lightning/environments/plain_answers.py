@@ -19,7 +19,22 @@ _MARKS = (
 )
 """What opens and closes a mark, longer ones first."""
 
-_LEAD_IN = re.compile(r"(?:the\s+)?(?:final\s+)?answer(?:\s+is\s*:?|\s*:)\s", re.IGNORECASE)
+_LEAD_IN = re.compile(
+    r"(?:(?:so|thus|hence|therefore),?\s+)?(?:the\s+|my\s+)?(?:final\s+|correct\s+)?answer(?:\s+is\s*:?|\s*:)\s"
+    r"|\*\*(?:the\s+)?(?:final\s+|correct\s+)?answer(?:\s+is)?(?::\*\*|\*\*\s*:)\s",
+    re.IGNORECASE,
+)
+_FENCE = re.compile(r"```[a-z]*\s*\n(?P<inside>(?:[^`]|`(?!``))+)\n\s*```", re.IGNORECASE)
+_QUOTED = re.compile("\"([^\"]+)\"|'([^']+)'|\u201c([^\u201c\u201d]+)\u201d|\u2018([^\u2018\u2019]+)\u2019")
+_NAMES_QUOTES = re.compile(r"\bquot|\bJSON\b", re.IGNORECASE)
+"""A question in which quotes have a meaning, or that forbids them."""
+
+_NAMED = {
+    word.casefold(): word
+    for word in ("Yes", "No", "True", "False", "Peng", "Chi", "Pass", "on", "off", "undetermined", "infeasible")
+}
+"""Answers whose letters may be small or capital."""
+
 _EXPECTED_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _SEPARATED = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?", re.ASCII)
 _WITH_UNIT = re.compile(r"(?P<number>[+-]?\d[\d,.]*)\s+(?P<unit>[A-Za-z]+(?: [A-Za-z]+){0,2})", re.ASCII)
@@ -31,16 +46,20 @@ _HOW_MANY = re.compile(r"\bhow many\s+([A-Za-z]+(?: [A-Za-z]+){0,2})", re.IGNORE
 def plain_answers(problem: Problem, answer: str) -> list[str]:
     """The plain readings of a dressed answer, at most two, in time linear in its length; none if it is plain already.
 
-    The first has no marks around it and no lead-in; the second also lacks a full stop at the end and, where the expected answer is
-    a number, a plus sign, separators of thousands, the unit that the question asks for ("How many apples …", `5 apples`) and
-    the variable that it asks for ("Find the value of x …", `x = 5`).
+    The first has no marks around it, no lead-in and no spaces at the ends of lines. The second also lacks a full stop at the end,
+    and quotes around it where the question does not speak of such, and writes yes, no and other words that the question names as
+    it does. Where the expected answer is a number, the second also lacks a plus sign, separators of thousands, the unit that the
+    question asks for ("How many apples …", `5 apples`) and the variable that it asks for ("Find the value of x …", `x = 5`).
 
     Args:
         problem: what is asked; its question says which unit and variable are meant.
         answer: the answer as written.
     """
-    plain = bare(answer.strip()).replace("\u2212", "-")
+    plain = re.sub(r"(?<=[^ \t])[ \t]+\n", "\n", bare(answer.strip()).replace("\u2212", "-"))
     full = plain[:-1].rstrip() if plain.endswith(".") and not plain.endswith("..") else plain
+    if (quoted := _QUOTED.fullmatch(full)) and not _NAMES_QUOTES.search(problem.question):
+        full = next(filter(None, quoted.groups())).strip()
+    full = _plain_word(problem.question, full)
     if problem.expected is not None and _EXPECTED_NUMBER.fullmatch(problem.expected.strip()):
         full = _plain_number(problem.question, full)
     readings = dict.fromkeys(text for text in (plain, full) if text)
@@ -60,6 +79,8 @@ def bare(text: str) -> str:
 
 def _inside_mark(text: str) -> str | None:
     """What a mark encloses that goes around the whole text; None if there is none."""
+    if fenced := _FENCE.fullmatch(text):
+        return fenced["inside"].strip()
     if not text.startswith(("\\", "$", "*", "`")):  # as most answers do not
         return None
     for opening, closing in _MARKS:
@@ -98,6 +119,12 @@ def _plain_number(question: str, text: str) -> str:
     if _SEPARATED.fullmatch(text):
         text = text.replace(",", "")
     return text[1:] if _EXPECTED_NUMBER.fullmatch(text) and text.startswith("+") else text
+
+
+def _plain_word(question: str, text: str) -> str:
+    """A word of a few that the question names, in the question's letters; any other text itself."""
+    word = _NAMED.get(text.casefold(), text)
+    return word if re.search(rf"\b{re.escape(word)}\b", question) else text
 
 
 def _is_unit(unit: str, question: str) -> bool:

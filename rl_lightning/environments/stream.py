@@ -107,7 +107,7 @@ class PromptStream(Dataset[Prompt]):
         Raises:
             UserError: none of ATTEMPTS candidates can be used.
         """
-        skipped, failure = Counter({"held_out": 0, "too_long": 0, "raised": 0, "too_slow": 0}), ""
+        skipped, failure = Counter({"held_out": 0, "too_long": 0, "wrong_answer": 0, "raised": 0, "too_slow": 0}), ""
         for attempt in range(ATTEMPTS):
             task, seed, _, _ = candidate = self.candidate(slot, attempt)
             try:
@@ -127,7 +127,8 @@ class PromptStream(Dataset[Prompt]):
                 return Prompt(problem, token_ids, dict(skipped))
             skipped["too_long"] += 1
         raise UserError(
-            f"datasets.{task}: nothing left to train on: of {ATTEMPTS} problems {skipped['held_out']} are held out for evaluation, "
+            f"datasets.{task}: nothing left to train on: of {ATTEMPTS} problems {skipped['held_out']} are held out for "
+            f"evaluation, {skipped['wrong_answer']} have a wrong answer, "
             f"{skipped['too_long']} are longer than max_prompt_tokens ({self.max_prompt_tokens}), {skipped['raised']} failed in "
             f"the task's generator and {skipped['too_slow']} took too long{failure}; widen the task's config, lower "
             "eval_num_samples, raise max_prompt_tokens or show fewer data.examples"

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import yaml
 
-from rl_lightning.environments.environment import Config, Environment
+from rl_lightning.environments.environment import Config, Environment, GenerationFailed
 from rl_lightning.environments.levels import LevelCheck, check_levels, usable
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
-from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask, category, config_defaults, task_names
+from rl_lightning.environments.reasoning_gym.problem_checks import PROBLEM_RULES
+from rl_lightning.environments.reasoning_gym.task import (
+    ITEM_SEEDS,
+    ReasoningGymTask,
+    category,
+    config_defaults,
+    task_names,
+)
+from rl_lightning.types import Problem
 
 
 def catalogue() -> str:
@@ -38,10 +47,23 @@ def describe(name: str) -> str:
         {name: {"weight": 1.0, "config": _tuples_to_lists(config_defaults(name))}}, sort_keys=False
     )
     parts.append("Settings, with their defaults:\n\n" + _indent("datasets:\n" + _indent(settings)))
-    for number in range(2):
-        problem = task.problem(number)
+    if name in PROBLEM_RULES:
+        parts.append(
+            "Left out are problems whose answer by reasoning-gym is wrong, or one of several: docs/scoring.md."
+        )
+    for number, problem in enumerate(islice(_problems(task), 2)):
         parts.append(f"Problem {number + 1}:\n\n{_indent(problem.question.strip())}\n\nAnswer: {problem.expected}")
     return "\n\n".join(parts)
+
+
+def _problems(task: ReasoningGymTask) -> Iterator[Problem]:
+    """The task's problems, without the seeds that have none."""
+    for seed in range(ITEM_SEEDS):
+        try:
+            yield task.problem(seed)
+        except GenerationFailed as error:
+            if error.reason != "wrong_answer":
+                raise
 
 
 def describe_levels(name: str, task: Environment, own: Sequence[Config] = (), seconds: float = 60.0) -> str:

@@ -14,7 +14,7 @@ import math
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from rl_lightning.environments.environment import Config, Environment, Generatio
 from rl_lightning.environments.reasoning_gym.answer_checks import refuse_answer
 from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
+from rl_lightning.environments.reasoning_gym.problem_checks import refuse_problem
 from rl_lightning.environments.reasoning_gym.thinking import working
 from rl_lightning.types import Problem, UserError, first_line, require
 
@@ -38,8 +39,8 @@ COMPOSITE = "composite"
 _DRAWN_AT_CREATION = frozenset({"acre", "gsm_symbolic", "list_functions"})
 """Tasks that use their seed when the dataset is created, so each item needs a new dataset."""
 
-_GLOBALLY_RANDOM = frozenset({"list_functions", "pool_matrix"})
-"""Tasks that use Python's global random generator, or seed numpy's."""
+_GLOBALLY_RANDOM = frozenset({"codeio", "list_functions", "pool_matrix"})
+"""Tasks that use Python's or numpy's global random generator, or seed numpy's."""
 
 _HASH_ORDERED = frozenset(
     {"isomorphic_strings", "knight_swap", "list_functions", "polynomial_multiplication", "ransom_note", "word_ladder"}
@@ -123,16 +124,29 @@ class ReasoningGymTask(Environment):
             seed: in [0, ITEM_SEEDS).
 
         Raises:
-            GenerationFailed: the task's generator failed at this seed.
+            GenerationFailed: the task's generator failed at this seed, or its answer is wrong or one of several; see
+                `refuse_problem`.
         """
-        with _global_random_state(seed) if self.name in _GLOBALLY_RANDOM or self._drawn_at_creation else nullcontext():
-            try:
+        try:
+            with self._random_state(seed):
                 entry = self._generate(seed)
-            except Exception as error:
-                raise GenerationFailed("raised", f"{type(error).__name__}: {error}") from error
+                wrong = refuse_problem(_metadata(entry).get("source_dataset", self.name), entry)
+        except Exception as error:
+            raise GenerationFailed("raised", f"{type(error).__name__}: {error}") from error
+        if wrong is not None:
+            raise GenerationFailed("wrong_answer", f"reasoning-gym's answer {str(entry['answer'])[:60]!r}: {wrong}")
         answer = entry.get("answer")
         expected = None if answer is None else str(answer)
         return Problem(entry["question"], expected, payload=entry, difficulty=_difficulty(entry), task=self.name)
+
+    def item(self, seed: int) -> dict[str, Any]:
+        """reasoning-gym's item of a seed, whether or not its answer is right; its generator may raise any exception."""
+        with self._random_state(seed):
+            return self._generate(seed)
+
+    def _random_state(self, seed: int) -> AbstractContextManager[None]:
+        is_used = self.name in _GLOBALLY_RANDOM or self._drawn_at_creation
+        return _global_random_state(seed) if is_used else nullcontext()
 
     def _generate(self, item_seed: int) -> dict[str, Any]:
         if self._drawn_at_creation:
@@ -266,7 +280,7 @@ def _nearest(name: str, names: list[str]) -> str:
 
 @contextmanager
 def _global_random_state(seed: int) -> Iterator[None]:
-    """Seed the global random generators that list_functions and pool_matrix use, and restore their states afterwards."""
+    """Seed the global random generators that some tasks use, and restore their states afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     random.seed(seed)
     np.random.seed(seed)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
-from itertools import product
+from itertools import count, islice, product
 
 import sympy
 
+from rl_lightning.environments.environment import GenerationFailed
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
 from rl_lightning.types import Problem
 
@@ -30,7 +31,17 @@ def score(chosen, answer, entry):
 
 @functools.cache
 def problems(name):
-    return [task(name).problem(77_000 + 13 * i) for i in range(FEW.get(name, 50))]
+    """The task's problems of some seeds, without those whose answer is wrong."""
+    return list(islice(asked(task(name), (77_000 + 13 * i for i in count())), FEW.get(name, 50)))
+
+
+def asked(chosen, seeds):
+    for seed in seeds:
+        try:
+            yield chosen.problem(seed)
+        except GenerationFailed as error:
+            if error.reason != "wrong_answer":
+                raise
 
 
 def solve_rush_hour(entry):

@@ -28,6 +28,10 @@ def read_decimal(text: str) -> Decimal | None:
     return Decimal(text) if _DECIMAL.fullmatch(text) else None
 
 
+_NUMERIC = re.compile(r"[\d.,_+eE-]*\d[\d.,_+eE-]*")
+_SEPARATED = re.compile(r"[+-]?(?:\d+|\d{1,3}(?:,\d{3})+)?(?:\.\d*)?(?:[eE][+-]?\d+)?")
+
+
 def has_right_digits(given: Decimal, right: Fraction, precision: Fraction = _EXACT) -> bool:
     """Whether `given` is `right`, rounded to the nearest or truncated at the last place that it states.
 
@@ -73,7 +77,7 @@ def coin_flip(answer: str, entry: dict[str, Any]) -> str | None:
     if given is None:
         return "not_a_number"
     near = abs(Fraction(given) - right) <= Fraction(1, 10_000) and _is_near(Fraction(given), right)
-    return None if near and has_right_digits(given, right, right / 10**9) else "wrong_numbers"
+    return None if near and has_right_digits(given, right, right / 10**14) else "wrong_numbers"
 
 
 def complex_arithmetic(answer: str, entry: dict[str, Any]) -> str | None:
@@ -92,9 +96,15 @@ def decimal_arithmetic(answer: str, entry: dict[str, Any]) -> str | None:
     return None if right_digits and _is_near(Fraction(given), Fraction(right)) else "wrong_numbers"
 
 
+def separated(answer: str, entry: dict[str, Any]) -> str | None:
+    """Commas stand before groups of three digits; upstream takes all of them out, and Python reads underscores: `1,6` was 16."""
+    is_number = _NUMERIC.fullmatch(answer) is not None
+    return "not_a_number" if is_number and not _SEPARATED.fullmatch(answer) else None
+
+
 def number_format(answer: str, entry: dict[str, Any]) -> str | None:
     """One of the candidates, digit for digit; upstream accepts a wrong candidate that is within 0.01."""
-    given = read_decimal(answer.replace(",", ""))
+    given = None if separated(answer, entry) else read_decimal(answer.replace(",", ""))
     if given is None:
         return "not_a_number"
     is_copied = math.isclose(float(given), entry["metadata"]["solution"], rel_tol=1e-14, abs_tol=1e-5)
