@@ -22,7 +22,7 @@ _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES,
 _USAGE = """\
 usage: {program} {{fit,validate,compare,report,plan,chat,export,push,serve,tasks}} ...
 
-  fit --config quickstart                       train; --help lists every setting; a config that ships, or your file
+  fit --config quickstart                       train; a config that ships, or your file; fit --help has the settings
   fit --config ... --ckpt_path last             resume a run from its newest checkpoint; auto: if there is one, else begin
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint or adapter
   compare RUN_OR_CHECKPOINT... [base]           paired differences on the same problems: table, picture, JSON
@@ -36,6 +36,7 @@ usage: {program} {{fit,validate,compare,report,plan,chat,export,push,serve,tasks
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
   tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer, and why
   tasks NAME --check ANSWER --verifier Number   the same by another verifier; --expected TEXT in place of a task
+  COMMAND --help                                its arguments, with examples; fit --help all: every setting
   --version                                     the version of rl_lightning"""
 
 
