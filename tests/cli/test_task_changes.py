@@ -34,6 +34,8 @@ def test_changes_are_made_one_after_the_other(tasks):
     first = "--data.datasets.chain_sum.weight=2"
     found = tasks(first, "--data.datasets.chain_sum.config.max_terms", "6", "--data.datasets.chain_sum.weight=3")
     assert (found["chain_sum"].weight, found["chain_sum"].config["max_terms"]) == (3.0, 6)
+    found = tasks(first, "--data.datasets.chain_sum.config.max_terms=6")
+    assert (found["chain_sum"].weight, found["chain_sum"].config["min_terms"]) == (2.0, 3)
     whole = tasks(first, "--data.datasets.chain_sum={config: {max_terms: 5}}")["chain_sum"]
     assert (whole.weight, whole.config) == (1.0, {"max_terms": 5})
 
