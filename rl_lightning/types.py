@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # torch takes a second to import, and a command that has no tensors does not wait for it
+    import torch
+    from torch import Tensor
 
 
 class UserError(Exception):
@@ -232,7 +233,8 @@ class TrainerLogprobs:
     @classmethod
     def empty(cls, rollout: Rollout) -> TrainerLogprobs:
         """All NaN, to be filled at the first update."""
-        return cls(*(torch.full_like(rollout.sampling_logps, torch.nan) for _ in range(2)))
+        logps = rollout.sampling_logps
+        return cls(*(logps.new_full(logps.shape, float("nan")) for _ in range(2)))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedErr
 from ray.train.torch import TorchTrainer
 
 from rl_lightning.cli.main import main as run
-from rl_lightning.cli.main import quiet
+from rl_lightning.cli.quiet import quiet
 from rl_lightning.types import UserError, first_line
 
 BY_RAY = [  # Lightning takes ranks and devices from Ray

@@ -10,11 +10,9 @@ from typing import Protocol
 
 import pytest
 
-from rl_lightning.cli.chat import arguments
-from rl_lightning.cli.export import arguments as export_arguments
+from rl_lightning.cli import arguments
 from rl_lightning.cli.lightning_cli import RLCommandLine
 from rl_lightning.cli.main import main
-from rl_lightning.cli.push import arguments as push_arguments
 from rl_lightning.distributed import Collective
 from rl_lightning.environments.environment import Environment
 from rl_lightning.export.formats import Format
@@ -57,13 +55,13 @@ def test_a_command_line_is_understood(command, monkeypatch, tmp_path, capsys):
         assert main(words) == 0
         return
     if words[0] == "chat":
-        assert arguments(words[1:]).task == "spell_backward"
+        assert arguments.of_chat(words[1:]).task == "spell_backward"
         return
     if words[0] == "push":
-        assert push_arguments(words[1:]).dry_run
+        assert arguments.of_push(words[1:]).dry_run
         return
     if words[0] == "export":
-        assert export_arguments(words[1:]).format == "merged"
+        assert arguments.of_export(words[1:]).format == "merged"
         return
     configs = [word for word in words if word.startswith("configs/")]
     assert configs

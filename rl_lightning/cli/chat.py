@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
 from rl_lightning.cli.chat_export import ExportedPolicy, is_export
-from rl_lightning.cli.command_parser import CommandParser
-from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import Settings, read_settings
 from rl_lightning.cli.verdicts import verdict
 from rl_lightning.environments.answer_formats import AnswerFormat
@@ -36,48 +34,15 @@ _PROMPT_TOKENS = 1024
 """Length of a question that memory is planned for; longer ones are answered too."""
 
 
-def arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        UserError: it is not valid.
-    """
-    parser = CommandParser(
-        "chat", "Ask the policy questions, from the terminal or standard input; or have it solve a task's problem."
-    )
-    parser.add_argument(
-        "--ckpt_path",
-        help="a checkpoint, a run for its newest one, a merged export, or a GGUF file; default: the config's policy",
-    )
-    parser.add_argument("--config", type=Path, help="the settings; default: the run's config.yaml")
-    parser.add_argument("--task", help="ask a problem of this task instead, and score the answer")
-    parser.add_argument(
-        "--index", type=int, help="number of the problem; without a curriculum, as in eval_results/; default: 0"
-    )
-    parser.add_argument(
-        "--lines", action="store_true", help="each line of standard input is a question; else all of it is one"
-    )
-    parser.add_argument(
-        "--conversation", action="store_true", help="go on with each question from those before it, unlike in training"
-    )
-    parser.add_argument("--max_new_tokens", type=int, help="length limit in tokens; default: as in the config")
-    args = parser.parse_args(with_config_files(words))
-    if args.ckpt_path is None and args.config is None:
-        parser.error("give --ckpt_path outputs/<run>/checkpoint-N, or --config FILE to ask its policy before training")
-    if args.index is not None and (args.task is None or args.index < 0):
-        parser.error("--index is the number of a problem, 0 or more, and needs --task")
-    if args.task is not None and (args.lines or args.conversation):
-        parser.error("--lines and --conversation are for questions of your own, and do not go with --task")
-    return args
-
-
-def main(words: Sequence[str]) -> None:
+def main(args: argparse.Namespace) -> None:
     """Answer questions until there are no more.
 
+    Args:
+        args: the command line, as `cli.arguments` parses it.
+
     Raises:
-        UserError: a mistake on the command line, in the config or in the checkpoint.
+        UserError: a mistake in the config or in the checkpoint.
     """
-    args = arguments(words)
     if args.ckpt_path is not None and is_export(Path(args.ckpt_path).expanduser()):
         _ask_export(args)
         return

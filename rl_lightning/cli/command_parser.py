@@ -1,18 +1,17 @@
-"""The parser of the commands that are not Lightning's, and the mistake of the user in an error of jsonargparse."""
+"""The parser of the commands that are not Lightning's."""
 
 from __future__ import annotations
 
 import argparse
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+import difflib
+import re
+from collections.abc import Sequence
 from typing import NoReturn
 
 from rl_lightning.cli.program import program
-from rl_lightning.environments.environment import Environment
-from rl_lightning.environments.verifier import Verifier
-from rl_lightning.sandbox.users_code import place_of, said_by
 from rl_lightning.types import UserError
+
+_REQUIRED = re.compile(r"the following arguments are required: ")
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -21,50 +20,35 @@ class CommandParser(argparse.ArgumentParser):
     Args:
         name: the command.
         description: what it does.
+        examples: of the words after it.
     """
 
-    def __init__(self, name: str, description: str) -> None:
-        super().__init__(prog=f"{program()} {name}", description=description, allow_abbrev=False)
-        self._name = name
+    def __init__(self, name: str, description: str, *examples: str) -> None:
+        shown = "\n".join(f"  {program()} {name} {example}" for example in examples)
+        super().__init__(
+            prog=f"{program()} {name}",
+            description=description,
+            epilog=f"examples:\n{shown}",
+            allow_abbrev=False,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self._name, self._examples = name, examples
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parse, and name the option that was meant by one that does not exist."""
+        found, others = self.parse_known_args(args, namespace)
+        if others:
+            self.refuse_unknown(others)
+        return found
+
+    def refuse_unknown(self, words: Sequence[str]) -> NoReturn:
+        """Raise an error for words that mean nothing here."""
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        near = difflib.get_close_matches(words[0].partition("=")[0], options, n=1)
+        self.error(f"unrecognized arguments: {' '.join(words)}" + (f"; did you mean {near[0]}?" if near else ""))
 
     def error(self, message: str) -> NoReturn:
         """Raise the mistake as a UserError."""
-        raise UserError(f"{self._name}: {message}")
-
-
-@contextmanager
-def users_mistakes() -> Iterator[None]:
-    """Raise, in place of an error of jsonargparse or of a class that the user named, the mistake in it."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # of the user's own classes any
-        if (mistake := users_mistake(error)) is None:
-            raise
-        raise mistake from error
-
-
-def users_mistake(error: BaseException) -> UserError | None:
-    """The user's mistake that an error of jsonargparse wraps, once for each type that it tried: a UserError, a package that is
-    missing, or any exception of a task's class of the user's own; None if it wraps none."""
-    wrapped = isinstance(error, (ValueError, ImportError))
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, UserError):
-            return cause
-        if wrapped and isinstance(cause, ModuleNotFoundError):
-            return UserError(f"a package is missing: {' '.join(str(cause).split())}")
-        if place_of(cause) and (made := _made(cause)) is not None:
-            return UserError(f"{made.__module__}.{made.__qualname__}: its constructor raised {said_by(cause)}")
-        cause = cause.__cause__
-    return None
-
-
-def _made(error: BaseException) -> type | None:
-    """The class of the environment or verifier in whose constructor an exception was raised."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        made = frame.f_locals.get("self") if frame.f_code.co_name in ("__init__", "__post_init__") else None
-        if isinstance(made, (Environment, Verifier)):
-            return type(made)
-    return None
+        if _REQUIRED.match(message):
+            message += f"; for example: {self._name} {self._examples[0]}"
+        raise UserError(" ".join(f"{self._name}: {message}".split()))

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
-from rl_lightning.cli.command_parser import CommandParser
-from rl_lightning.cli.push import add_push_options
-from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.single_prompt import read_settings
 from rl_lightning.export.adapter_format import Adapter
 from rl_lightning.export.card import CARD, faults_of, verification_table
 from rl_lightning.export.exporting import export, refuse_existing
 from rl_lightning.export.formats import Format
 from rl_lightning.export.gguf_format import GGUF
-from rl_lightning.export.llama_cpp import QUANTISATIONS
 from rl_lightning.export.merged_format import Merged
 from rl_lightning.export.sharing import share
 from rl_lightning.export.source import Source
@@ -30,65 +26,18 @@ from rl_lightning.policy.config import DTYPES
 FORMATS: dict[str, type[Format]] = {form.name: form for form in (Adapter, Merged, GGUF)}
 
 
-def arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        UserError: it is not valid.
-    """
-    parser = CommandParser(
-        "export", "Write a run's policy as others load it, verify it, and describe it by a model card."
-    )
-    parser.add_argument(
-        "checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, RUN/best, or a run for its newest one"
-    )
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the directory to make")
-    parser.add_argument(
-        "--format", choices=FORMATS, required=True, help="a PEFT adapter, one dense model, or files for llama.cpp"
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="of the weights of a dense model; default: that of the base's files"
-    )
-    parser.add_argument(
-        "--quantize",
-        nargs="+",
-        choices=QUANTISATIONS,
-        metavar="Q",
-        help=f"GGUF files: {', '.join(QUANTISATIONS)}; default: f16",
-    )
-    parser.add_argument(
-        "--base", help="the base's full-precision weights, by directory or hub name; default: the run's model"
-    )
-    parser.add_argument("--config", type=Path, help="the settings; default: the run's config.yaml")
-    checked = parser.add_mutually_exclusive_group()
-    checked.add_argument(
-        "--verify-problems", type=int, metavar="N", help="problems of the evaluation to verify with; default: all"
-    )
-    checked.add_argument("--no-verify", action="store_true", help="do not verify; the model card says so")
-    parser.add_argument(
-        "--push", metavar="OWNER/NAME", help="push what was made to this model repository of the Hugging Face hub"
-    )
-    add_push_options(parser)
-    args = parser.parse_args(with_config_files(words))
-    if args.push is None and (args.public or args.dry_run):
-        parser.error("--public and --dry-run need --push OWNER/NAME")
-    if args.verify_problems is not None and args.verify_problems < 1:
-        parser.error(f"--verify-problems: {args.verify_problems} is not allowed; it must be at least 1")
-    if args.quantize is not None and args.format != "gguf":
-        parser.error(f"--quantize is of --format gguf; --format {args.format} has --dtype")
-    return args
-
-
-def main(words: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Export, and print what the verification found.
+
+    Args:
+        args: the command line, as `cli.arguments` parses it.
 
     Returns:
         0, or 1 where it found a fault.
 
     Raises:
-        UserError: a mistake on the command line, in the config or in the checkpoint.
+        UserError: a mistake in the config or in the checkpoint.
     """
-    args = arguments(words)
     to = args.to.expanduser()
     refuse_existing(to)
     repository = None if args.push is None else Repository(args.push, private=not args.public)

@@ -1,18 +1,16 @@
-"""The commands `fit` and `validate` on LightningCLI, and the configuration of `plan`."""
+"""The commands `fit` and `validate` on LightningCLI."""
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-import torch
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback, instantiate_class
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
 from rl_lightning.callbacks import (
@@ -34,20 +32,18 @@ from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
 from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
 from rl_lightning.cli import own_tasks
-from rl_lightning.cli.command_parser import users_mistake, users_mistakes
+from rl_lightning.cli.config_places import refuse_broken_configs
 from rl_lightning.cli.launchers import refuse_other_ranks
+from rl_lightning.cli.mistakes import in_its_setting, located, mistake, refuse_null_and_plain
 from rl_lightning.cli.program import program, version
 from rl_lightning.cli.shipped_configs import with_config_files
-from rl_lightning.cli.single_prompt import settings_of
+from rl_lightning.cli.users_mistakes import users_mistake, users_mistakes
 from rl_lightning.data import PromptDataModule
-from rl_lightning.memory import gpu_of_size, make_plan, memory_of_cards
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.adapters import is_adapter
-from rl_lightning.policy.placement import replica_devices
-from rl_lightning.rollout import LocalEngine, Sampling
 from rl_lightning.training.ranks import first_devices
-from rl_lightning.types import UserError, require
+from rl_lightning.types import UserError
 
 __all__ = ["MisconfigurationException", "RLCommandLine"]
 
@@ -85,18 +81,6 @@ _ENVIRONMENTS = (LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 """Where Lightning by itself takes the ranks from."""
 
 
-_NO_CLASS = re.compile(r'^Parser key "([\w.]+)":.* Expected a dot import path string: (\S+)')
-"""How jsonargparse says that a setting's class cannot be found."""
-
-_NO_PATH = re.compile(r"- Expected a path but .* either not accessible or invalid - ")
-"""How it says that a value is no file of settings, before it says what is wrong with the value."""
-
-_OR_NULL = re.compile(
-    r"Does not validate against any of the Union subtypes Subtypes: \[.*?\] Errors: - (.*?) - Expected a <class 'NoneType'>"
-)
-"""How it says what is wrong with a value that may also be null."""
-
-
 class _Parser(LightningArgumentParser):
     """Report a mistake as one line, instead of with the whole usage."""
 
@@ -105,25 +89,12 @@ class _Parser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)  # a mistyped name must not pass for an abbreviation
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **more: Any) -> Any:  # type: ignore[override]
-        return super().parse_args(with_config_files(sys.argv[1:] if args is None else args), *others, **more)
-
-    def read_own_tasks(self) -> None:
-        """Accept a task's `class_path`, and name what is wrong with a task, wherever `data.datasets` is read from; see
-        `own_tasks`."""
-        action: Any = next(each for each in self._actions if each.dest == "data.datasets")
-        action._check_type = own_tasks.checking(action._check_type)
+        words = with_config_files(sys.argv[1:] if args is None else args)
+        refuse_broken_configs(words)
+        return super().parse_args(words, *others, **more)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        line = " ".join(str(message).split()).partition(" Given value type:")[0]
-        line = _OR_NULL.sub(r"\1", _NO_PATH.sub("", line))
-        if found := _NO_CLASS.search(line):
-            setting, value = found.groups()
-            shown = f"fit --{setting}.help CLASS shows it" if "." in setting else "docs/own_tasks.md lists them"
-            raise UserError(
-                f"{setting}: there is no class {value!r}; name one that ships ({shown}), or give the "
-                "path of your own class, such as my_package.MyClass"
-            )
-        raise UserError(line)
+        raise mistake(self, str(message), with_config_files(sys.argv[1:])) from ex
 
 
 class _SaveConfig(SaveConfigCallback):
@@ -161,9 +132,19 @@ class RLCommandLine(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key, callback in _CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
-        cast(_Parser, parser).read_own_tasks()
+        own_tasks.read_with(parser)
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Read the settings; a mistake is one line that says where it is."""
+        words = with_config_files(sys.argv[1:])
+        try:
+            super().parse_arguments(parser, args)
+        except UserError as error:
+            raise located(in_its_setting(error), words) from error
+        verb = self.config.subcommand
+        refuse_null_and_plain(self._subcommand_parsers[verb], self.config[verb], words)
 
     def _parse_ckpt_path(self) -> None:
         """Resolve the checkpoint, or refuse it, before anything is loaded.
@@ -214,8 +195,11 @@ class RLCommandLine(LightningCLI):
         return next((c.received for c in self.trainer.callbacks if isinstance(c, StopAtSignal)), None)  # type: ignore[attr-defined]
 
     def instantiate_classes(self) -> None:
-        with users_mistakes():
-            super().instantiate_classes()
+        try:
+            with users_mistakes():
+                super().instantiate_classes()
+        except UserError as error:
+            raise located(error, with_config_files(sys.argv[1:])) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
@@ -243,55 +227,6 @@ class RLCommandLine(LightningCLI):
         if config.get("enable_progress_bar") is False:  # None is the default and means True
             callbacks = [callback for callback in callbacks if not isinstance(callback, LivePanel)]
         return super()._instantiate_trainer(config, callbacks)
-
-
-class _ReadOnlyCommandLine(RLCommandLine):
-    """Read the same configuration as `fit`, and neither load nor write anything."""
-
-    def _parse_ckpt_path(self) -> None:
-        """Do nothing: no checkpoint is needed."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Do nothing: everything is done when classes would be instantiated."""
-
-
-class PromptCommandLine(_ReadOnlyCommandLine):
-    """Read the settings that decide how a question is asked."""
-
-    def instantiate_classes(self) -> None:
-        """Keep the settings."""
-        config = self.config[self.subcommand].as_dict()
-        self.settings = settings_of(config["model"], config["data"])
-
-
-class PlanCommandLine(_ReadOnlyCommandLine):
-    """Make the memory plan of a configuration.
-
-    Args:
-        vram: memory in GB (10^9 bytes) of a GPU that need not be in this machine; None for this machine's GPU, or else its CPU.
-        cards: GPUs that the model is laid over; None: as configured.
-    """
-
-    def __init__(self, vram: float | None, cards: int | None) -> None:
-        self.vram, self.cards = vram, cards
-        super().__init__()
-
-    def instantiate_classes(self) -> None:
-        """Make the plan from the settings that memory depends on."""
-        config = self.config[self.subcommand]
-        model, data = config.model, config.data
-        policy, sampling = PolicyConfig(**model.policy), Sampling(**model.sampling)
-        here = (
-            torch.device("cuda", 0)
-            if torch.cuda.is_available() and config.trainer.accelerator != "cpu"
-            else torch.device("cpu")
-        )
-        cards = policy.devices_per_replica if self.cards is None else self.cards
-        require("cards", cards, cards >= 1, "at least 1")
-        device = memory_of_cards(replica_devices(here, cards)) if self.vram is None else gpu_of_size(self.vram, cards)
-        engine = LocalEngine() if model.engine is None else instantiate_class((), model.engine.as_dict())
-        step, rows = sampling.step_shape(data.prompts_per_step, data.max_prompt_tokens), sampling.max_rollout_rows
-        self.plan = make_plan(policy, step, model.token_budget, rows, device, engine, model.objective.beta > 0)
 
 
 def _is_adapter_only(path: Path) -> bool:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
-import logging
 import os
 import shlex
 import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from rl_lightning.cli import arguments
+from rl_lightning.cli.fit_help import asked_topic, print_help
 from rl_lightning.cli.launchers import is_first_rank, is_launched
 from rl_lightning.cli.program import program, version
+from rl_lightning.cli.quiet import loading, only_errors
 from rl_lightning.types import UserError
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
@@ -21,7 +22,7 @@ _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES,
 _USAGE = """\
 usage: {program} {{fit,validate,compare,report,plan,chat,export,push,serve,tasks}} ...
 
-  fit --config quickstart                       train; --help lists every setting; a config that ships, or your file
+  fit --config quickstart                       train; a config that ships, or your file; fit --help has the settings
   fit --config ... --ckpt_path last             resume a run from its newest checkpoint; auto: if there is one, else begin
   validate --config ... --ckpt_path DIR         the fixed evaluation of a checkpoint or adapter
   compare RUN_OR_CHECKPOINT... [base]           paired differences on the same problems: table, picture, JSON
@@ -35,23 +36,11 @@ usage: {program} {{fit,validate,compare,report,plan,chat,export,push,serve,tasks
   tasks NAME --prompt --config ...              a problem of the task exactly as the model reads it
   tasks NAME --check ANSWER [--config ...]      what the task's verifier says of an answer, and why
   tasks NAME --check ANSWER --verifier Number   the same by another verifier; --expected TEXT in place of a task
+  COMMAND --help                                its arguments, with examples; fit --help all: every setting
   --version                                     the version of rl_lightning"""
 
 
 _STOPPED = "stopped; resume from the last checkpoint by --ckpt_path last"
-
-_EXPECTED = {
-    # The user chooses data.num_workers.
-    "lightning.pytorch.trainer.connectors.data_connector": ".*does not have many workers",
-    # FixedEval evaluates during `fit`; Lightning's own validation loop gets no batches.
-    "lightning.pytorch.utilities.data": "Total length of `list` across ranks is zero",
-    # Lightning uses a deprecated function of torch, and PEFT one of transformers.
-    "lightning.pytorch.utilities._pytree": r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    "transformers.modeling_utils": "`is_gradient_checkpointing` is deprecated",
-    # The policy stays in eval mode, because it must have no dropout.
-    "lightning.pytorch.loops.fit_loop": r"Found \d+ module\(s\) in eval mode",
-}
-"""Warnings that no user can act on: the module they are attributed to, and a pattern for the message."""
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -67,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if args is None else args)
     if not is_first_rank():
-        _only_errors()
+        only_errors()
     sys.argv = [sys.argv[0], *args]  # LightningCLI warns where the two differ
     try:
         if not args or args[0] in ("-h", "--help"):
@@ -76,8 +65,13 @@ def main(args: Sequence[str] | None = None) -> int:
         if args[0] == "--version":
             print(version())
             return 0
+        if args[0] == "help":  # `help fit` for `fit --help`
+            args = [args[1], "--help", *args[2:]] if len(args) > 1 else ["--help"]
+            return main(args)
         if args[0] not in _COMMANDS:
-            raise UserError(f"{args[0]!r} is not a command; there are: {', '.join(_COMMANDS)}")
+            near = difflib.get_close_matches(args[0], (*_COMMANDS, "--help", "--version"), n=1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise UserError(f"{args[0]!r} is not a command; {hint}there are: {', '.join(_COMMANDS)}")
         return _COMMANDS[args[0]](args) or 0
     except UserError as error:
         print(f"error: {_last_line(error)}", file=sys.stderr)
@@ -104,8 +98,11 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _train(args: list[str]) -> int:
-    """Run `fit` or `validate`."""
-    quiet()  # first, because some warnings come at import
+    """Run `fit` or `validate`, or show their help."""
+    if (topic := asked_topic(args)) is not None:
+        print_help(args[0], topic)
+        return 0
+    loading("torch, transformers, PEFT and Lightning")  # first, because some warnings come at import
     from rl_lightning.cli.lightning_cli import MisconfigurationException, RLCommandLine
 
     try:
@@ -117,13 +114,6 @@ def _train(args: list[str]) -> int:
     except MisconfigurationException as error:  # Lightning's error for wrong settings
         raise UserError(" ".join(str(error).split())) from error
     return 0
-
-
-def _only_errors() -> None:
-    """Print nothing but errors, in a rank that is not the first."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
 
 
 def _compare(args: list[str]) -> None:
@@ -139,31 +129,35 @@ def _report(args: list[str]) -> None:
 
 
 def _chat(args: list[str]) -> None:
-    quiet()
+    given = arguments.of_chat(args[1:])
+    loading("torch, transformers and PEFT")
     from rl_lightning.cli.chat import main as chat
 
-    chat(args[1:])
+    chat(given)
 
 
 def _export(args: list[str]) -> int:
-    quiet()
+    given = arguments.of_export(args[1:])
+    loading("torch, transformers and PEFT")
     from rl_lightning.cli.export import main as export
 
-    return export(args[1:])
+    return export(given)
 
 
 def _serve(args: list[str]) -> None:
-    quiet()
+    given = arguments.of_serve(args[1:])
+    loading("torch, transformers and PEFT")
     from rl_lightning.cli.serve import main as serve
 
-    serve(args[1:])
+    serve(given)
 
 
 def _push(args: list[str]) -> int:
-    quiet()
+    given = arguments.of_push(args[1:])
+    loading("torch, transformers and PEFT")
     from rl_lightning.cli.push import main as push
 
-    return push(args[1:])
+    return push(given)
 
 
 def _resume_command(args: list[str]) -> str:
@@ -174,53 +168,24 @@ def _resume_command(args: list[str]) -> str:
     return f"{program()} {shlex.join([*words, '--ckpt_path', 'last'])}"
 
 
-def quiet() -> None:
-    """Silence the libraries' warnings about choices that are made on purpose here; all their other messages still appear."""
-    from transformers.utils.logging import set_tqdm_hook
-
-    for module, message in _EXPECTED.items():
-        warnings.filterwarnings("ignore", message, module=module.replace(".", r"\.") + "$")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    # Under SLURM it says that Lightning puts the job back into the queue, where StopAtSignal has taken its signal over.
-    logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_no_offer)
-    set_tqdm_hook(_no_loading_bar)
-
-
-def _no_offer(record: logging.LogRecord) -> bool:
-    """Drop bitsandbytes' offer to download a faster CPU kernel."""
-    return not record.msg.startswith("Failed to load CPU gemm_4bit_forward from kernels-community")
-
-
-def _no_loading_bar(factory: Callable[..., Any], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
-    """Show no progress bar for weights that are read from the disk or written to it; the bars of downloads stay."""
-    local = settings.get("desc") in ("Loading weights", "Writing model shards")
-    return factory(*args, **settings, **({"disable": True} if local else {}))
-
-
 def _plan(args: list[str]) -> int:
-    """Print the memory plan; return 1 if the settings do not fit."""
-    parser = argparse.ArgumentParser(
-        f"{program()} plan",
-        usage="%(prog)s --config CONFIG [--vram GB] [--cards N] [settings of fit]",
-        description="Predict the memory of a run, and choose the settings that fit; exit status 1 if nothing fits.",
-        epilog=f"All other settings are those of fit: {program()} fit --help",
-        allow_abbrev=False,
-        exit_on_error=False,
-    )
-    parser.add_argument(
-        "--vram", type=float, metavar="GB", help="of a GPU that need not be here, GB of 10^9 bytes; default: this one's"
-    )
-    parser.add_argument(
-        "--cards", type=int, metavar="N", help="GPUs that the model is laid over; default: as configured"
-    )
+    """Print the memory plan, or help; return 1 if the settings do not fit."""
+    if (topic := asked_topic(args)) is not None:
+        print_help("plan", topic)
+        return 0
+    parser = argparse.ArgumentParser("rl_lightning plan", add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--vram", type=float)
+    parser.add_argument("--cards", type=int)
     try:
         own, rest = parser.parse_known_args(args[1:])
     except argparse.ArgumentError as error:
         what = "a number of cards, such as 2" if error.argument_name == "--cards" else "a number of GB, such as 8"
         raise UserError(f"{error.argument_name}: {error.message}; it must be {what}") from error
-    quiet()
-    from rl_lightning.cli.lightning_cli import PlanCommandLine
+    for word in rest:
+        if near := difflib.get_close_matches(word.partition("=")[0], ("--vram", "--cards"), n=1, cutoff=0.75):
+            raise UserError(f"plan: unrecognized arguments: {word}; did you mean {near[0]}?")
+    loading("torch, transformers, PEFT and Lightning")
+    from rl_lightning.cli.read_only import PlanCommandLine
     from rl_lightning.memory import table
 
     sys.argv = [sys.argv[0], "fit", *rest]
@@ -230,7 +195,6 @@ def _plan(args: list[str]) -> int:
 
 
 def _tasks(args: list[str]) -> None:
-    quiet()
     from rl_lightning.cli.tasks import main as tasks
 
     tasks(args[1:])

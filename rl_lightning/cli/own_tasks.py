@@ -16,6 +16,7 @@ from typing import Any
 import jsonargparse
 import yaml
 
+from rl_lightning.cli.task_changes import HELP, PLACE, AddOrTakeOut, changed, tasks_in
 from rl_lightning.environments.environment import Environment
 from rl_lightning.environments.mixture import TaskSpec
 from rl_lightning.environments.questions import QuestionFile, Questions
@@ -23,9 +24,23 @@ from rl_lightning.environments.setting_names import refuse_null, refuse_unknown
 from rl_lightning.environments.verifier import Verifier
 from rl_lightning.types import UserError
 
-_PLACE = "data.datasets"
 _OF_CLASS = ("class_path", "init_args")
 _KEY = re.compile(r'^(?:Parser key "([\w.]+)": |([\w.]+): )?')
+
+
+def read_with(parser: Any) -> None:
+    """Make a parser accept a task's `class_path` and changes of single tasks, and name what is wrong with a task, wherever
+    `data.datasets` is read from.
+
+    Args:
+        parser: of jsonargparse, with that setting.
+    """
+    action: Any = next(each for each in parser._actions if each.dest == PLACE)
+    action._check_type = checking(action._check_type)
+    vars(action).pop("_check_type_kwargs", None)  # the arguments of its own check, which jsonargparse keeps
+    action.help = f"{action.help} {HELP}."
+    change = AddOrTakeOut(action._check_type)
+    parser._option_string_actions |= dict.fromkeys(change.option_strings, change)
 
 
 def checking(check: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,7 +50,9 @@ def checking(check: Callable[..., Any]) -> Callable[..., Any]:
         check: its own check; the value, and more by name.
     """
 
-    def checked(value: Any, **others: Any) -> Any:
+    def checked(value: Any, cfg: Any = None, **others: Any) -> Any:
+        if hasattr(value, "key"):  # jsonargparse's NestedArg, of --data.datasets.KEY=…
+            value = changed(tasks_in(cfg), value.key, value.val)
         tasks, directory = _loaded(value)
         if not isinstance(tasks, dict):
             return check(value, **others)
@@ -58,7 +75,7 @@ def read(tasks: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: names a setting that does not exist, is at the wrong place, or null.
     """
-    return {name: _task(f"{_PLACE}.{name}", spec) for name, spec in tasks.items()}
+    return {name: _task(f"{PLACE}.{name}", spec) for name, spec in tasks.items()}
 
 
 def _loaded(value: Any) -> tuple[Any, str]:
@@ -83,7 +100,7 @@ def _of_task(check: Callable[..., Any], tasks: Mapping[str, Any], others: Mappin
             check({name: spec}, **others)
         except UserError as error:
             line = _KEY.sub(lambda found: f".{found[1] or found[2]}: " if found[0] else ": ", str(error))
-            return UserError(f"{_PLACE}.{name}{line}")
+            return UserError(f"{PLACE}.{name}{line}")
         except (TypeError, ValueError):  # it has its place, and `error` of the parser makes it a line
             return None
     return None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
-from rl_lightning.cli.command_parser import CommandParser
 from rl_lightning.export.base_files import GENERATION, read_json
 from rl_lightning.export.modelfile import MODELFILE
 from rl_lightning.policy.adapters import CONFIG_FILE, is_adapter
@@ -19,27 +17,15 @@ Command = tuple[str, list[str]]
 """What a command is for, and its words."""
 
 
-def arguments(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        UserError: it is not valid.
-    """
-    parser = CommandParser(
-        "serve", "Print the commands that serve an export, or a checkpoint's adapter; starts nothing."
-    )
-    parser.add_argument("directory", type=Path, metavar="DIR", help="an export, a GGUF file, a checkpoint, or a run")
-    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
-    return parser.parse_args(words)
-
-
-def main(words: Sequence[str]) -> None:
+def main(args: argparse.Namespace) -> None:
     """Print the commands.
+
+    Args:
+        args: the command line, as `cli.arguments` parses it.
 
     Raises:
         UserError: there is nothing to serve.
     """
-    args = arguments(words)
     for title, command in commands(args.directory.expanduser(), args.port):
         print(f"# {title}\n{shlex.join(command)}\n")
 

@@ -37,6 +37,8 @@ def config_file(value: str) -> str:
     Raises:
         UserError: there is neither such a file nor such a config.
     """
+    if _FILE.search(value) and not set(value) & set("{\n") and not Path(value).is_file():
+        raise UserError(f"--config {value}: there is no such file{_meant(Path(value))}")
     if not _NAME.fullmatch(value) or _FILE.search(value) or Path(value).is_file():
         return value
     if (own := Path(f"{value}.yaml")).is_file():
@@ -49,6 +51,19 @@ def config_file(value: str) -> str:
     raise UserError(
         f"--config {value}: no config of this name ships, and there is no such file; {hint} the path of a file"
     )
+
+
+def _meant(missing: Path) -> str:
+    """The file beside it, or the config that ships, that may have been meant."""
+    there = [path for path in missing.parent.glob("*.*") if _FILE.search(path.name)]
+    beside = {path.name: str(path) for path in there} | {f"{name}.yaml": name for name in shipped_configs()}
+    near = difflib.get_close_matches(missing.name, beside, n=1)
+    return f"; did you mean {beside[near[0]]}?" if near else ""
+
+
+def is_config(word: str) -> bool:
+    """Whether a word names a config that ships, or a file of settings that exists."""
+    return word in shipped_configs() or (_FILE.search(word) is not None and Path(word).is_file())
 
 
 def with_config_files(words: Sequence[str]) -> list[str]:

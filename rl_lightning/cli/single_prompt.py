@@ -11,7 +11,7 @@ import jsonargparse
 import yaml
 
 from rl_lightning.cli import own_tasks
-from rl_lightning.cli.command_parser import users_mistakes
+from rl_lightning.cli.users_mistakes import users_mistakes
 from rl_lightning.environments.examples import worked_examples
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.prompts import PromptSettings, PromptTemplate

@@ -7,8 +7,8 @@ from typing import cast
 
 import jsonargparse
 
-from rl_lightning.cli.command_parser import users_mistakes
 from rl_lightning.cli.single_prompt import Settings
+from rl_lightning.cli.users_mistakes import users_mistakes
 from rl_lightning.environments import verifiers
 from rl_lightning.environments.mixture import TaskSpec
 from rl_lightning.environments.one_problem import OneProblem

@@ -58,8 +58,11 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"{program} compare",
         description="Paired differences to the first one that is named, on the same problems.",
-        epilog="--evaluate --config FILE …: evaluate each of them first, on the suite of that config; everything after "
-        "--evaluate is passed to `validate`. Then an adapter directory or a model's name can take part too.",
+        epilog="--evaluate --config FILE …: evaluate each of them first, on the suite of that config; everything after\n"
+        "--evaluate is passed to `validate`. Then an adapter directory or a model's name can take part too.\n\n"
+        f"examples:\n  {program} compare outputs/first outputs/second base\n"
+        f"  {program} compare outputs/first/best Qwen/Qwen2.5-3B-Instruct --evaluate --config qwen2.5-3b",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "names",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rl_lightning.types import Problem
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ def problem_draws(problems: Sequence[Problem], samples: int, length: int) -> Ten
     Returns:
         (B * k, T) float64 in [0, 1).
     """
+    import torch  # takes a second, and `compare` needs none of it
+
     parts = []
     for problem in problems:
         digest = hashlib.blake2b(f"{problem.task}\0{problem.question}".encode(), digest_size=7).digest()

@@ -29,7 +29,12 @@ def main(args: list[str], program: str = "python -m rl_lightning") -> None:
     Raises:
         UserError: no run, no such run, invalid arguments, or the page would replace a file that is not a page.
     """
-    parser = _Parser(f"{program} report", description="Write one HTML file that shows runs, or serve it.")
+    parser = _Parser(
+        f"{program} report",
+        description="Write one HTML file that shows runs, or serve it.",
+        epilog=f"examples:\n  {program} report outputs/quickstart\n  {program} report outputs/first outputs/second --out both.html",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory; several are compared")
     parser.add_argument(
         "--out",

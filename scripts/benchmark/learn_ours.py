@@ -10,7 +10,7 @@ from run_config import build, greedy_scores, resolve_settings
 from run_config import train as train_module
 
 from benchmark.learning import LearningRun, main
-from rl_lightning.cli.main import quiet
+from rl_lightning.cli.quiet import quiet
 
 
 class Evaluator(Callback):

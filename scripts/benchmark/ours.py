@@ -13,7 +13,7 @@ from benchmark.shared_settings import LEARNING_RATE, AlternatingReward
 from benchmark.side_report import SideReport, StepReport, main
 from benchmark.task_prompts import TaskPrompts
 from benchmark.workloads import Workload, problems, read_config
-from rl_lightning.cli.main import quiet
+from rl_lightning.cli.quiet import quiet
 from rl_lightning.environments.batches import collate
 from rl_lightning.environments.stream import Prompt
 from rl_lightning.memory.breakdown import Part

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -94,7 +95,8 @@ def lines(capsys):
     """The lines on stderr from the mistake on; before it, libraries may warn of something else."""
     said = capsys.readouterr().err.strip()
     assert "Traceback" not in said
-    return ("error: " + said.partition("error: ")[2]).splitlines()
+    said = "error: " + said.partition("error: ")[2]
+    return re.sub(r"^error: own\.yaml, line \d+: ", "error: ", said).splitlines()
 
 
 NULL = ["verifier", "where", "weight", "rows", "levels", "question", "answer", "config", "bad_rows"]
@@ -149,7 +151,7 @@ COMPOSITE = "datasets.composite.config.datasets"
             "{path: words.jsonl, verifier: {class_path: Number, init_args: {unit: [a]}}}",
             "data.datasets.t.verifier.init_args.unit: no such setting; did you mean units?",
         ),
-        ("{path: words.jsonl, rows: many}", "data.datasets.t.rows: Expected a <class 'int'>. Got value: many"),
+        ("{path: words.jsonl, rows: many}", "data.datasets.t.rows: 'many' is not allowed; it must be a whole number"),
         ("{path: words.jsonl, verifier: Numbr}", "data.datasets.t.verifier: there is no class 'Numbr'"),
     ],
 )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from rl_lightning.cli.chat import arguments as chat_arguments
-from rl_lightning.cli.export import arguments as export_arguments
-from rl_lightning.cli.lightning_cli import PromptCommandLine
+from rl_lightning.cli import arguments
 from rl_lightning.cli.main import main
+from rl_lightning.cli.read_only import PromptCommandLine
 from rl_lightning.cli.shipped_configs import config_file, shipped_configs, with_config_files
 from rl_lightning.types import UserError
 from tests.conftest import QUICKSTART, ROOT
@@ -90,8 +89,8 @@ def test_commands_read_the_config_of_the_name(capsys, monkeypatch):
     assert main(["plan", "--config", "qwen2.5-0.5b", "--vram", "8"]) == 0
     assert "Qwen2.5-0.5B" in capsys.readouterr().out
     assert main(["tasks", "chain_sum", "--config", "quickstart"]) == 0
-    assert chat_arguments(["--config", "quickstart"]).config == QUICKSTART
+    assert arguments.of_chat(["--config", "quickstart"]).config == QUICKSTART
     words = ["run", "--to", "there", "--format", "adapter", "--config", "quickstart"]
-    assert export_arguments(words).config == QUICKSTART
+    assert arguments.of_export(words).config == QUICKSTART
     monkeypatch.setattr("sys.argv", ["rl_lightning", "fit", "--config", "quickstart", "--config", "tasks/logic"])
     assert "spell_backward" not in PromptCommandLine().settings.datasets  # the later file replaces them
