@@ -64,7 +64,10 @@ def _say(run: Run, named: bool) -> None:
     answer = verdict(run)
     if run.evaluations:
         print(table(run.path))
-    print(f"{run.name + ': ' if named else ''}{answer['word']} {answer['text']}")
+    name = f"{run.name}: " if named else ""
+    print(f"{name}{answer['word']} {answer['text']}")
+    for what in run.missing:
+        print(f"{name}{what}")
 
 
 def _refuse_other_file(out: Path) -> None:

@@ -11,6 +11,14 @@ from rl_lightning.report.run_files import Run
 
 MOST_POINTS = 400
 """Maximum number of points of a curve; a chart is about that many pixels wide."""
+COLOURS = 4
+"""Colours that colour-blind people can tell apart; with more lines than that they come again, dashed."""
+MEANING = {
+    "reward/exact": "good",
+    "groups/zero_variance_right": "good",
+    "groups/zero_variance_wrong": "bad",
+}
+"""Metrics whose colour says right or wrong, as everywhere on the page."""
 
 
 @dataclass(frozen=True)
@@ -32,25 +40,25 @@ class Chart:
     zero: bool = True
 
 
-TRAINING = (
+BESIDE = (
     Chart(
-        "Reward",
-        "reward",
-        (("reward/mean", "mean"),),
-        "Mean reward of a step's completions, as the run's reward class gives it.",
-    ),
-    Chart(
-        "Right and well-formed samples",
+        "Training samples",
         "share",
         (
             ("reward/exact", "exactly right"),
             ("reward/well_formed", "well-formed"),
             ("completion/truncated", "truncated"),
         ),
-        "Share of a step's completions. These are training samples, drawn at the training temperature.",
+        "Share of a rollout's completions, which are drawn at the training temperature.",
     ),
     Chart(
-        "Groups with and without reward variance",
+        "Reward",
+        "",
+        (("reward/mean", "mean"),),
+        "Mean reward of a rollout's completions, as the run's reward class gives it.",
+    ),
+    Chart(
+        "Groups by reward variance",
         "share",
         (
             ("groups/with_variance", "with variance"),
@@ -60,16 +68,20 @@ TRAINING = (
         "Share of prompts whose completions have different rewards. Where all have the same, right or wrong, there is no gradient.",
     ),
     Chart(
-        "Samples of the supervised steps",
-        "samples",
-        (("sft/samples", "right and well-formed"),),
-        "Completions that a step of model.sft_steps trained on; only in such steps.",
-    ),
-    Chart(
         "Length of a completion",
         "tokens",
         (("completion/tokens", "mean"), ("completion/tokens_max", "longest")),
         "Tokens per completion, EOS token included.",
+    ),
+)
+"""The charts of training that stand beside held-out accuracy."""
+
+TRAINING = (
+    Chart(
+        "Samples of the supervised steps",
+        "samples",
+        (("sft/samples", "right and well-formed"),),
+        "Completions that a step of model.sft_steps trained on; only in such steps.",
     ),
     Chart("Entropy", "nats", (("policy/entropy", "policy"),), "Mean entropy of the policy at the trained tokens."),
     Chart(
@@ -79,16 +91,16 @@ TRAINING = (
         "Mean estimate per token; only if beta is set.",
     ),
     Chart(
-        "Log-prob mismatch of sampler and trainer",
+        "Log-prob mismatch",
         "nats",
         (("policy/logprob_mismatch", "mean difference"),),
         "Mean absolute difference of the sampler's and the trainer's log-probability of the same token.",
     ),
     Chart(
-        "Time of a step, by part",
+        "Time per rollout",
         "seconds",
         (("time/sample", "sample"), ("time/score", "score"), ("time/train", "train")),
-        "Seconds of each step.",
+        "Seconds to sample a rollout's completions, to score them, and to make all optimizer steps with them.",
     ),
     Chart(
         "Speed",
@@ -100,7 +112,7 @@ TRAINING = (
         "Several ranks",
         "share",
         (("time/ranks_waiting", "waiting"),),
-        "Share of a step that the ranks wait for each other, on average.",
+        "Share of the time that the ranks wait for each other, on average.",
     ),
     Chart(
         "Memory",
@@ -108,18 +120,32 @@ TRAINING = (
         (("memory/peak_gb", "peak so far"),),
         "On a GPU the allocator's peak plus CUDA's context; on a CPU the process's resident memory.",
     ),
-    Chart("Gradient norm", "norm", (("policy/grad_norm", "before clipping"),), "Norm of the gradient of each update."),
-    Chart("Learning rate", "rate", (("policy/learning_rate", "as used"),), "Learning rate of each update."),
+    Chart("Gradient norm", "", (("policy/grad_norm", "before clipping"),), "Norm of the gradient of each update."),
+    Chart("Learning rate", "", (("policy/learning_rate", "as used"),), "Learning rate of each update."),
 )
 
 
-def accuracy_charts(runs: list[Run]) -> list[dict[str, Any]]:
-    """Make the charts of held-out accuracy with 95% intervals: one for all problems, then one for each task."""
+def page_charts(runs: list[Run]) -> dict[str, list[dict[str, Any]]]:
+    """Make all charts of the page.
+
+    Returns:
+        learning: held-out accuracy with 95% intervals, and beside it what training reaches on its own samples; tasks: accuracy by
+        task, if there are several; training: for one run related metrics in one chart, for several runs a chart per metric;
+        other: a chart for every metric that no other chart shows, except metrics of single tasks.
+    """
     tasks = sorted({task for run in runs for e in run.evaluations for task in e["tasks"]})
-    charts = [_accuracy_chart(runs, None)]
-    if len(tasks) > 1:
-        charts += [_accuracy_chart(runs, task) for task in tasks]
-    return [chart for chart in charts if chart["lines"]]
+    beside = list(_charts(runs, BESIDE))
+    main = {chart.lines[0][0] for chart in BESIDE}
+    return {
+        "learning": [c for c in [_accuracy_chart(runs, None)] if c["lines"]]
+        + [c for c in beside if c["metric"] in main],
+        "tasks": [_accuracy_chart(runs, task) for task in tasks] if len(tasks) > 1 else [],
+        "training": [
+            *(c for c in beside if c["metric"] not in main),
+            *_charts(runs, (*TRAINING, *_curriculum(runs))),
+        ],
+        "other": list(_charts(runs, _others(runs))),
+    }
 
 
 def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
@@ -135,20 +161,22 @@ def _accuracy_chart(runs: list[Run], task: str | None) -> dict[str, Any]:
         lines.append(
             {
                 "label": run.name if len(runs) > 1 else "accuracy",
-                "colour": colour,
+                **(look(colour) if len(runs) > 1 else {"colour": "good"}),
                 "x": [step for step, _ in found],
                 "y": [_number(metrics["accuracy"]) for _, metrics in found],
                 "low": [_number(metrics["low"]) for _, metrics in found],
                 "high": [_number(metrics["high"]) for _, metrics in found],
             }
         )
-    chart = {"title": task or "All held-out problems", "unit": "share", "zero": True, "about": "", "lines": lines}
-    return {**chart, "text": _in_words(lines, "share"), "points": True, "tall": task is None}
+    about = "Share of the held-out problems that are answered exactly, with 95% intervals; training never sees them."
+    title = task or "Held-out accuracy"
+    chart = {"title": title, "unit": "share", "zero": True, "about": "" if task else about, "lines": lines}
+    return {**chart, "text": _in_words(lines, "share"), "points": True}
 
 
-def training_charts(runs: list[Run]) -> list[dict[str, Any]]:
-    """Make the training charts: for one run with related metrics in one chart, for several runs with one chart per metric."""
-    return list(_charts(runs, (*TRAINING, *_curriculum(runs))))
+def look(place: int) -> dict[str, Any]:
+    """Return the name of a line's colour in page.css, and whether it is dashed."""
+    return {"colour": f"c{place % COLOURS}", "dashed": place % (2 * COLOURS) >= COLOURS}
 
 
 def _curriculum(runs: list[Run]) -> list[Chart]:
@@ -166,12 +194,11 @@ def _curriculum(runs: list[Run]) -> list[Chart]:
     return [chart for chart in charts if chart.lines]
 
 
-def other_charts(runs: list[Run]) -> list[dict[str, Any]]:
-    """Make a chart for every metric that no other chart shows, except metrics of single tasks."""
-    shown = {metric for chart in TRAINING for metric, _ in chart.lines}
+def _others(runs: list[Run]) -> list[Chart]:
+    shown = {metric for chart in (*BESIDE, *TRAINING) for metric, _ in chart.lines}
     names = sorted({name for run in runs for name in run.metrics} - shown)
     wanted = [n for n in names if not n.startswith("eval/") and n.count("/") < 2]
-    return list(_charts(runs, [Chart(name, "", ((name, name.partition("/")[2] or name),), "") for name in wanted]))
+    return [Chart(name, "", ((name, name.partition("/")[2] or name),), "") for name in wanted]
 
 
 def _charts(runs: list[Run], wanted: Iterable[Chart]) -> Iterator[dict[str, Any]]:
@@ -187,17 +214,20 @@ def _charts(runs: list[Run], wanted: Iterable[Chart]) -> Iterator[dict[str, Any]
 def _filled(chart: Chart, wanted: list[tuple[Run, str, str]], title: str) -> Iterator[dict[str, Any]]:
     """Yield the chart with its points, if there are any."""
     lines, notes = [], []
-    for colour, (run, metric, label) in enumerate(wanted):
+    compared = len({run.name for run, _, _ in wanted}) > 1
+    plain = [metric for _, metric, _ in wanted if compared or metric not in MEANING]
+    for place, (run, metric, label) in enumerate(wanted):
         steps, values = run.metrics.get(metric, ([], []))
         if not steps:
             continue
-        lines.append({"label": label, "colour": colour, **decimate(steps, values)})
+        drawn = look(place if compared else plain.index(metric)) if metric in plain else {"colour": MEANING[metric]}
+        lines.append({"label": label, **drawn, **decimate(steps, values)})
         if missing := sum(not math.isfinite(value) for value in values):
             notes.append(f"{label}: {missing} of {len(values)} values are not finite and leave gaps.")
     if lines:
         about = " ".join([chart.about, *dict.fromkeys(notes)]).strip()
         filled = {"title": title, "unit": chart.unit, "zero": chart.zero, "about": about, "lines": lines}
-        yield {**filled, "text": _in_words(lines, chart.unit), "points": False, "tall": False}
+        yield {**filled, "metric": wanted[0][1], "text": _in_words(lines, chart.unit), "points": False}
 
 
 def decimate(steps: list[int], values: list[float]) -> dict[str, list[Any]]:

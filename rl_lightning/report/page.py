@@ -41,18 +41,15 @@ def page(runs: list[Run], watch: str | None = None) -> str:
         loader=PackageLoader("rl_lightning.report", "web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     environment.filters |= {"percent": _percent, "points": verdict.points, "p": _p_value, "whole": "{:,.0f}".format}
-    charts = {
-        "accuracy": curves.accuracy_charts(runs),
-        "training": curves.training_charts(runs),
-        "other": curves.other_charts(runs),
-    }
+    charts = curves.page_charts(runs)
     problems = samples.problems(runs)
     rollouts = samples.rollouts(runs)
     return environment.get_template("page.html").render(
-        runs=[_overview(run) for run in runs],
+        runs=[_overview(run, place) for place, run in enumerate(runs)],
         several=len(runs) > 1,
         charts=charts,
         joined=any("low" in line for chart in charts["training"] for line in chart["lines"]),
+        several_steps=_several_steps(runs),
         most_points=curves.MOST_POINTS,
         against=compare_runs(runs),
         differences=_differences(runs),
@@ -72,7 +69,7 @@ def page(runs: list[Run], watch: str | None = None) -> str:
     )
 
 
-def _overview(run: Run) -> dict[str, Any]:
+def _overview(run: Run, place: int) -> dict[str, Any]:
     table, best = paired_table(run), best_before_last(run)
     return {
         "name": run.name,
@@ -83,6 +80,8 @@ def _overview(run: Run) -> dict[str, Any]:
         "table": table,
         "best": best and best["step"],
         "several_samples": any(row["pass_at_k"] for row in table),
+        "look": curves.look(place),
+        "missing": run.missing,
         "constants": any(row["constant"] is not None for row in table),
         "compared": run.evaluations and [run.evaluations[0]["step"], run.evaluations[-1]["step"]],
         "warnings": run.warnings,
@@ -90,10 +89,20 @@ def _overview(run: Run) -> dict[str, Any]:
     }
 
 
+def _several_steps(runs: list[Run]) -> dict[int, list[str]]:
+    """Map each number of optimizer steps per rollout above 1 to the names of the runs that make so many."""
+    found: dict[int, list[str]] = {}
+    for run in runs:
+        if run.steps_per_rollout > 1:
+            found.setdefault(run.steps_per_rollout, []).append(run.name)
+    return found
+
+
 def _status(run: Run) -> str:
     if run.results is not None:
         minutes = run.results["seconds"] / 60
         took = f"{minutes:.1f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        took = took if minutes >= 1 else f"{60 * minutes:.0f} s"
         return f"ended at step {run.results['step']:,} after {took}"
     return f"not ended; newest step {run.last_step:,}"
 

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from rl_lightning.types import UserError
 
 _OF_A_RUN = ("config.yaml", "metrics.csv", "eval_results", "rollouts")
@@ -79,6 +81,23 @@ class Run:
         """`config.yaml` as text; empty if there is none."""
         path = self.path / "config.yaml"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps that are made with one rollout, `model.objective.num_iterations`; 1 without a `config.yaml`."""
+        config = yaml.safe_load(self.config) if self.config else {}
+        return int(config.get("model", {}).get("objective", {}).get("num_iterations", 1))
+
+    @property
+    def missing(self) -> list[str]:
+        """What the run has not written, and what can therefore not be shown; a sentence each."""
+        found = {
+            "no evaluation (eval_results/): held-out accuracy, and the answers before and after, cannot be shown": self.evaluations,
+            "no metrics (metrics.csv): the charts of training cannot be shown": self.metrics,
+            "no rollouts (rollouts/): the completions cannot be shown": self.rollout_files,
+            "no settings (config.yaml): they cannot be shown": self.config,
+        }
+        return [what for what, there in found.items() if not there]
 
     @cached_property
     def results(self) -> dict[str, Any] | None:

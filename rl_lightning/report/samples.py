@@ -22,7 +22,7 @@ LONGEST_TEXT = 20_000
 
 _COLUMNS = (
     *("step", "task", "index", "group", "prompt", "completion", "expected", "exact", "format", "failure", "reward"),
-    *("advantage", "tokens", "entropy", "finish"),
+    *("advantage", "tokens", "entropy", "finish", "answer"),
 )
 
 
@@ -106,7 +106,11 @@ def _groups(by_file: dict[Path, dict[int, int]], chosen: set[int]) -> list[dict[
 
 
 def _completion(row: dict[str, Any]) -> list[Any]:
-    """Return a completion as a list, to save space: text, exact, format, failure, reward, advantage, tokens, entropy, truncated."""
+    """Return a completion as a list, to save space.
+
+    Returns:
+        text, exact, format, failure, reward, advantage, tokens, entropy, truncated, answer.
+    """
     numbers = [_finite(row[name]) for name in ("reward", "advantage", "tokens", "entropy")]
     return [
         bounded(row["completion"]),
@@ -115,6 +119,7 @@ def _completion(row: dict[str, Any]) -> list[Any]:
         row["failure"],
         *numbers,
         row["finish"] == "length",
+        bounded(row["answer"]),
     ]
 
 
@@ -164,7 +169,7 @@ def problems(runs: list[Run]) -> dict[str, Any]:
     if (drawn := versions[-1][2].get("samples", {}).get("samples", 1)) > 1:
         note += f" Of each problem's {drawn} samples the first is shown."
     if left_out:
-        note += f" Not shown, because they were evaluated on other problems: {'; '.join(left_out)}."
+        note += f" Left out, because they were evaluated on other problems: {'; '.join(left_out)}."
     return {
         "versions": [{"label": label, "run": place, "step": e["step"]} for label, place, e in versions],
         "problems": kept,

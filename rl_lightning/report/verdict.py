@@ -37,7 +37,7 @@ def verdict(run: Run) -> dict[str, str]:
             "word": "No, it is getting worse.",
             "text": f"{text} That is more than chance.{_caveats(run)}",
         }
-    return {"tone": "undecided", "word": "Not shown.", "text": f"{text} That may be chance.{_caveats(run)}"}
+    return {"tone": "undecided", "word": "No clear change.", "text": f"{text} That may be chance.{_caveats(run)}"}
 
 
 def _caveats(run: Run) -> str:
@@ -60,7 +60,7 @@ def points(value: float) -> str:
 
 
 def training_summary(run: Run) -> list[tuple[str, str]]:
-    """Return label and value of the main training metrics, as means of the last 20 logged steps."""
+    """Return label and value of the main training metrics, as means of the last 20 rollouts."""
     recent = (
         ("Reward", "reward/mean", "{:.2f}"),
         ("Right samples", "reward/exact", "{:.0%}"),
@@ -76,9 +76,10 @@ def training_summary(run: Run) -> list[tuple[str, str]]:
             found.append((label, form.format(value)))
     parts = [run.recent(f"time/{part}") for part in ("sample", "score", "train")]
     if any(part is not None for part in parts):
-        found.append(("A step takes", f"{sum(part or 0 for part in parts):.2g} s"))
+        seconds = sum(part or 0 for part in parts) / run.steps_per_rollout
+        found.append(("Time per optimizer step", f"{seconds:.2g} s"))
     if (ranks := run.recent("time/ranks", 1)) is not None:
-        found += [("Ranks", f"{ranks:.0f}"), ("Ranks wait", f"{run.recent('time/ranks_waiting'):.0%} of a step")]
+        found += [("Ranks", f"{ranks:.0f}"), ("Ranks wait", f"{run.recent('time/ranks_waiting'):.0%} of the time")]
     if run.evaluations and "share_of_run" in run.evaluations[-1]:
         found.append(("Time evaluating", f"{run.evaluations[-1]['share_of_run']:.0%}"))
     return found

@@ -75,6 +75,38 @@ def write_run(
     return path
 
 
+def widen(run: Path) -> None:
+    """Give the run's last evaluation every column of the page's tables, with a better evaluation before it."""
+    results = run / "eval_results"
+    last = json.loads((results / "eval_step_40.json").read_text())
+    gain = {"mean": -0.1, "low": -0.25, "high": 0.05, "p": 0.012}
+    for figures in (last["overall"], *last["tasks"].values()):
+        figures |= {"constant": 0.125, "constant_answer": "quite a long answer, isn't it", "gain_best": gain}
+        figures |= {"pass_at_k": {"1": 0.9, "8": 0.97}, "majority_at_k": 0.93}
+    last["levels"] = {task: {"num_terms 3": {**figures, "gain": gain}} for task, figures in last["tasks"].items()}
+    last |= {"share_of_run": 0.04, "samples": {"samples": 8, "temperature": 1.0}}
+    (results / "eval_step_40.json").write_text(json.dumps(last))
+    best = json.loads((results / "eval_step_20.json").read_text())
+    best["overall"]["accuracy"] = 0.999
+    (results / "eval_step_20.json").write_text(json.dumps(best))
+
+
+def make_alike(run: Path) -> None:
+    """In all groups of the last two steps all completions become right, except in the second group of the last step but one."""
+    (file,) = (run / "rollouts").glob("*-000040.parquet")
+    rows = pyarrow.parquet.read_table(file).to_pylist()
+    for row in (row for row in rows if row["step"] >= 39):
+        row |= {"exact": 1.0, "reward": 1.1, "advantage": 0.0}
+    wrong = [row for row in rows if (row["step"], row["group"]) == (39, 1)]
+    for place, row in enumerate(wrong):
+        right = place >= 5
+        words = "6 + 1" if place == 7 else "3 + 4" if right else f"{place} is more"
+        answer = "7" if right else "8"
+        row |= {"completion": f"<think>{words}</think><answer>{answer}</answer>", "answer": answer}
+        row |= {"exact": float(right), "reward": 1.1 if right else 0.1, "advantage": 1.0 if right else -0.6}
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+
+
 @contextmanager
 def serving(run: Path) -> Iterator[PageServer]:
     """A server of the run's page, which ends with the block, however that ends."""

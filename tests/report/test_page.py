@@ -121,7 +121,7 @@ def test_what_is_missing_is_said(run, tmp_path, missing, said):
 def test_a_run_that_has_just_begun_makes_a_page(tmp_path):
     (tmp_path / "config.yaml").write_text("seed_everything: 0\n")
     (tmp_path / "metrics.csv").write_text("step,reward/mean\n1,0.5\n2,0.")  # the last row is being written
-    assert data(page(read_runs([tmp_path])), "data")["charts"]["training"][0]["lines"][0]["y"] == [0.5]
+    assert data(page(read_runs([tmp_path])), "data")["charts"]["learning"][0]["lines"][0]["y"] == [0.5]
 
 
 def test_runs_are_compared_where_they_differ(run, tmp_path):
@@ -132,8 +132,8 @@ def test_runs_are_compared_where_they_differ(run, tmp_path):
         "model.sampling.num_generations",
         "seed_everything",
     ]
-    reward = data(text, "data")["charts"]["training"][0]
-    assert [(line["label"], line["colour"]) for line in reward["lines"]] == [("made", 0), ("other", 1)]
+    reward = next(chart for chart in data(text, "data")["charts"]["learning"] if chart["title"] == "Reward")
+    assert [(line["label"], line["colour"]) for line in reward["lines"]] == [("made", "c0"), ("other", "c1")]
     assert "last evaluation against made's" in text
     labels = [version["label"] for version in data(text, "problem-data")["versions"]]
     assert labels == ["made, step 0", "made, step 40", "other, step 0", "other, step 40"]
@@ -157,6 +157,26 @@ def test_the_command_writes_the_page_and_writes_it_again(tmp_path, capsys):
     assert "Yes, it is getting better." in said
     assert (run / "report.html").read_text().startswith("<!doctype html>")
     assert (run / "learning_curve.png").is_file()
+
+
+@pytest.mark.parametrize("missing", ["eval_results", "rollouts", "metrics.csv", "config.yaml"])
+def test_the_command_says_in_words_what_is_missing(run, tmp_path, capsys, missing):
+    """One line for the file, with what cannot be shown; nothing of the kind if all is there."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    assert main(["report", str(copy)]) == 0
+    assert "cannot be shown" not in capsys.readouterr().out
+    shutil.rmtree(copy / missing) if (copy / missing).is_dir() else (copy / missing).unlink()
+    assert main(["report", str(copy)]) == 0
+    (said,) = [line for line in capsys.readouterr().out.splitlines() if "cannot be shown" in line]
+    assert f"({missing}" in said
+    assert f"{said[1:]}." in (copy / "report.html").read_text()
+
+
+def test_more_lines_than_colours_are_dashed(run, tmp_path):
+    runs = [shutil.copytree(run, tmp_path / f"run{k}") for k in range(9)]
+    lines = data(page(read_runs(runs)), "data")["charts"]["learning"][0]["lines"]
+    assert len({(line["colour"], line["dashed"]) for line in lines[:8]}) == 8
+    assert [line["dashed"] for line in lines] == [False] * 4 + [True] * 4 + [False]
 
 
 @pytest.mark.parametrize(
@@ -233,7 +253,7 @@ def test_what_a_fuller_evaluation_recorded_is_shown(run, tmp_path):
     assert "a gain of 50.0 points, 95% interval +40.0 to +60.0" in text
     for shown in ("0.012", "num_terms 3", "97.0%", "93.0%", "<code>Yes</code>", "<dt>Time evaluating</dt><dd>4%</dd>"):
         assert shown in text.split("<script")[0], shown
-    accuracy = data(text, "data")["charts"]["accuracy"][0]["lines"][0]
+    accuracy = data(text, "data")["charts"]["learning"][0]["lines"][0]
     assert (accuracy["low"][-1], accuracy["high"][-1]) == (0.91, 0.995)
     (problem,) = [p for p in data(text, "problem-data")["problems"] if (p["task"], p["index"]) == ("chain_sum", 3)]
     assert (problem["question"], problem["expected"]) == ("How much is it?", "seven")

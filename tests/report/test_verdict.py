@@ -44,6 +44,7 @@ def test_a_loss_beyond_luck_is_a_no(tmp_path):
 def test_two_problems_more_may_be_luck(tmp_path):
     said = verdict_of(tmp_path, evaluation(0, range(20)), evaluation(10, range(22)))
     assert said["tone"] == "undecided"
+    assert said["word"] == "No clear change."
     assert said["text"].endswith("That may be chance.")
 
 
@@ -98,6 +99,14 @@ def test_joined_points_keep_their_extremes_and_gaps():
 def test_the_summary_names_several_ranks_and_how_long_they_wait(tmp_path):
     run = Run(tmp_path, "run")
     run.__dict__["evaluations"], run.__dict__["metrics"] = [], {"time/sample": ([1, 2], [2.0, 2.0])}
-    assert dict(training_summary(run)) == {"A step takes": "2 s"}
+    assert dict(training_summary(run)) == {"Time per optimizer step": "2 s"}
     run.__dict__["metrics"] |= {"time/ranks": ([1, 2], [4.0, 4.0]), "time/ranks_waiting": ([1, 2], [0.1, 0.3])}
-    assert dict(training_summary(run)) == {"A step takes": "2 s", "Ranks": "4", "Ranks wait": "20% of a step"}
+    assert list(dict(training_summary(run)).items())[1:] == [("Ranks", "4"), ("Ranks wait", "20% of the time")]
+
+
+def test_time_is_that_of_an_optimizer_step_as_on_the_axes(tmp_path):
+    """A rollout of 3 s with two updates: 1.5 s per optimizer step."""
+    run = Run(tmp_path, "run")
+    run.__dict__["evaluations"], run.__dict__["metrics"] = [], {"time/sample": ([2], [1.0]), "time/train": ([2], [2.0])}
+    run.__dict__["config"] = "model:\n  objective:\n    num_iterations: 2\n"
+    assert dict(training_summary(run)) == {"Time per optimizer step": "1.5 s"}

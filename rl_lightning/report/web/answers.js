@@ -22,11 +22,15 @@ function scoreText(exact) {
   return exact <= 0 ? "wrong" : `right in ${percent(exact, 0)}`;
 }
 
-function answerCard(title, text, exact, facts) {
+function factsLine(tag, ...facts) {
+  return element(tag, {}, ...facts.filter(Boolean).map((fact) => (fact instanceof Node ? fact : element("span", {}, fact))));
+}
+
+// A card with a coloured edge: a header that begins with the score, and what is below it.
+function scoreCard(title, exact, facts, ...bodies) {
   const side = exact === null || exact === undefined ? "" : exact >= 1 ? "right" : "wrong";
-  const header = element("header", {}, title ? element("span", {}, title) : null, element("b", {}, scoreText(exact)));
-  for (const fact of facts.filter(Boolean)) header.append(element("span", {}, fact));
-  return element("article", { className: `card ${side}` }, header, completionText(text));
+  const header = factsLine("header", title, element("b", {}, scoreText(exact)), ...facts);
+  return element("article", { className: `card ${side}` }, header, ...bodies);
 }
 
 function questionBlock(question, expected) {

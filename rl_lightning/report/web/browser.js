@@ -5,7 +5,8 @@ const MOST_OPTIONS = 500;
 
 class Browser {
   // kind: the prefix of the ids in the page. controls: {name: form control}. matches(item, values), option(item),
-  // detail(item, values), key(item): how items are filtered, listed, shown and identified. sideways(direction): what the left (-1) and right (1) arrow keys do.
+  // detail(item, values), key(item): how items are filtered, listed, shown and identified.
+  // telling(item): whether it is worth opening first. sideways(direction): what the left (-1) and right (1) arrow keys do.
   constructor(kind, items, controls, callbacks) {
     Object.assign(this, { kind, items, controls, ...callbacks });
     [this.form, this.list, this.pane] = ["filters", "list", "detail"].map((part) => document.getElementById(`${kind}-${part}`));
@@ -42,7 +43,7 @@ class Browser {
     const rest = this.found.length - listed.length;
     if (rest) this.list.append(element("p", {}, `${rest.toLocaleString("en")} more: narrow the filters to see them.`));
     const place = listed.findIndex((item) => this.key(item) === this.chosen);
-    if (listed.length) this.choose(Math.max(0, place));
+    if (listed.length) this.choose(place < 0 ? Math.max(0, listed.findIndex((item) => this.telling?.(item))) : place);
     else this.empty();
   }
 

@@ -2,7 +2,8 @@
 // Draw the charts with uPlot: lines over optimizer steps, with a band if a line has low and high; their cursors are synchronised.
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const WHOLE_STEPS = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power)); // allowed distances between ticks of steps
+const WHOLE_STEPS = [0, 1, 2, 3, 4, 5, 6].flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power)); // allowed distances between ticks of steps and levels
+const DASHES = [6, 4]; // pixels drawn and left out
 const together = uPlot.sync("steps");
 
 function colour(name) {
@@ -14,7 +15,18 @@ function shown(value, unit) {
   return unit === "share" ? percent(value) : short(value);
 }
 
-function chartFigure(chart) {
+// The steps that any chart has: all charts have the same axis, so that those side by side can be compared.
+function commonSteps(charts) {
+  const steps = charts.flatMap((chart) => chart.lines.flatMap((line) => [line.x[0], line.x.at(-1)]));
+  const [low, high] = [Math.min(...steps), Math.max(...steps)];
+  return low === high ? [low - 1, high + 1] : [low, high];
+}
+
+function keyOf(line) {
+  return element("span", { className: `key ${line.colour}${line.dashed ? " dashed" : ""}` });
+}
+
+function chartFigure(chart, steps) {
   const legend = element("div", { className: "legend", "aria-hidden": "true" });
   const plot = element("div", { className: "plot" });
   const unit = chart.unit === "share" ? "" : chart.unit;
@@ -31,9 +43,9 @@ function chartFigure(chart) {
   const draw = () => {
     const width = Math.floor(plot.clientWidth);
     if (!width || !plot.checkVisibility()) return; // inside a closed <details>
-    const height = chart.tall && figure.matches(":first-child") ? 240 : 150;
+    const height = Number(getComputedStyle(plot).getPropertyValue("--height"));
     if (drawn) drawn.setSize({ width, height });
-    else drawn = new uPlot(chartOptions(chart, { legend, at }, width, height), chartData(chart), plot);
+    else drawn = new uPlot(chartOptions(chart, steps, { legend, at }, width, height), chartData(chart), plot);
   };
   new ResizeObserver(draw).observe(plot);
   figure.draw = draw;
@@ -52,22 +64,22 @@ function chartData(chart) {
   return uPlot.join(tables, tables.map(() => [0, 2, 2, 2]));
 }
 
-function chartOptions(chart, words, width, height) {
+function chartOptions(chart, steps, words, width, height) {
   const series = [{}];
   const bands = [];
   chart.lines.forEach((line, place) => {
-    const stroke = colour(`--c${line.colour % 8}`);
+    const stroke = colour(`--${line.colour}`);
     const edge = { stroke: "transparent", width: 0, points: { show: false } };
     if (line.low) bands.push({ series: [3 * place + 2, 3 * place + 1], fill: `${stroke}2e` });
-    series.push({ ...edge }, { ...edge }, { stroke, width: 1.75, spanGaps: chart.points, points: chartPoints(chart, line, stroke, width) });
+    series.push({ ...edge }, { ...edge }, { stroke, width: 2, dash: line.dashed ? DASHES : [], spanGaps: chart.points, points: chartPoints(chart, line, stroke, width) });
   });
   return {
     width, height, series, bands,
     padding: [8, 18, 0, 0],
     legend: { show: false },
     cursor: { y: false, sync: { key: together.key }, points: { show: false }, drag: { x: false, y: false } },
-    scales: { x: { time: false, range: chartSteps }, y: { range: (_, low, high) => chartRange(chart, low, high) } },
-    axes: [chartAxis({ size: 26, space: 50, incrs: WHOLE_STEPS }), chartAxis({ size: 52, space: 32, values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
+    scales: { x: { time: false, range: steps }, y: { range: (_, low, high) => chartRange(chart, low, high) } },
+    axes: [chartAxis({ size: 26, space: 50, incrs: WHOLE_STEPS }), chartAxis({ size: 52, space: 32, ...(chart.unit === "level" ? { incrs: WHOLE_STEPS } : {}), values: (_, ticks) => ticks.map((tick) => tickText(chart, tick)) })],
     hooks: {
       draw: [(plot) => whiskers(plot, chart)],
       setCursor: [(plot) => fillLegend(words, chart, plot)],
@@ -90,13 +102,10 @@ function chartAxis(more) {
   return { stroke: colour("--soft"), font: "11px system-ui, sans-serif", grid: rule, ticks: { ...rule, size: 4 }, gap: 4, ...more };
 }
 
-function chartSteps(plot, low, high) {
-  return low === high ? [low - 1, high + 1] : [low, high];
-}
-
 function chartRange(chart, low, high) {
   if (chart.unit === "share") return [0, 1];
   if (low === null || low === undefined) return [0, 1];
+  if (chart.unit === "level") return [0, Math.max(1, high)];
   const room = 0.06 * (high - low || Math.abs(high) || 1);
   return [chart.zero && low >= 0 ? 0 : low - room, high + room];
 }
@@ -110,7 +119,7 @@ function whiskers(plot, chart) {
   ctx.save();
   ctx.lineWidth = devicePixelRatio;
   for (const line of chart.lines.filter((each) => marked(chart, each, plot.width))) {
-    ctx.strokeStyle = colour(`--c${line.colour % 8}`);
+    ctx.strokeStyle = colour(`--${line.colour}`);
     ctx.beginPath();
     line.x.forEach((step, k) => {
       const x = plot.valToPos(step, "x", true);
@@ -133,7 +142,7 @@ function fillLegend({ legend, at }, chart, plot) {
     if (line.low && chart.points) {
       value.append(` (${shown(lows[place], chart.unit)} to ${shown(highs[place], chart.unit)})`);
     }
-    return element("span", {}, element("span", { className: `key c${line.colour % 8}` }), line.label, value);
+    return element("span", {}, keyOf(line), line.label, value);
   });
   legend.replaceChildren(...rows);
   at.textContent = `step ${plot.data[0][pointed].toLocaleString("en")}`;

@@ -5,8 +5,9 @@ const ASK_EVERY = 10_000; // milliseconds; rebuilding the page of a big run take
 
 async function showPage() {
   const data = JSON.parse(document.getElementById("data").textContent);
+  const steps = commonSteps(Object.values(data.charts).flat());
   for (const place of document.querySelectorAll("[data-charts]")) {
-    const figures = data.charts[place.dataset.charts].map(chartFigure);
+    const figures = data.charts[place.dataset.charts].map((chart) => chartFigure(chart, steps));
     place.append(...figures);
     for (const figure of figures) figure.draw(); // draw now: the scroll position of a page that grows later cannot be restored
   }

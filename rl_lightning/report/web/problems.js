@@ -49,11 +49,12 @@ function showProblems(data) {
   new Browser("problem", data.problems, controls, {
     matches: problemMatches,
     option: problemOption,
+    telling: (problem) => (ends(problem)[0] >= 1) !== (ends(problem)[1] >= 1),
     key: (problem) => `${problem.task} ${problem.index}`,
     detail: (problem) => {
       const cards = problem.answers.map((answer, place) => {
         const facts = answer && [`${short(answer[LENGTH])} tokens`, answer[CUT_OFF] ? "truncated" : null];
-        return answer && answerCard(data.versions[place].label, answer[ANSWER_TEXT], answer[RIGHT], facts);
+        return answer && scoreCard(data.versions[place].label, answer[RIGHT], facts, completionText(answer[ANSWER_TEXT]));
       });
       return [
         element("h3", {}, `${problem.task}, problem ${problem.index}`),

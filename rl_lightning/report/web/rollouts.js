@@ -1,7 +1,7 @@
 "use strict";
 // Show the rollouts one group at a time: the completions of a prompt side by side, with their rewards.
 
-const [TEXT, EXACT, FORMAT, FAILURE, REWARD, ADVANTAGE, TOKENS, ENTROPY, CUT] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+const [TEXT, EXACT, FORMAT, FAILURE, REWARD, ADVANTAGE, TOKENS, ENTROPY, CUT, ANSWER] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 
 const KINDS = {
   all: ["all groups", () => true],
@@ -52,26 +52,49 @@ function gist(group) {
 }
 
 function groupDetail(group, values) {
-  const rows = group.rows.filter((row) => within(row, values)).sort((a, b) => b[REWARD] - a[REWARD]);
+  const rows = group.rows.filter((row) => within(row, values));
   const mean = group.rows.reduce((sum, row) => sum + (row[REWARD] ?? 0), 0) / group.rows.length;
   const facts = [`problem ${group.index}`, `step ${group.step.toLocaleString("en")}`, `mean reward ${short(mean)}`];
   if (sameRewards(group)) facts.push("no reward variance: all completions have the same reward, so there is no gradient");
   if (rows.length < group.rows.length) facts.push(`${rows.length} of ${group.rows.length} completions have a reward in this range`);
+  const answers = alike(rows, [ANSWER, REWARD, EXACT]).sort((a, b) => b[0][REWARD] - a[0][REWARD] || b.length - a.length);
   return [
     element("h3", {}, group.task),
     element("p", { className: "about" }, facts.join(" · ")),
     ...questionBlock(group.prompt, group.expected),
-    element("div", { className: "cards" }, ...rows.map(completionCard)),
+    element("div", { className: "cards" }, ...answers.map((same) => answerCard(same, group))),
   ];
 }
 
-function completionCard(row) {
-  const advantage = row[ADVANTAGE] === null ? null : `advantage ${row[ADVANTAGE] > 0 ? "+" : ""}${short(row[ADVANTAGE])}`;
+// Lists of the rows that have the same values, in the order of the first of each.
+function alike(rows, columns) {
+  const found = new Map();
+  for (const row of rows) {
+    const key = JSON.stringify(columns.map((column) => row[column]));
+    found.set(key, [...(found.get(key) ?? []), row]);
+  }
+  return [...found.values()];
+}
+
+// One answer with all completions that gave it and got the same reward; the most frequent text is in view.
+function answerCard(rows, group) {
+  const first = rows[0];
+  const advantage = first[ADVANTAGE] === null ? null : `advantage ${first[ADVANTAGE] > 0 ? "+" : ""}${short(first[ADVANTAGE])}`;
+  const facts = [`${rows.length} of ${group.rows.length}`, `reward ${short(first[REWARD])}`, advantage];
+  const texts = alike(rows, [TEXT]).sort((a, b) => b.length - a.length);
+  const more = rows.length - texts[0].length;
+  const others = element("details", {}, element("summary", {}, `${more} more with this answer`), ...texts.slice(1).map(completion));
+  return scoreCard(null, first[EXACT], facts, completion(texts[0]), more ? others : null);
+}
+
+// A text, and how often it was sampled.
+function completion(rows) {
+  const row = rows[0];
   const entropy = row[ENTROPY] === null ? null : `entropy ${short(row[ENTROPY], 2)}`;
   const failure = row[FAILURE] ? row[FAILURE].replaceAll("_", " ") : null;
-  const facts = [`reward ${short(row[REWARD])}`, advantage, `${row[TOKENS]} tokens`, entropy, row[CUT] ? "truncated" : null];
+  const facts = [rows.length > 1 ? `${rows.length} times` : null, `${row[TOKENS]} tokens`, entropy, row[CUT] ? "truncated" : null];
   facts.push(row[FORMAT] ? null : "not well-formed", failure);
-  return answerCard(null, row[TEXT], row[EXACT], facts);
+  return element("div", { className: "completion" }, factsLine("p", ...facts), completionText(row[TEXT]));
 }
 
 function showRollouts(data) {
@@ -86,11 +109,13 @@ function showRollouts(data) {
     most: numberField("Reward to"),
     words: searchField("Words in it"),
   };
-  controls.step.control.value = String(steps.at(-1) ?? "");
+  const telling = (group) => !sameRewards(group);
+  controls.step.control.value = String(groups.findLast((group) => group.run === 0 && telling(group))?.step ?? steps.at(-1) ?? "");
   const named = data.runs.map((run, place) => [String(place), run.name]);
   new Browser("rollout", groups, data.runs.length > 1 ? { run: chooser("Run", named), ...controls } : controls, {
     matches: groupMatches,
     option: groupOption,
+    telling,
     detail: groupDetail,
     key: (group) => `${group.run} ${group.step} ${group.task} ${group.index}`,
     sideways(direction) {
