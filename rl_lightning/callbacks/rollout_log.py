@@ -20,7 +20,7 @@ class RolloutLog(StepCallback):
     A step is on the disk before the next one begins.
 
     Args:
-        steps_per_file: steps per file, at least 1. More steps per file mean fewer files, and more to write at the end of a step.
+        steps_per_file: optimizer steps per file, at least 1. More of them mean fewer files, and more to write after each rollout.
 
     Example:
         pd.read_parquet("outputs/quickstart/rollouts").groupby("step").exact.mean()

@@ -200,9 +200,20 @@ def _no_loading_bar(factory: Callable[..., Any], args: Sequence[Any], settings: 
 
 def _plan(args: list[str]) -> int:
     """Print the memory plan; return 1 if the settings do not fit."""
-    parser = argparse.ArgumentParser("rl_lightning plan", add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--vram", type=float)
-    parser.add_argument("--cards", type=int)
+    parser = argparse.ArgumentParser(
+        f"{program()} plan",
+        usage="%(prog)s --config CONFIG [--vram GB] [--cards N] [settings of fit]",
+        description="Predict the memory of a run, and choose the settings that fit; exit status 1 if nothing fits.",
+        epilog=f"All other settings are those of fit: {program()} fit --help",
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    parser.add_argument(
+        "--vram", type=float, metavar="GB", help="of a GPU that need not be here, GB of 10^9 bytes; default: this one's"
+    )
+    parser.add_argument(
+        "--cards", type=int, metavar="N", help="GPUs that the model is laid over; default: as configured"
+    )
     try:
         own, rest = parser.parse_known_args(args[1:])
     except argparse.ArgumentError as error:

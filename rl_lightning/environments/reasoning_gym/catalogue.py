@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from rl_lightning.environments.environment import Config, Environment, GenerationFailed
-from rl_lightning.environments.levels import LevelCheck, check_levels, usable
+from rl_lightning.environments.levels import MAX_SECONDS, LevelCheck, check_levels, usable
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
 from rl_lightning.environments.reasoning_gym.problem_checks import PROBLEM_RULES
 from rl_lightning.environments.reasoning_gym.task import (
@@ -66,16 +66,17 @@ def _problems(task: ReasoningGymTask) -> Iterator[Problem]:
                 raise
 
 
-def describe_levels(name: str, task: Environment, own: Sequence[Config] = (), seconds: float = 60.0) -> str:
+def describe_levels(name: str, task: Environment, own: Sequence[Config] = ()) -> str:
     """One task's levels: what each level changes, with a problem and its answer; and which levels are not usable, and why.
+
+    A level has the time that it has at the start of a run.
 
     Args:
         name: of the task.
         task: the task.
         own: the user's levels of it; empty for those of the task, or of reasoning-gym's curriculum.
-        seconds: time limit of checking a level, as `data.problem_seconds`.
     """
-    checks = check_levels({name: task}, {name: task.levels(own)}, seconds, workers=2)[name]
+    checks = check_levels({name: task}, {name: task.levels(own)}, MAX_SECONDS, workers=2)[name]
     parts = [task.describe()]
     if not usable(checks):
         parts.append("With a curriculum the task stays at its config: it has fewer than two usable levels.")
