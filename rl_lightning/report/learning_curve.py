@@ -8,6 +8,9 @@ from typing import Any
 
 from rl_lightning.report.run_files import evaluations, series
 
+RIGHT, OTHER = "#0b6044", "#1f55d6"
+"""The page's colours of right answers, and of what is neither right nor wrong."""
+
 
 def table(run: Path) -> str:
     """Format held-out accuracy and mean completion length of every evaluation as text."""
@@ -28,7 +31,7 @@ def table(run: Path) -> str:
 def draw(run: Path, picture: Path) -> None:
     """Draw three panels over optimizer steps: held-out accuracy, share of right samples, length of samples.
 
-    What the run has not logged is left blank.
+    Where the run has logged nothing, the panel says so.
 
     Args:
         run: the run directory.
@@ -43,16 +46,18 @@ def draw(run: Path, picture: Path) -> None:
         _draw_accuracy(accuracy, found)
     how = "" if not found or found[-1].get("samples") else " (greedy)"
     accuracy.set(title=f"Held-out problems answered exactly{how}", ylim=(0, 1.03))
-    for name, label in (("reward/exact", "exactly right"), ("reward/well_formed", "well formed")):
-        reward.plot(*series(run, name), label=label)
+    for name, label, colour in (("reward/exact", "exactly right", RIGHT), ("reward/well_formed", "well formed", OTHER)):
+        reward.plot(*series(run, name), label=label, color=colour)
     reward.set(title="Training samples: share", ylim=(0, 1.03))
     reward.legend(fontsize=7, loc="lower right")
-    length.plot(*series(run, "completion/tokens"), color="tab:green")
+    length.plot(*series(run, "completion/tokens"), color=OTHER)
     length.set(title="Training samples: tokens per completion")
     length.set_ylim(bottom=0)
     for axis in (accuracy, reward, length):
         axis.set_xlabel("optimizer step")
         axis.grid(alpha=0.3)
+        if not any(len(line.get_xdata()) for line in axis.lines):
+            axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color="grey")
     figure.savefig(picture, dpi=110)
 
 

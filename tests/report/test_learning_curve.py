@@ -52,3 +52,16 @@ def test_the_end_of_a_run_leaves_the_picture_also_without_an_evaluation(finished
 def test_a_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(UserError, match="no evaluation in it"):
         table(tmp_path)
+
+
+def test_a_panel_of_which_nothing_was_logged_says_so(finished_run, tmp_path, monkeypatch):
+    """Without metrics.csv two of the three panels; with it the shares and lengths are there."""
+    from matplotlib.axes import Axes
+
+    said = []
+    monkeypatch.setattr(Axes, "text", lambda self, x, y, text, **_: said.append(self.get_title()))
+    draw(finished_run, tmp_path / "curve.png")
+    assert said == []
+    (finished_run / "metrics.csv").unlink()
+    draw(finished_run, tmp_path / "curve.png")
+    assert [title.partition(":")[0] for title in said] == ["Training samples", "Training samples"]
