@@ -53,7 +53,7 @@ def _of_run(run: Run, share: int) -> dict[str, Any]:
         note = f"All {total:,} completions of the run."
     else:
         note = (
-            f"{here:,} of {total:,} completions: every group of {len(chosen)} of {len(steps):,} steps, evenly spaced, the first "
+            f"{here:,} of {total:,} completions: every group of {len(chosen)} of {len(steps):,} rollouts, evenly spaced, the first "
             "and the last among them. The others are in the run's rollouts/ directory."
         )
     return {"name": run.name, "note": note, "steps": chosen, "groups": groups}

@@ -83,7 +83,7 @@ def test_of_a_long_run_whole_groups_of_even_steps_are_there_and_it_says_so(run, 
     (found,) = samples.rollouts(read_runs([run]))["runs"]
     assert found["steps"] == [1, 14, 27, 40]
     assert all(len(group["rows"]) == 8 for group in found["groups"])
-    assert found["note"].startswith("128 of 1,280 completions: every group of 4 of 40 steps")
+    assert found["note"].startswith("128 of 1,280 completions: every group of 4 of 40 rollouts")
 
 
 def test_long_completions_leave_fewer_steps(run, monkeypatch):
