@@ -168,9 +168,9 @@ class GRPOModule(ScoredModule):
 
     def score(self, prompts: PromptBatch, rollout: Rollout) -> tuple[tuple[Score, ...], Tensor]:
         """N scores and (B, G, R) float64 reward components, of which the last is the length penalty."""
-        problems, separate = prompts.repeat_problems(rollout.group_size), self.objective.normalizes_components
+        problems = prompts.repeat_problems(rollout.group_size)
         scores = wrong_if_not_finite(self.scorer(problems, rollout.texts), rollout)
-        components = group_components(self.reward, separate, problems, rollout.texts, scores, len(prompts))
+        components = group_components(self.reward, self.objective, problems, rollout, scores)
         penalty = overlong_penalty(rollout.lengths, self.sampling.max_new_tokens, self.objective.overlong_buffer)
         penalty = penalty.double().view(len(prompts), rollout.group_size, 1)
         return scores, torch.cat([components.to(self.device), penalty], dim=2)

@@ -29,6 +29,12 @@ _OR_NULL = re.compile(
 )
 """How it says what is wrong with a value that may also be null."""
 
+_OR_CALLABLE = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: \[[^]]*\.Reward'>, collections\.abc\.Callable\[.*?\]\] Errors: "
+    r"- (?:Problem with given class_path )?(.*?)(?: - (?:Type collections\.abc\.Callable|\1).*)?$"
+)
+"""How it says what is wrong with a reward, which may be a class or a function, once for each of the two."""
+
 _INSIDE = re.compile(r'^Parser key "([\w.]+)": (\w+: no such setting.*?)(?: - Expected .*)?$')
 """What it makes of `_unknown_inside` where a setting may be of several types."""
 
@@ -53,7 +59,7 @@ def mistake(parser: Any, message: str, words: Sequence[str]) -> UserError:
         words: the command line, with the paths of configs.
     """
     line = " ".join(message.split()).partition(" Given value type:")[0]
-    line = _OR_NULL.sub(r"\1", _NO_PATH.sub("", line))
+    line = _OR_CALLABLE.sub(r"\1", _OR_NULL.sub(r"\1", _NO_PATH.sub("", line)))
     if parser._subcommands_action is not None:  # its own settings are those of fit, which are those of validate
         parser = parser._subcommands_action._name_parser_map["fit"]
     names = [name for name in map(setting_of, parser._actions) if name and not re.search(r"(^|\.)help$", name)]

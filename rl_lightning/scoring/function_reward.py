@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from rl_lightning.scoring.reward import BatchReward, Reward
@@ -28,7 +29,12 @@ def function_reward(function: Callable[..., Any]) -> Reward:
     Raises:
         UserError: it takes none of them, some of both, or needs another parameter.
     """
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # no function; or one whose parameters nobody knows, such as max
+        raise UserError(
+            f"model.reward: {_name(function)} is neither a Reward nor a function with parameters by name"
+        ) from None
     named = {each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)}
     starred = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     needed = {each.name for each in parameters if each.default is each.empty and each.kind not in starred}
@@ -76,5 +82,13 @@ class BatchFunctionReward(BatchReward):
         return self._function(**{name: given[name] for name in self._names})
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
+def _name(function: Any) -> str:
+    """The path of a function, with what a partial gives it; of another object its class, and its public attributes."""
+    if isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{name}={value!r}" for name, value in function.keywords.items())]
+        return f"{_name(function.func)}({', '.join(given)})"
+    if hasattr(function, "__qualname__"):
+        return f"{function.__module__}.{function.__qualname__}"
+    public = {name: value for name, value in getattr(function, "__dict__", {}).items() if not name.startswith("_")}
+    shown = ", ".join(f"{name}={value!r}" for name, value in public.items()) if public else repr(function)[:60]
+    return f"{type(function).__module__}.{type(function).__qualname__}({shown})"

@@ -237,11 +237,11 @@ class AdapterModule(Recorded, LightningModule):
     def on_fit_start(self) -> None:
         """Check that all ranks begin alike."""
         refuse_different_starts(self, self.collective)
+        self._settings_at_start = self.settings()  # a reward function may have state that changes when it is called
 
     def on_train_start(self) -> None:
         """Restore the RNG states of a resumed run, when all setup that uses random numbers is done."""
         states_to_parameters(self.optimizers().optimizer)  # type: ignore[union-attr]
-        self._settings_at_start = self.settings()  # a reward function may have state that changes in training
         if self._random_states:
             restore_rng_states(self._random_states)
             self._random_states = {}

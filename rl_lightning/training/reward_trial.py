@@ -33,16 +33,24 @@ def try_reward(module: Any) -> None:
     reward, source, sampling = module.reward, module.prompt_source, module.sampling
     if type(reward) is WeightedReward or not hasattr(source, "eval_batches"):
         return
-    batch = _first_of_each_task(source.eval_batches()[0])
+    if (first := next(iter(source.eval_batches()), None)) is None:
+        return
+    batch = _first_of_each_task(first)
     short = replace(sampling, max_new_tokens=min(_NEW_TOKENS, sampling.max_new_tokens))
     module.evaluator.sync_weights()
     sampled = module.evaluator.generate(batch.to(module.device), short, None).texts
     problems = [*batch.problems] * 3
-    texts = [*sampled, *("" for _ in sampled), *(_right(each, source.answer_format) for each in batch.problems)]
+    right = [_right(each, source.answer_format) for each in batch.problems]
+    texts = [*sampled, *(source.opening for _ in sampled), *(_begun(text, source.opening) for text in right)]
     separate, scores = module.objective.normalizes_components, module.scorer(problems, texts)
     rewards = reward_components(reward, separate, problems, texts, scores)
     if bool(rewards.isnan().all()):
         log.warning(f"model.reward: {name_of(reward)} gave None for each of {len(texts)} completions it was tried on")
+
+
+def _begun(text: str, opening: str) -> str:
+    """A completion with what every prompt has already opened of it."""
+    return text if text.startswith(opening) else opening + text
 
 
 def _first_of_each_task(batch: PromptBatch) -> PromptBatch:

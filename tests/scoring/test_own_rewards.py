@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from rl_lightning.checkpointing.resume import settings
+from rl_lightning.objective import Objective
 from rl_lightning.scoring import BatchReward, Reward, as_reward, group_components, reward_components
 from rl_lightning.types import Problem, Score, UserError
 
@@ -29,6 +33,39 @@ def test_a_function_is_given_what_its_parameters_are_named_for():
     ) == [1, 1, 3, 3]
     assert rewards(lambda completions: torch.arange(4)) == [0, 1, 2, 3]
     assert rewards(lambda score: np.float32(score.partial)) == [0.5] * 4
+    assert rewards(lambda score: np.bool_(score.exact)) == [0, 1, 0, 1]
+    assert rewards(partial(lambda scale, score: scale * score.exact, 3)) == [0, 3, 0, 3]
+
+
+class Scaled:
+    """A callable that is no Reward."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def __call__(self, score):
+        return self.scale * score.exact
+
+
+def test_what_is_called_is_known_by_its_settings():
+    assert rewards(Scaled(2.0)) == [0, 2, 0, 2]
+    one, two = (settings(reward=as_reward(Scaled(scale))) for scale in (1.0, 2.0))
+    assert one != two
+    one, two = (settings(reward=as_reward(partial(lambda k, score: k, k))) for k in (1, 2))
+    assert one != two
+
+
+def test_components_may_be_an_array():
+    class Two(Reward):
+        weights = (1.0, 0.5)
+
+        def components(self, problem, completion, score):
+            return np.array([score.exact, score.partial])
+
+        def __call__(self, problem, completion, score):
+            raise AssertionError("the components are asked")
+
+    assert reward_components(Two(), True, PROBLEMS, TEXTS, SCORES).tolist() == [[n % 2, 0.5] for n in range(4)]
 
 
 def test_a_batch_is_one_call_and_coroutines_wait_together():
@@ -61,12 +98,24 @@ def test_a_batch_is_one_call_and_coroutines_wait_together():
     assert asyncio.run(in_a_notebook()) == [0, 1, 0, 1]  # a loop runs already
 
 
+def grouped(reward, group_size: int, objective: Objective = Objective()) -> torch.Tensor:  # noqa: B008
+    rollout = SimpleNamespace(texts=TEXTS, group_size=group_size)
+    return group_components(as_reward(reward), objective, PROBLEMS, rollout, SCORES)
+
+
+@pytest.mark.parametrize("settings", [{"baseline": "batch", "scale_advantages": "none"}, {"scale_advantages": "batch"}])
+def test_none_is_refused_where_groups_are_compared_with_one_another(settings):
+    with pytest.raises(UserError, match="gave None, which is nothing that groups can be compared by; set"):
+        grouped(lambda problem: None if problem.index else 1.0, 2, Objective(**settings))
+    assert grouped(lambda problem: 1.0, 2, Objective(**settings)).tolist() == [[[1.0], [1.0]]] * 2
+
+
 def test_none_is_the_average_of_the_others_of_its_group():
     values = iter([1.0, None, 3.0, None])
-    found = group_components(as_reward(lambda problem: next(values)), False, PROBLEMS, TEXTS, SCORES, groups=1)
+    found = grouped(lambda problem: next(values), 4)
     assert found.tolist() == [[[1.0], [2.0], [3.0], [2.0]]]
     values = iter([None, None, 3.0, 1.0])
-    found = group_components(as_reward(lambda problem: next(values)), False, PROBLEMS, TEXTS, SCORES, groups=2)
+    found = grouped(lambda problem: next(values), 2)
     assert found.flatten().tolist() == [0, 0, 3, 1]
 
 
@@ -80,7 +129,7 @@ def test_a_component_may_not_apply():
         def __call__(self, problem, completion, score):
             raise AssertionError("the components are asked")
 
-    found = group_components(Two(), True, PROBLEMS, TEXTS, SCORES, groups=1)
+    found = grouped(Two(), 4, Objective(reward_aggregation="normalize_then_sum"))
     assert found[0].tolist() == [[0, 1], [1, 1], [0, 1], [1, 1]]
 
 
@@ -88,12 +137,20 @@ async def refused(completion):
     raise ConnectionError("the server said 500\nand more")
 
 
+async def ends(completion):
+    raise SystemExit("no key")
+
+
+async def refuses(completion):
+    raise UserError("nothing can be asked")
+
+
 @pytest.mark.parametrize(
     ("reward", "message"),
     [
         (
             lambda completion: "1",
-            r"gave '1' \(str\); it must be a number, or None; task sums, problem 0 \('question 0'\)",
+            r"gave '1' \(str\); it must be a finite number, or None; task sums, problem 0 \('question 0'\)",
         ),
         (lambda completion: {}["x"], r"raised KeyError: 'x' \(.*test_own_rewards.py, line \d+\); task sums, problem 0"),
         (
@@ -101,8 +158,13 @@ async def refused(completion):
             r"raised ZeroDivisionError.*; task sums, problem 2 .*completion 'ccc'",
         ),
         (refused, r"test_own_rewards.refused raised ConnectionError: the server said 500 \(.*problem 0"),
-        (lambda score: float("inf"), "gave a reward that is not a finite number; task sums, problem 0"),
-        (lambda completion: [1.0], r"gave \[1.0\] \(list\); it must be a number"),
+        (lambda score: float("inf"), r"gave inf \(float\); it must be a finite number, or None; task sums, problem 0"),
+        (lambda completion: [1.0], r"gave \[1.0\] \(list\); it must be a finite number"),
+        (lambda completion: 2 ** (2000 * len(completion)), r"gave \S+ \(int\); it must be a finite number"),
+        (lambda completion: torch.ones(2), r"gave tensor.* \(Tensor\); it must be a finite number"),
+        (partial(lambda scale, score: score.exact / scale, 0), r"<lambda>\(0\) raised ZeroDivisionError"),
+        (ends, "test_own_rewards.ends raised SystemExit: no key"),
+        (refuses, "^nothing can be asked$"),
         (lambda completions: [1.0], "gave 1 rewards of 4 completions"),
         (lambda completions: 1.0, "raised TypeError: 'float' object is not iterable"),
         (lambda completions: {}["x"], r"raised KeyError: 'x' \(.*test_own_rewards.py, line \d+\)$"),
@@ -116,8 +178,20 @@ def test_a_wrong_reward_is_one_line_with_its_place_and_completion(reward, messag
 
 @pytest.mark.parametrize(
     "function",
-    [lambda: 0, lambda a: 0, lambda completion, other: 0, lambda completion, scores: 0, lambda *args: 0, len],
+    [
+        lambda: 0,
+        lambda a: 0,
+        lambda completion, other: 0,
+        lambda completion, scores: 0,
+        lambda *args: 0,
+        len,
+        max,
+        None,
+        3,
+    ],
 )
 def test_a_function_with_other_parameters_is_refused(function):
-    with pytest.raises(UserError, match="a reward function takes any of problem, completion, score, or"):
+    with pytest.raises(
+        UserError, match="a reward function takes any of problem, completion|neither a Reward nor a function"
+    ):
         as_reward(function)

@@ -50,7 +50,11 @@ def test_the_weighted_components_are_the_reward(separate, expected):
     [
         ((1.0,), (1.0, 0.0), "Odd gave 2 components and has 1 weights"),
         ((1.0, float("nan")), (1.0, 0.0), "not a finite number"),
-        ((1.0, 1.0), (1e39, 0.0), "not a finite number"),  # of float32, in which rewards are compared
+        (
+            (1.0, 1.0),
+            (1e39, 0.0),
+            "gave 1e\\+39 .float.; it must be a finite number",
+        ),  # of float32, in which rewards are compared
     ],
 )
 def test_components_that_do_not_fit_are_one_line(weights, components, message):
