@@ -77,7 +77,7 @@ def coin_flip(answer: str, entry: dict[str, Any]) -> str | None:
     if given is None:
         return "not_a_number"
     near = abs(Fraction(given) - right) <= Fraction(1, 10_000) and _is_near(Fraction(given), right)
-    return None if near and has_right_digits(given, right, right / 10**14) else "wrong_numbers"
+    return None if near and has_right_digits(given, right, right / 10**9) else "wrong_numbers"
 
 
 def complex_arithmetic(answer: str, entry: dict[str, Any]) -> str | None:
