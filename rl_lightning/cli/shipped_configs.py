@@ -57,7 +57,7 @@ def _meant(missing: Path) -> str:
     """The file beside it, or the config that ships, that may have been meant."""
     there = [path for path in missing.parent.glob("*.*") if _FILE.search(path.name)]
     beside = {path.name: str(path) for path in there} | {f"{name}.yaml": name for name in shipped_configs()}
-    near = difflib.get_close_matches(missing.name, beside, n=1)
+    near = difflib.get_close_matches(missing.name, beside, n=1, cutoff=0.75)
     return f"; did you mean {beside[near[0]]}?" if near else ""
 
 

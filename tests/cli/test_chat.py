@@ -136,7 +136,7 @@ def test_mistakes_get_one_line(trained, capfd, tmp_path):
         ([*base, "--max_new_tokens", "0"], "at least 1"),
         (["--ckpt_path", str(tmp_path / "nowhere")], "is not a checkpoint directory"),
         (["--ckpt_path", str(tmp_path / "alone" / "checkpoint-2")], "name the settings by --config"),
-        (["--config", str(tmp_path / "nowhere.yaml")], "No such file"),
+        (["--config", str(tmp_path / "nowhere.yaml")], "there is no such file"),
         (["--config", str(tmp_path / "broken.yaml")], "lora_r"),
         (["--config", str(tmp_path / "list.yaml")], "not a config of rl_lightning"),
     ):

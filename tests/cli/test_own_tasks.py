@@ -62,7 +62,9 @@ def test_a_file_that_is_not_there_is_one_line(config, tmp_path, capsys, command)
     words = ["fit", "--config", str(config), f"--trainer.default_root_dir={tmp_path / 'run'}"]
     assert main(words if command == "fit" else ["tasks", "doubles", "--config", str(config)]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error == f"error: datasets.doubles: {tmp_path / 'doubles.jsonl'}: No such file or directory"
+    place = f"{config}, line 5: "
+    missing = f"datasets.doubles: {tmp_path / 'doubles.jsonl'}: No such file or directory"
+    assert error in (f"error: {missing}", f"error: {place}{missing}")
 
 
 @pytest.mark.parametrize(
