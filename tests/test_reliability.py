@@ -9,17 +9,20 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from rl_lightning.callbacks import FixedEval, fixed_eval
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, damage, resolve_checkpoint
 from rl_lightning.cli.main import main
+from rl_lightning.distributed import SingleProcess
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.loggers.metrics_csv import MetricsCSV
-from rl_lightning.memory.limits import Limit
+from rl_lightning.memory.limits import Limit, MemoryLimits
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.rollout import Sampling
 from rl_lightning.types import LossOutput, UserError
@@ -233,6 +236,22 @@ def test_an_evaluation_with_too_little_memory_is_made_again_with_fewer_rows_and_
     assert list(a.completion) == list(b.completion)
 
 
+def test_an_evaluation_whose_rows_change_midway_begins_again(monkeypatch):
+    """Of two batches the second runs out of memory the first time: the first is evaluated anew, as the second was."""
+    module = SimpleNamespace(limits=MemoryLimits.of(1000, 64, 40), collective=SingleProcess())
+    limit = module.limits.eval_rows
+    monkeypatch.setattr(fixed_eval, "conditions", lambda module: {"rows_at_once": limit.value})
+
+    def share(self, trainer, pl_module):
+        first = limit.value
+        if first == 40:
+            limit.halve()
+        return [{"rows": first}, {"rows": limit.value}]
+
+    monkeypatch.setattr(FixedEval, "_share_of_completions", share)
+    assert FixedEval()._completions(None, module) == [{"rows": 20}, {"rows": 20}]
+
+
 def test_an_evaluation_that_lowers_its_rows_in_a_later_step_says_so_and_a_resumed_run_keeps_them(
     tmp_path, scarce, caplog
 ):
@@ -270,7 +289,7 @@ def test_a_limit_that_was_lowered_rises_again_and_a_resumed_run_does_the_same(tm
     rows = list(csv.DictReader((tmp_path / "whole" / "metrics.csv").open()))
     assert [float(row["memory/token_budget"]) for row in rows] == [256, 64, 128, 128, 256, 256]
     assert {float(row["memory/max_rollout_rows"]) for row in rows} == {8.0}
-    run(tmp_path / "parts", 4, **settings)
+    run(tmp_path / "parts", 2, **settings)
     _, module, _ = run(tmp_path / "parts", 6, str(resolve_checkpoint("last", tmp_path / "parts")), **settings)
     assert module.limits.token_budget.value == 256
     rows = list(csv.DictReader((tmp_path / "parts" / "metrics.csv").open()))

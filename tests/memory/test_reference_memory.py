@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import Qwen2Config
+from transformers import Qwen2Config, Qwen3Config
 
 from rl_lightning.memory import Device, PlannedSettings, StepShape, make_plan
 from rl_lightning.memory.phases import predict
@@ -17,6 +17,7 @@ from tests.memory.test_plan import COMPUTER, ENGINE, STEP, comes_and_goes, full_
 SIZES = {"hidden_size": 128, "num_key_value_heads": 1, "eos_token_id": 2, "vocab_size": 640}
 WIDE_MLP = Qwen2Config(intermediate_size=2048, num_hidden_layers=1, num_attention_heads=4, **SIZES)
 SHARED = Qwen2Config(intermediate_size=256, num_hidden_layers=3, num_attention_heads=8, **SIZES)
+WIDE_HEADS = Qwen3Config(intermediate_size=256, num_hidden_layers=3, num_attention_heads=8, head_dim=64, **SIZES)
 SMALL = StepShape(prompts=2, group=4, prompt_tokens=32, new_tokens=96)
 
 
@@ -57,5 +58,5 @@ def test_a_plan_with_a_kl_term_counts_it():
 @pytest.mark.parametrize("checkpointing", ["on", "off"])
 def test_repeated_keys_are_in_the_plan(checkpointing, tmp_path, monkeypatch):
     monkeypatch.setattr(attention, "attention_kernel", lambda *args: "repeated")
-    predicted, measured = predicted_and_measured(SHARED, tmp_path, False, checkpointing, repeats_keys=True)
+    predicted, measured = predicted_and_measured(WIDE_HEADS, tmp_path, False, checkpointing, repeats_keys=True)
     assert predicted == pytest.approx(measured, rel=0.1)
