@@ -21,6 +21,10 @@ from rl_lightning.types import UserError
 WORKER_FAILURES = (TimeoutError, ProcessExpired, BrokenProcessPool)
 """What a call's future raises if its worker exceeded the time limit or died."""
 
+SPAWNS = ("win32", "darwin")
+"""Where workers start as new interpreters, which takes seconds. Windows cannot fork; on macOS the system's libraries, which torch
+loads, may crash in a process that is forked after their threads have started, so Python does not fork there either."""
+
 _served: Any = None
 _start_failed = ""
 
@@ -28,7 +32,7 @@ _start_failed = ""
 class SandboxPool:
     """Worker processes that hold a copy of one object and run its methods.
 
-    The processes start at the first call. Where the system can fork, they are forked from one clean process that has already
+    The processes start at the first call. Except on the systems of `SPAWNS` they are forked from one clean process that has already
     imported the object's module, so that replacing a killed worker takes milliseconds.
 
     Args:
@@ -107,7 +111,7 @@ class SandboxPool:
 
 def _context(module: str) -> Any:
     """Return a start method that never forks the trainer itself, which would copy torch's locks and CUDA's state."""
-    if sys.platform == "win32":
+    if sys.platform in SPAWNS:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
