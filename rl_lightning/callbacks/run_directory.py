@@ -37,8 +37,8 @@ _EVALUATION = re.compile(r"eval_step_(\d+)\.json")
 
 class RunDirectory(Callback):
     """Refuse a `default_root_dir` that holds another run, unless that run is being resumed, or in which another process is
-    training. Write its `metrics.csv`, whatever other loggers there are, its `config.yaml` where the command line does not, and at the
-    end the results in `train_results.json`.
+    training. Write its `metrics.csv`, whatever other loggers there are, its `config.yaml` where the command line does not, and at
+    the end the results in `train_results.json`.
 
     Args:
         start_again: the directory holds a run that was killed before its first checkpoint; start it again there.
