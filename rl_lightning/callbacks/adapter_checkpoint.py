@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from rl_lightning.checkpointing.checkpoints import (
     best_checkpoint,
     damage,
     intact_checkpoints,
+    remove_checkpoint,
     write_checkpoint,
 )
 from rl_lightning.types import UserError, first_line, require
@@ -87,7 +87,7 @@ class AdapterCheckpoint(Checkpoint):
             trainer.save_checkpoint(final / STATE_FILE, weights_only=False)
             return
         if final.exists():
-            shutil.rmtree(final)  # damaged: `--ckpt_path last` skipped it, and the run has come back to this step
+            remove_checkpoint(final)  # damaged: `--ckpt_path last` skipped it, and the run has come back to this step
 
         def write(directory: Path) -> None:
             pl_module.policy.save(directory)
@@ -117,4 +117,4 @@ class AdapterCheckpoint(Checkpoint):
         # Damaged ones do not count, or a run that was resumed from an older one would delete that.
         for old in intact_checkpoints(root)[: -self.save_total_limit]:  # type: ignore[operator]
             if old not in kept:
-                shutil.rmtree(old)
+                remove_checkpoint(old)

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 from rl_lightning.callbacks.fixed_eval import latest_evaluation
-from rl_lightning.checkpointing.atomic_files import write_atomically
+from rl_lightning.checkpointing.atomic_files import newest, write_atomically
 from rl_lightning.training import StepCallback
 from rl_lightning.training.diagnostics import RULES, History
 from rl_lightning.types import StepRecord, require
@@ -77,7 +77,7 @@ def forget_warnings_after(root: Path, step: int) -> None:
     """Delete the warnings after `step`, which a run resumed there will give again."""
     path = root / FILE
     if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = newest(path).read_text(encoding="utf-8").splitlines(keepends=True)
         write_atomically(path, "".join(line for line in lines if json.loads(line)["step"] <= step))
 
 
@@ -88,5 +88,5 @@ def _say(trainer: Trainer, step: int, name: str, text: str) -> None:
     else:
         log.warning(f"step {step}: {text}")
     path = Path(trainer.default_root_dir) / FILE
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    before = newest(path).read_text(encoding="utf-8") if path.is_file() else ""
     write_atomically(path, before + json.dumps({"step": step, "name": name, "text": text}, ensure_ascii=False) + "\n")

@@ -15,8 +15,9 @@ from lightning.pytorch.cli import SaveConfigCallback
 from rl_lightning.callbacks.diagnostics import forget_warnings_after
 from rl_lightning.callbacks.fixed_eval import final_evaluation
 from rl_lightning.callbacks.python_config import write_config
-from rl_lightning.checkpointing.atomic_files import write_json
+from rl_lightning.checkpointing.atomic_files import place_left, write_json
 from rl_lightning.checkpointing.checkpoints import checkpoint_step, checkpoints, damage
+from rl_lightning.checkpointing.run_lock import RunLock
 from rl_lightning.loggers.metrics_csv import MetricsCSV
 from rl_lightning.loggers.rollout_files import drop_steps_after
 from rl_lightning.types import UserError
@@ -35,19 +36,20 @@ _EVALUATION = re.compile(r"eval_step_(\d+)\.json")
 
 
 class RunDirectory(Callback):
-    """Refuse a `default_root_dir` that holds another run, unless that run is being resumed. Write its `metrics.csv`, whatever other
-    loggers there are, its `config.yaml` where the command line does not, and at the end the results in `train_results.json`.
+    """Refuse a `default_root_dir` that holds another run, unless that run is being resumed, or in which another process is
+    training. Write its `metrics.csv`, whatever other loggers there are, its `config.yaml` where the command line does not, and at
+    the end the results in `train_results.json`.
 
     Args:
         start_again: the directory holds a run that was killed before its first checkpoint; start it again there.
 
     Raises:
-        UserError: at the start of `fit`, if the directory holds another run.
+        UserError: at the start of `fit`, if the directory holds another run, is in use, or cannot be written.
     """
 
     def __init__(self, start_again: bool = False) -> None:
         self.start_again = start_again
-        self._seconds_before = 0.0
+        self._seconds_before, self._lock = 0.0, RunLock()
         self._began = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class RunDirectory(Callback):
         )
 
     def _begin(self, trainer: Trainer, root: Path, step: int) -> None:
+        self._lock.take(root)
         if step == 0 and not self.start_again and trainer.ckpt_path is None:
             refuse_taken(root)
         newer = [p.name for p in checkpoints(root) if checkpoint_step(p) > step and damage(p) is None]
@@ -77,6 +80,7 @@ class RunDirectory(Callback):
                 f"ckpt_path: {root} holds {newer[-1]}, newer than step {step}; a run resumed at that step would overwrite it; "
                 "resume from the newest (--ckpt_path last), or name another --trainer.default_root_dir"
             )
+        place_left(root)
         _forget_after(trainer, root, step if step else -1)  # the evaluation at step 0 is done again too
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,6 +103,12 @@ class RunDirectory(Callback):
         if evaluation is not None:
             results["eval"] = evaluation
         write_json(Path(trainer.default_root_dir) / "train_results.json", results)
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._lock.release()
+
+    def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self._lock.release()
 
 
 def _forget_after(trainer: Trainer, root: Path, step: int) -> None:

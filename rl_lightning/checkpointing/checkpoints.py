@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from rl_lightning.checkpointing.atomic_files import patiently
 from rl_lightning.types import UserError
 
 log = logging.getLogger(__name__)
@@ -100,8 +101,22 @@ def write_checkpoint(final: Path, write: Callable[[Path], None]) -> None:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    temporary.rename(final)
+    patiently(lambda: temporary.rename(final))
     _flush_directory(final.parent)
+
+
+def remove_checkpoint(directory: Path) -> None:
+    """Remove a checkpoint at once or not at all, as another sees it; one that a program holds open stays, with a line.
+
+    What an earlier removal has left of others goes too.
+    """
+    removed = directory.with_name(f".{directory.name}.removed")
+    try:
+        patiently(lambda: directory.rename(removed))
+    except PermissionError as error:
+        log.warning(f"{directory}: not removed, another program holds it open ({error.strerror})")
+    for left in directory.parent.glob(".checkpoint-*.removed"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def damage(directory: Path) -> str | None:

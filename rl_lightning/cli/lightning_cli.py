@@ -98,7 +98,8 @@ class _Parser(LightningArgumentParser):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Write `config.yaml` with all settings; that of a resumed run gets another name next to the first one."""
+    """Write `config.yaml` with all settings; that of a resumed run gets another name next to the first one. A run that starts again
+    replaces it, because nothing is left of what it describes."""
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Write nothing yet: RunDirectory has not checked yet whether the directory is free."""
@@ -106,7 +107,9 @@ class _SaveConfig(SaveConfigCallback):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.is_global_zero:
             text = f"# {version()}\n{self.parser.dump(self.config, skip_none=False)}"
-            write_atomically(unused_path(Path(trainer.default_root_dir) / "config.yaml"), text)
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            again = any(isinstance(each, RunDirectory) and each.start_again for each in trainer.callbacks)  # type: ignore[attr-defined]
+            write_atomically(path if again else unused_path(path), text)
 
 
 class RLCommandLine(LightningCLI):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import io
 import os
 import shlex
 import sys
@@ -17,7 +18,12 @@ from rl_lightning.cli.program import program, version
 from rl_lightning.cli.quiet import loading, only_errors
 from rl_lightning.types import UserError
 
-_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS})
+_DISK_ERRORS = frozenset(
+    {
+        *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS),
+        *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EIO, errno.ESTALE),
+    }
+)
 
 _USAGE = """\
 usage: {program} {{fit,validate,compare,report,plan,chat,export,push,serve,tasks}} ...
@@ -55,6 +61,8 @@ def main(args: Sequence[str] | None = None) -> int:
         number after a signal.
     """
     args = list(sys.argv[1:] if args is None else args)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # Windows' code pages have no minus sign
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not is_first_rank():
         only_errors()
     sys.argv = [sys.argv[0], *args]  # LightningCLI warns where the two differ

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from rl_lightning.checkpointing.atomic_files import write_atomically
 
 _MARKS = "osD^vP*X"
 
@@ -38,4 +41,6 @@ def draw(comparison: Mapping[str, Any], picture: Path) -> None:
     axis.set_title("Paired differences on the same problems")
     axis.grid(axis="x", alpha=0.3)
     figure.legend(fontsize=8, loc="outside lower center")
-    figure.savefig(picture, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=picture.suffix.removeprefix(".") or None, dpi=110)
+    write_atomically(picture, drawn.getvalue())

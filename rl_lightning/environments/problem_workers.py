@@ -54,14 +54,9 @@ class ProblemWorkers:
         raise GenerationFailed("raised", f"its process died {_TRIES} times")
 
     def verify_all(self, answered: Sequence[tuple[Problem, str]]) -> list[float | str]:
-        """`EnvironmentMixture.verify_all` in a worker; "too_slow" or "killed_its_process" for all where that is so."""
-        try:
-            outcomes: list[float | str] = self._pool.call("verify_all", answered, seconds=self._seconds).result()
-        except TimeoutError:
-            return ["too_slow"] * len(answered)
-        except WORKER_FAILURES:
-            return ["killed_its_process"] * len(answered)
-        return outcomes
+        """`EnvironmentMixture.verify_all` in workers; "too_slow" or "killed_its_process" for an answer where that is so."""
+        calls = [self._pool.call("verify_all", [each], seconds=self._seconds) for each in answered]
+        return [_outcome(call) for call in calls]
 
     def forget(self) -> None:
         """Cancel the problems that were started and not requested."""
@@ -72,6 +67,15 @@ class ProblemWorkers:
         """Stop the processes."""
         self.forget()
         self._pool.close()
+
+
+def _outcome(call: Future[list[float | str]]) -> float | str:
+    try:
+        return call.result()[0]
+    except TimeoutError:
+        return "too_slow"
+    except WORKER_FAILURES:
+        return "killed_its_process"
 
 
 def prompts_from(stream: PromptStream, slot: int, ahead: int) -> Generator[Prompt]:

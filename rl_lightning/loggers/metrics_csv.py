@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from rl_lightning.checkpointing.atomic_files import write_atomically
+from rl_lightning.checkpointing.atomic_files import newest, patiently, place_waiting, write_atomically
 
 
 class MetricsCSV(Logger):
@@ -45,15 +45,18 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append a row; a new column rewrites the file, atomically."""
+        """Append a row; a new column rewrites the file, atomically. While another program holds it open, rows wait beside it."""
+        place_waiting()
         row = {"step": step, **{k: float(v) for k, v in metrics.items() if k != "step"}}
         if new := [column for column in row if column not in self._columns]:
             rows = self._read()
             self._columns += sorted(new)
             write_atomically(self.path, self._text([*rows, row], header=True))
         else:
-            with self.path.open("a", encoding="utf-8", newline="") as file:
-                file.write(self._text([row]))
+            try:
+                patiently(lambda: self._append(row))
+            except PermissionError:
+                write_atomically(self.path, self._text([*self._read(), row], header=True))
 
     @rank_zero_only
     def resume_after(self, step: int) -> None:
@@ -62,11 +65,15 @@ class MetricsCSV(Logger):
         if self.path.is_file():
             write_atomically(self.path, self._text(rows, header=True))
 
+    def _append(self, row: dict[str, Any]) -> None:
+        with newest(self.path).open("a", encoding="utf-8", newline="") as file:
+            file.write(self._text([row]))
+
     def _read(self) -> list[dict[str, Any]]:
         """Read the complete rows of the file; a last one without a line end was truncated by a kill."""
         if not self.path.is_file():
             return []
-        text = self.path.read_text(encoding="utf-8")
+        text = newest(self.path).read_text(encoding="utf-8")
         reader = csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1]))
         self._columns = list(reader.fieldnames or ["step"])
         return [{k: v if k != "step" else int(v) for k, v in row.items()} for row in reader]

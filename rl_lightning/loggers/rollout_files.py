@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rl_lightning.checkpointing.atomic_files import write_atomically
+from rl_lightning.checkpointing.atomic_files import newest, write_atomically
 
 SCHEMA = pa.schema(
     [
@@ -93,7 +93,7 @@ def drop_steps_after(directory: Path, step: int) -> None:
 
 def _read(path: Path) -> list[pa.Table]:
     """Read a file as one table per step."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(newest(path)) as file:
         return [_completed(file.read_row_group(number)) for number in range(file.num_row_groups)]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rl_lightning.checkpointing.atomic_files import write_atomically
 from rl_lightning.report.run_files import evaluations, series
 
 RIGHT, OTHER = "#0b6044", "#1f55d6"
@@ -58,7 +60,9 @@ def draw(run: Path, picture: Path) -> None:
         axis.grid(alpha=0.3)
         if not any(len(line.get_xdata()) for line in axis.lines):
             axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", color="grey")
-    figure.savefig(picture, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=picture.suffix.removeprefix(".") or None, dpi=110)
+    write_atomically(picture, drawn.getvalue())
 
 
 def _draw_accuracy(axis: Any, found: Sequence[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from rl_lightning.checkpointing.atomic_files import newest
 from rl_lightning.types import UserError
 
 _OF_A_RUN = ("config.yaml", "metrics.csv", "eval_results", "rollouts")
@@ -52,7 +53,7 @@ class Run:
         path = self.path / "metrics.csv"
         if not path.is_file():
             return {}
-        text = path.read_text(encoding="utf-8")
+        text = newest(path).read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]  # a kill may have cut the last row
         found: dict[str, tuple[list[int], list[float]]] = {}
         for row in csv.DictReader(io.StringIO(whole)):
@@ -72,7 +73,7 @@ class Run:
         path = self.path / "warnings.jsonl"
         if not path.is_file():
             return []
-        text = path.read_text(encoding="utf-8")
+        text = newest(path).read_text(encoding="utf-8")
         needed = ("step", "name", "text")
         return [_json(line, path, needed) for line in text[: text.rfind("\n") + 1].splitlines() if line.strip()]
 

@@ -6,6 +6,8 @@ import multiprocessing
 import multiprocessing.forkserver
 import signal
 import sys
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -19,6 +21,10 @@ from rl_lightning.types import UserError
 WORKER_FAILURES = (TimeoutError, ProcessExpired, BrokenProcessPool)
 """What a call's future raises if its worker exceeded the time limit or died."""
 
+SPAWNS = ("win32", "darwin")
+"""Where workers start as new interpreters, which takes seconds. Windows cannot fork; on macOS the system's libraries, which torch
+loads, may crash in a process that is forked after their threads have started, so Python does not fork there either."""
+
 _served: Any = None
 _start_failed = ""
 
@@ -26,7 +32,7 @@ _start_failed = ""
 class SandboxPool:
     """Worker processes that hold a copy of one object and run its methods.
 
-    The processes start at the first call. Where the system can fork, they are forked from one clean process that has already
+    The processes start at the first call. Except on the systems of `SPAWNS` they are forked from one clean process that has already
     imported the object's module, so that replacing a killed worker takes milliseconds.
 
     Args:
@@ -59,13 +65,30 @@ class SandboxPool:
         Returns:
             a future whose result() raises one of `WORKER_FAILURES` if the worker was lost, or whatever the method raised.
         """
+        return self._schedule(_run, (method, seconds, *args), seconds)
+
+    def call_each(self, method: str, items: Sequence[Any], seconds: float) -> Future[list[Any]]:
+        """Run `served.method([item])` for one item after the other in a worker, until the limit of one has passed.
+
+        Args:
+            method: name of a method that takes a list and returns a list of the same length.
+            items: at least one; picklable.
+            seconds: time limit of an item. The message has twice as long, so that any item which is taken up has this long.
+
+        Returns:
+            a future whose result() is the outcomes of the first items, of at least one, with a TimeoutError in place of that of an
+            item which took longer; or raises one of `WORKER_FAILURES`.
+        """
+        return self._schedule(_run_each, (method, seconds, list(items)), seconds * min(len(items), 2))
+
+    def _schedule(self, function: Callable[..., Any], args: tuple[Any, ...], seconds: float) -> Future[Any]:
         if not self._checked:
             self._check()
         if not self._pool.active:  # pebble gives up when an idle worker dies, for instance killed for lack of memory
             self._pool.stop()
             self._pool.join()
             self._pool = ProcessPool(**self._settings)
-        return self._pool.schedule(_run, args=(method, seconds, *args), timeout=seconds)
+        return self._pool.schedule(function, args=args, timeout=seconds)
 
     def _check(self) -> None:
         """Check once that workers can start at all. Otherwise each call would look as if its worker had been lost."""
@@ -88,7 +111,7 @@ class SandboxPool:
 
 def _context(module: str) -> Any:
     """Return a start method that never forks the trainer itself, which would copy torch's locks and CUDA's state."""
-    if sys.platform == "win32":
+    if sys.platform in SPAWNS:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([module])
@@ -119,3 +142,15 @@ def _run(method: str, seconds: float, *args: Any) -> Any:
         raise UserError(_start_failed)
     lock_down.limit_processor_seconds(seconds)
     return getattr(_served, method)(*args)
+
+
+def _run_each(method: str, seconds: float, items: list[Any]) -> list[Any]:
+    began, outcomes = time.monotonic(), list[Any]()
+    for item in items:
+        start = time.monotonic()
+        if start - began >= seconds:
+            break
+        outcomes += _run(method, seconds, [item])
+        if time.monotonic() - start > seconds:
+            outcomes[-1] = TimeoutError()
+    return outcomes

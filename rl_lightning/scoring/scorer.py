@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import Protocol
 
 from rl_lightning.environments.answer_formats import AnswerFormat, answer_format
-from rl_lightning.sandbox import WORKER_FAILURES, SandboxPool
+from rl_lightning.sandbox import WORKER_FAILURES, Batches, SandboxPool
 from rl_lightning.types import Problem, Score
 
 Answered = tuple[Problem, str]
@@ -65,8 +64,8 @@ class Scorer:
         self._environments, self._answers = environments, answers
         self._pool, self._seconds = SandboxPool(environments, workers), seconds
         self._submitted: set[Key] = set()
-        self._waiting: list[tuple[Key, Answered]] = []
-        self._sent: list[tuple[list[tuple[Key, Answered]], Future[list[Outcome]]]] = []
+        self._waiting: list[Answered] = []
+        self._batches = Batches[Answered](self._pool, "verify_all", seconds)
 
     def submit(self, problem: Problem, text: str) -> None:
         """Start to verify a completion that the next call will contain, and return immediately."""
@@ -75,10 +74,10 @@ class Scorer:
     def _submit(self, problem: Problem, answer: str | None) -> None:
         if answer is None or self._refusal(problem, answer) is not None:
             return
-        key = problem.task, problem.level, problem.question, answer
+        key = _key(problem, answer)
         if key not in self._submitted:
             self._submitted.add(key)
-            self._waiting.append((key, (problem, answer)))
+            self._waiting.append((problem, answer))
             if len(self._waiting) == _CHUNK:
                 self._send()
 
@@ -121,30 +120,18 @@ class Scorer:
         return said
 
     def _send(self) -> None:
-        chunk, self._waiting = self._waiting, []
-        answered = [pair for _, pair in chunk]
-        self._sent.append((chunk, self._pool.call("verify_all", answered, seconds=self._seconds)))
+        self._batches.send(self._waiting)
+        self._waiting = []
 
     def _outcomes(self) -> dict[Key, Outcome]:
-        """Outcomes of all submitted answers. Where a worker was lost, each answer of its chunk is verified again separately."""
+        """Outcomes of all submitted answers."""
         if self._waiting:
             self._send()
-        sent, self._sent, self._submitted = self._sent, [], set()
-        outcomes: dict[Key, Outcome] = {}
-        retries: dict[Key, Future[list[Outcome]]] = {}
-        for chunk, future in sent:
-            try:
-                outcomes |= dict(zip([key for key, _ in chunk], future.result(), strict=True))
-            except WORKER_FAILURES:
-                retries |= {
-                    key: self._pool.call("verify_all", [answered], seconds=self._seconds) for key, answered in chunk
-                }
-        for key, future in retries.items():
-            try:
-                (outcomes[key],) = future.result()
-            except WORKER_FAILURES as error:
-                outcomes[key] = _lost(error)
-        return outcomes
+        self._submitted = set()
+        return {
+            _key(*answered): _lost(outcome) if isinstance(outcome, BaseException) else outcome
+            for answered, outcome in self._batches.received()
+        }
 
     def _refusal(self, problem: Problem, answer: str | None) -> str | None:
         if not answer:  # several verifiers give credit for an empty answer
@@ -159,8 +146,7 @@ class Scorer:
     def _verdict(
         self, problem: Problem, answer: str | None, well_formed: bool, form: float, outcomes: dict[Key, Outcome]
     ) -> Score:
-        key = problem.task, problem.level, problem.question, answer or ""
-        outcome = self._refusal(problem, answer) or outcomes[key]
+        outcome = self._refusal(problem, answer) or outcomes[_key(problem, answer or "")]
         if isinstance(outcome, float) and not math.isfinite(outcome):
             outcome = "not_finite"
         if isinstance(outcome, str):
@@ -171,6 +157,10 @@ class Scorer:
     def close(self) -> None:
         """Stop the worker processes."""
         self._pool.close()
+
+
+def _key(problem: Problem, answer: str) -> Key:
+    return problem.task, problem.level, problem.question, answer
 
 
 def _lost(error: BaseException) -> str:

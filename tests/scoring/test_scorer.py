@@ -36,6 +36,9 @@ class Odd:
             os._exit(3)
         if word == "clock":
             return float(os.getpid() % 7 + time.monotonic_ns() % 1_000_000) / 1e9
+        if word == "process":
+            time.sleep(0.1)
+            return os.getpid() / 1e9
         return float(value) if word == "value" else word
 
 
@@ -126,6 +129,15 @@ def test_a_lost_worker_costs_its_own_answer_and_no_other(scorer):
     ] * 2
     (again,) = scorer([PROBLEM], [of("value 1")])
     assert again.exact == 1
+
+
+def test_the_time_limit_is_an_answers_however_many_are_sent_at_once():
+    """Twenty honest answers take four times the limit of one, and cost no worker."""
+    scorer = Scorer(Odd(), workers=1, seconds=0.5)
+    (before,) = scorer([PROBLEM], [of("process")])
+    results = scorer([PROBLEM] * 20, [of(f"process {number}") for number in range(20)])
+    scorer.close()
+    assert {(score.partial, score.failure) for score in results} == {(before.partial, None)}
 
 
 def test_the_same_answer_to_the_same_problem_is_verified_once(scorer):

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import Future
-
 from rl_lightning.environments.verifier import Verifier
-from rl_lightning.sandbox import WORKER_FAILURES, SandboxPool
+from rl_lightning.sandbox import Batches, SandboxPool
 from rl_lightning.types import first_line
 
 _CHECKED_AT_ONCE = 500
 _CALLS_AHEAD = 8
-_CHUNK_SECONDS, _ANSWER_SECONDS = 60.0, 5.0
-"""Time limits of the verifier, for a chunk of the data's answers, and for each by itself where the chunk fails."""
+_ANSWER_SECONDS = 5.0
+"""Time limit of the verifier for each of the data's answers."""
 
 
 class ExpectedAnswerChecks:
@@ -32,7 +29,7 @@ class ExpectedAnswerChecks:
         self.wrong = dict[int, str]()
         self.slow: int | None = None
         self._waiting: list[tuple[int, str]] = []
-        self._sent: deque[tuple[list[tuple[int, str]], Future[list[str]]]] = deque()
+        self._batches = Batches[tuple[int, str]](self._pool, "refused", _ANSWER_SECONDS)
 
     def add(self, number: int, answer: str) -> None:
         """Check the answer of a row soon."""
@@ -43,8 +40,7 @@ class ExpectedAnswerChecks:
     def finish(self) -> dict[int, str]:
         """All that are not accepted, when everything has been checked."""
         self._send()
-        while self._sent:
-            self._receive()
+        self._receive(ahead=0)
         return self.wrong
 
     def close(self) -> None:
@@ -53,30 +49,21 @@ class ExpectedAnswerChecks:
 
     def _send(self) -> None:
         if self._waiting:
-            self._sent.append((self._waiting, self._call(self._waiting, _CHUNK_SECONDS)))
+            self._batches.send(self._waiting)
             self._waiting = []
-        if len(self._sent) > _CALLS_AHEAD:
-            self._receive()
+        self._receive(ahead=_CALLS_AHEAD)
 
-    def _call(self, chunk: list[tuple[int, str]], seconds: float) -> Future[list[str]]:
-        return self._pool.call("refused", [answer for _, answer in chunk], seconds=seconds)
-
-    def _receive(self) -> None:
-        chunk, future = self._sent.popleft()
-        try:
-            said = future.result()
-        except WORKER_FAILURES:  # which answer it was shows one by one
-            said = [self._alone(each) for each in chunk]
-        self.wrong |= {number: why for (number, _), why in zip(chunk, said, strict=True) if why}
-
-    def _alone(self, one: tuple[int, str]) -> str:
-        try:
-            return self._call([one], _ANSWER_SECONDS).result()[0]
-        except TimeoutError:
-            self.slow = one[0]
-            return f"takes longer than {_ANSWER_SECONDS:g} s for the data's own answer {one[1][:60]!r}"
-        except WORKER_FAILURES:
-            return f"ends its process at the data's own answer {one[1][:60]!r}"
+    def _receive(self, ahead: int) -> None:
+        for (number, answer), said in self._batches.received(ahead):
+            if isinstance(said, TimeoutError):
+                self.slow = number
+                self.wrong[number] = (
+                    f"takes longer than {_ANSWER_SECONDS:g} s for the data's own answer {answer[:60]!r}"
+                )
+            elif isinstance(said, BaseException):
+                self.wrong[number] = f"ends its process at the data's own answer {answer[:60]!r}"
+            elif said:
+                self.wrong[number] = said
 
 
 class _ExpectedAnswers:
@@ -93,9 +80,9 @@ class _ExpectedAnswers:
         """See the verifier."""
         self._verifier.start()
 
-    def refused(self, answers: list[str]) -> list[str]:
+    def refused(self, rows: list[tuple[int, str]]) -> list[str]:
         """Why each is not accepted; empty where it is."""
-        return [self._refusal(answer) for answer in answers]
+        return [self._refusal(answer) for _, answer in rows]
 
     def _refusal(self, answer: str) -> str:
         try:
