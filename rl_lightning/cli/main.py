@@ -114,7 +114,10 @@ def _train(args: list[str]) -> int:
     from rl_lightning.cli.lightning_cli import MisconfigurationException, RLCommandLine
 
     try:
-        signal = RLCommandLine().stopped_by
+        line = RLCommandLine()
+        signal = line.stopped_by
+        if signal is None and args[0] == "fit" and is_first_rank():
+            print(_whats_next(line.trainer.default_root_dir))
         if signal is not None and is_first_rank():  # of another status Lightning would kill the other ranks
             command = "the same command with --ckpt_path last" if is_launched() else _resume_command(args)
             print(f"stopped; to resume: {command}")
@@ -122,6 +125,17 @@ def _train(args: list[str]) -> int:
     except MisconfigurationException as error:  # Lightning's error for wrong settings
         raise UserError(" ".join(str(error).split())) from error
     return 0
+
+
+def _whats_next(run: str) -> str:
+    """Where a finished run lies, and what one wants to do with it."""
+    run = shlex.quote(str(run))
+    return (
+        f"the run is in {run}; next:\n"
+        f"  {program()} report {run}                  one page: is it better, and what it writes\n"
+        f"  {program()} chat --ckpt_path {run}        ask it\n"
+        f"  {program()} compare {run} base            the paired differences to the policy before training"
+    )
 
 
 def _compare(args: list[str]) -> None:

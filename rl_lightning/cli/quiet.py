@@ -6,8 +6,6 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 _EXPECTED = {
     # The user chooses data.num_workers.
@@ -36,15 +34,17 @@ def loading(what: str) -> None:
 
 def quiet() -> None:
     """Silence the libraries' warnings about choices that are made on purpose here; all their other messages still appear."""
-    from transformers.utils.logging import set_tqdm_hook
-
     for module, message in _EXPECTED.items():
         warnings.filterwarnings("ignore", message, module=module.replace(".", r"\.") + "$")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     # Under SLURM it says that Lightning puts the job back into the queue, where StopAtSignal has taken its signal over.
     logging.getLogger("lightning.pytorch.trainer.connectors.signal_connector").setLevel(logging.WARNING)
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(_no_offer)
-    set_tqdm_hook(_no_loading_bar)
+
+    from transformers.utils.logging import set_tqdm_hook  # now: warnings come at these imports
+
+    from rl_lightning.policy.quiet_loading import no_local_bar
+
+    set_tqdm_hook(no_local_bar)  # for an export's files too
 
 
 def only_errors() -> None:
@@ -52,14 +52,3 @@ def only_errors() -> None:
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115, for as long as the process lives
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-
-
-def _no_offer(record: logging.LogRecord) -> bool:
-    """Drop bitsandbytes' offer to download a faster CPU kernel."""
-    return not record.msg.startswith("Failed to load CPU gemm_4bit_forward from kernels-community")
-
-
-def _no_loading_bar(factory: Callable[..., Any], args: Sequence[Any], settings: Mapping[str, Any]) -> Any:
-    """Show no progress bar for weights that are read from the disk or written to it; the bars of downloads stay."""
-    local = settings.get("desc") in ("Loading weights", "Writing model shards")
-    return factory(*args, **settings, **({"disable": True} if local else {}))

@@ -24,6 +24,7 @@ from rl_lightning.policy.attention import register_attention
 from rl_lightning.policy.config import PolicyConfig, compute_dtype, resolve_name
 from rl_lightning.policy.lora import adapt_in_place, add_adapters, fused_experts
 from rl_lightning.policy.placement import device_map, remove_dispatch_hooks
+from rl_lightning.policy.quiet_loading import quiet_loading
 from rl_lightning.types import UserError, first_line
 
 log = logging.getLogger(__name__)
@@ -130,7 +131,8 @@ def quantization_config(config: PolicyConfig, base: PretrainedConfig, dtype: tor
 
 def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
     try:
-        return factory.from_pretrained(resolve_name(name), **kwargs)
+        with quiet_loading():
+            return factory.from_pretrained(resolve_name(name), **kwargs)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"policy.model_name_or_path: {name!r} does not fit into the GPU's free memory; use a smaller model, or see "
