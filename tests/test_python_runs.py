@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import csv
+import logging
 import random
+import re
+from enum import Enum
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
 from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, RunDirectory
-from rl_lightning.checkpointing.recorded import Recorded, as_config
+from rl_lightning.checkpointing.recorded import Recorded, Unsayable, as_config
 from rl_lightning.cli.main import main
 from rl_lightning.curriculum import Curriculum
 from rl_lightning.data import PromptDataModule
@@ -20,8 +26,9 @@ from rl_lightning.environments import Environment, TaskSpec
 from rl_lightning.environments.verifiers import Number
 from rl_lightning.module import GRPOModule
 from rl_lightning.objective import GSPO, Objective
+from rl_lightning.report.secrets import without_secrets
 from rl_lightning.rollout import Sampling
-from rl_lightning.scoring import WeightedReward
+from rl_lightning.scoring import Reward, WeightedReward
 from rl_lightning.types import Problem
 
 
@@ -40,15 +47,10 @@ class Sums(Environment):
         return float(answer == problem.expected)
 
 
-def trained(root: Path, logger: object) -> Path:
+def parts(root: Path, logger: object, kind=GRPOModule, callbacks=None, fast_dev_run=False, **settings):
     seed_everything(0)
-    module = GRPOModule(
-        sampling=Sampling(4, 12),
-        objective=Objective(surrogate=GSPO()),
-        reward=WeightedReward(format=0.3),
-        learning_rate=1e-3,
-        score_workers=1,
-    )
+    given = {"reward": WeightedReward(format=0.3), "objective": Objective(surrogate=GSPO()), "learning_rate": 1e-3}
+    module = kind(sampling=Sampling(4, 12), score_workers=1, **given | settings)
     tasks = {"chain_sum": TaskSpec(config={"max_terms": 3}, weight=2), "own": TaskSpec(environment=Sums())}
     data = PromptDataModule(tasks, 2, system_prompt="", num_workers=0, eval_num_samples=4)
     trainer = Trainer(
@@ -56,11 +58,17 @@ def trained(root: Path, logger: object) -> Path:
         accelerator="cpu",
         max_steps=2,
         max_epochs=-1,
+        fast_dev_run=fast_dev_run,
         logger=logger,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[RunDirectory(), FixedEval(2), AdapterCheckpoint(save_steps=1)],
+        callbacks=callbacks or [RunDirectory(), FixedEval(2), AdapterCheckpoint(save_steps=1)],
     )
+    return module, data, trainer
+
+
+def trained(root: Path, logger: object) -> Path:
+    module, data, trainer = parts(root, logger)
     trainer.fit(module, data)
     return root
 
@@ -89,6 +97,111 @@ def test_its_config_is_read_by_the_commands(run, capsys):
     assert main(["chat", "--ckpt_path", str(run / "checkpoint-3"), "--task", "own"]) == 0
     assert "No metric yet" not in (run / "report.html").read_text()
     capsys.readouterr()
+
+
+def test_validate_leaves_the_metrics_alone_and_a_trial_run_leaves_nothing(tmp_path):
+    module, data, trainer = parts(tmp_path / "run", logger=False)
+    trainer.fit(module, data)
+    before = (tmp_path / "run" / "metrics.csv").read_bytes()
+    trainer.validate(module, data, verbose=False)
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
+    module, data, trainer = parts(tmp_path / "trial", logger=False, fast_dev_run=True, callbacks=[RunDirectory()])
+    trainer.fit(module, data)
+    assert not {"metrics.csv", "config.yaml"} & {path.name for path in (tmp_path / "trial").iterdir()}
+
+
+def test_a_run_that_starts_again_is_described_by_its_own_settings(tmp_path):
+    for rate in (1e-3, 2e-3):
+        module, data, trainer = parts(
+            tmp_path, logger=False, callbacks=[RunDirectory(start_again=True)], learning_rate=rate
+        )
+        trainer.fit(module, data)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model"]["learning_rate"] == 2e-3
+
+
+def words_of(problem, completion, score):
+    return len(completion.split())
+
+
+class Judge(Reward):
+    def __init__(self, words=()) -> None:
+        self.words = words
+
+    def __call__(self, problem, completion, score):
+        return float(len(completion))
+
+
+class Narrow(Reward):
+    def __init__(self, scale: float = 1.0) -> None:
+        self._scale = scale
+
+    def __call__(self, problem, completion, score):
+        return self._scale * len(completion)
+
+
+class Secret(Reward):
+    def __init__(self, api_key: str) -> None:
+        self.api_key = api_key
+
+    def __call__(self, problem, completion, score):
+        return float(len(completion))
+
+
+class Sub(GRPOModule):
+    """A module of a user's own."""
+
+    def __init__(self, **settings) -> None:
+        super().__init__(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"reward": partial(words_of, problem=None)}, "partial keeps its argument func|partial"),
+        ({"reward": lambda completion: len(completion)}, "cannot be imported by others; move it"),
+        ({"reward": Judge(words={"a"})}, "a set cannot be written"),
+        ({"reward": Narrow(2.0)}, "Narrow keeps its argument scale in no attribute"),
+        ({"reward": Secret("sk-1")}, "api_key looks like a secret"),
+        ({"kind": Sub}, "Sub is not GRPOModule"),
+    ],
+)
+def test_what_a_config_cannot_have_is_a_line_and_no_config(tmp_path, caplog, settings, said):
+    module, data, trainer = parts(
+        tmp_path, logger=False, callbacks=[RunDirectory(), AdapterCheckpoint(save_steps=1)], **settings
+    )
+    with caplog.at_level(logging.WARNING):
+        trainer.fit(module, data)
+    (line,) = [
+        each.getMessage() for each in caplog.records if "there is no config.yaml for this run" in each.getMessage()
+    ]
+    assert re.search(said, line)
+    assert "\n" not in line
+    assert not (tmp_path / "config.yaml").exists()
+    assert "sk-1" not in (tmp_path / "checkpoint-1" / "README.md").read_text()
+
+
+def test_numbers_of_numpy_are_numbers_and_enums_their_names():
+    class Colour(Enum):
+        RED = 1
+
+    assert as_config([np.int64(3), np.float64(0.5), Colour.RED, {1: True}]) == [3, 0.5, "RED", {1: True}]
+    assert yaml.safe_dump(as_config(np.float64(1e-3))) == "0.001\n...\n"
+    loop: list = []
+    loop.append(loop)
+    for value in (loop, {1, 2}, range(3), torch.ones(2), torch.nn.Linear(1, 1), 1j, {None: 1}):
+        with pytest.raises(Unsayable):
+            as_config(value)
+
+
+def test_a_card_leaves_secrets_out():
+    settings = {
+        "reward": {"init_args": {"api_key": "sk-1", "hf_token": "x", "token_budget": "auto"}},
+        "tasks": [{"password": "p"}],
+    }
+    assert without_secrets(settings) == {
+        "reward": {"init_args": {"api_key": "(left out)", "hf_token": "(left out)", "token_budget": "auto"}},
+        "tasks": [{"password": "(left out)"}],
+    }
 
 
 def test_settings_as_a_config_has_them():

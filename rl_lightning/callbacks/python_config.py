@@ -2,31 +2,57 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
 
-from rl_lightning.checkpointing.atomic_files import write_atomically
-from rl_lightning.checkpointing.recorded import Recorded, as_config
+from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
+from rl_lightning.checkpointing.recorded import Recorded, Unsayable, as_config
+from rl_lightning.data import PromptDataModule
+from rl_lightning.module import GRPOModule
+from rl_lightning.report.secrets import secret_names
 
-_HEAD = """\
-# From Python: the settings of model, data and trainer. Those of the callbacks are not in here.
-"""
+log = logging.getLogger(__name__)
+
+_HEAD = (
+    "# Made from Python: model and data whole; of the trainer what is below; the callbacks' settings are not in here.\n"
+)
 
 
-def write_config(trainer: Trainer, module: Any, file: Path) -> None:
-    """Write the settings, if the module and the data module know theirs.
+def write_config(trainer: Trainer, module: Any, file: Path, resumed: bool) -> None:
+    """Write the settings, if a config can have them; else say in a line why there is no config.yaml.
 
     Args:
         trainer: of the run.
         module: the LightningModule.
-        file: where to; a file that is there is left as it is.
+        file: where to; of a resumed run a file beside it, if the settings are others.
+        resumed: whether the run goes on with an earlier one's file.
     """
-    data = trainer.datamodule  # type: ignore[attr-defined]
-    if file.exists() or not (isinstance(module, Recorded) and isinstance(data, Recorded)):
+    try:
+        text = _HEAD + _config(trainer, module)
+    except Unsayable as error:
+        log.warning(
+            f"there is no {file.name} for this run, because a config cannot have all its settings: {error}; give report, chat and "
+            "the like a --config of your own"
+        )
+        if not resumed:
+            file.unlink(missing_ok=True)  # of the start that this run takes the place of
         return
+    if resumed and file.exists() and file.read_text(encoding="utf-8") != text:
+        file = unused_path(file)
+    write_atomically(file, text)
+
+
+def _config(trainer: Trainer, module: Any) -> str:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    for made, known in ((module, GRPOModule), (data, PromptDataModule)):
+        if type(made) is not known:
+            raise Unsayable(f"{type(made).__qualname__} is not {known.__name__}, which the command line has")
+    if data.arguments["seed"] != module.arguments["seed"]:
+        raise Unsayable("the seeds of model and data differ")
     config = {
         "seed_everything": module.arguments["seed"],
         "trainer": {
@@ -37,10 +63,9 @@ def write_config(trainer: Trainer, module: Any, file: Path) -> None:
         "model": as_config(_without_seed(module)),
         "data": as_config(_without_seed(data)),
     }
-    head = _HEAD
-    if data.arguments["seed"] != module.arguments["seed"]:
-        head += f"# The data module's seed was {data.arguments['seed']}, which a config cannot say: there it is seed_everything.\n"
-    write_atomically(file, head + yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120))
+    if secret := next(iter(secret_names(config)), None):
+        raise Unsayable(f"{secret} looks like a secret, which belongs into no file; read it from the environment")
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _without_seed(of: Recorded) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class RunDirectory(Callback):
     def __init__(self, start_again: bool = False) -> None:
         self.start_again = start_again
         self._seconds_before, self._lock = 0.0, RunLock()
+        self._added: MetricsCSV | None = None
         self._began = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
@@ -61,9 +62,11 @@ class RunDirectory(Callback):
         self._seconds_before = state_dict["seconds"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Add the logger of `metrics.csv`."""
-        if stage == "fit" and not any(isinstance(logger, MetricsCSV) for logger in trainer.loggers):
-            trainer.loggers = [*trainer.loggers, MetricsCSV(str(trainer.default_root_dir))]
+        """Add the logger of `metrics.csv`, until `teardown`."""
+        trying = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        if stage == "fit" and not trying and not any(isinstance(logger, MetricsCSV) for logger in trainer.loggers):
+            self._added = MetricsCSV(str(trainer.default_root_dir))
+            trainer.loggers = [*trainer.loggers, self._added]
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         pl_module.collective.broadcast(
@@ -83,11 +86,12 @@ class RunDirectory(Callback):
         place_left(root)
         _forget_after(trainer, root, step if step else -1)  # the evaluation at step 0 is done again too
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         self._began = time.monotonic() - self._seconds_before
         self._first_step = trainer.global_step
-        if trainer.is_global_zero and not any(isinstance(each, SaveConfigCallback) for each in trainer.callbacks):  # type: ignore[attr-defined]
-            write_config(trainer, pl_module, Path(trainer.default_root_dir) / "config.yaml")
+        if not trainer.fast_dev_run and not any(isinstance(each, SaveConfigCallback) for each in trainer.callbacks):  # type: ignore[attr-defined]
+            file, resumed = Path(trainer.default_root_dir) / "config.yaml", pl_module.loaded_step > 0
+            pl_module.collective.broadcast(lambda: write_config(trainer, pl_module, file, resumed))
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         evaluation = final_evaluation(trainer, pl_module)
@@ -109,6 +113,8 @@ class RunDirectory(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         self._lock.release()
+        trainer.loggers = [logger for logger in trainer.loggers if logger is not self._added]
+        self._added = None
 
 
 def _forget_after(trainer: Trainer, root: Path, step: int) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import numbers
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-_PLAIN = (str, int, float, bool, type(None))
+
+class Unsayable(Exception):
+    """A value that no config file can have; the message is one line."""
 
 
 class Recorded:
@@ -28,26 +32,78 @@ class Recorded:
 
 
 def as_config(value: Any) -> Any:
-    """A value as a config file has it: dataclasses as settings by name, other objects as `class_path` and `init_args`: the
-    attributes that have the names of the constructor's parameters; functions by their path."""
-    if isinstance(value, _PLAIN):
-        return value
+    """A value as a config file has it: numbers and text as they are, dataclasses as settings by name, other objects as `class_path`
+    and `init_args`, which are the attributes that have the names of the constructor's parameters; functions by their path.
+
+    Raises:
+        Unsayable: the value, or one inside it, cannot be written so that it is read again as the same.
+    """
+    try:
+        return _as_config(value)
+    except RecursionError:
+        raise Unsayable(f"a {type(value).__name__} that contains itself cannot be written") from None
+
+
+def _as_config(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, str, Path, Enum, numbers.Number)):
+        return _plain(value)
     if isinstance(value, Mapping):
-        return {str(key): as_config(item) for key, item in value.items()}
+        return {_key(key): _as_config(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [as_config(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if callable(value) and hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {each.name: as_config(getattr(value, each.name)) for each in dataclasses.fields(value) if each.init}
+        return [_as_config(item) for item in value]
+    if inspect.isroutine(value) or isinstance(value, type):
+        return _path(value)
+    if dataclasses.is_dataclass(value):
+        fields = {each.name: _as_config(getattr(value, each.name)) for each in dataclasses.fields(value) if each.init}
         # One of several classes with the same abstract base, such as a surrogate, is named.
-        return _named(value, fields) if any(map(inspect.isabstract, type(value).__mro__)) else fields
-    names = list(inspect.signature(type(value)).parameters)
-    return _named(value, {name: as_config(getattr(value, name)) for name in names if hasattr(value, name)})
+        return (
+            _named(value, fields) if any(inspect.isabstract(each) for each in inspect.getmro(type(value))) else fields
+        )
+    return _named(value, {name: _as_config(item) for name, item in _arguments(value).items()})
+
+
+def _plain(value: Any) -> Any:
+    """A plain value as YAML writes it: numpy's numbers, enums and paths too."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, (str, Path)):
+        return str(value)
+    raise Unsayable(f"a {type(value).__name__} cannot be written")
+
+
+def _key(key: Any) -> Any:
+    if not isinstance(key, (str, numbers.Integral)):
+        raise Unsayable(f"a {type(key).__name__} cannot be written as a name")
+    return _plain(key)
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    """The arguments of an object's constructor, read from the attributes of the same names."""
+    try:
+        parameters = inspect.signature(type(value)).parameters.values()
+    except ValueError:  # of many builtin types
+        raise Unsayable(f"a {type(value).__name__} cannot be written") from None
+    found = {}
+    for each in parameters:
+        if each.kind in (each.VAR_POSITIONAL, each.VAR_KEYWORD) or not hasattr(value, each.name):
+            raise Unsayable(f"{type(value).__qualname__} keeps its argument {each.name} in no attribute of that name")
+        found[each.name] = getattr(value, each.name)
+    return found
 
 
 def _named(value: Any, init_args: Mapping[str, Any]) -> dict[str, Any]:
-    path = f"{type(value).__module__}.{type(value).__qualname__}"
-    return {"class_path": path, **({"init_args": dict(init_args)} if init_args else {})}
+    return {"class_path": _path(type(value)), **({"init_args": dict(init_args)} if init_args else {})}
+
+
+def _path(of: Any) -> str:
+    """The path by which a function or class is imported."""
+    path = f"{of.__module__}.{of.__qualname__}"
+    if of.__module__ == "__main__" or "<" in path:
+        raise Unsayable(f"{path} cannot be imported by others; move it to the top of a module of its own")
+    return path

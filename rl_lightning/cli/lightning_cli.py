@@ -39,6 +39,7 @@ from rl_lightning.cli.program import program, version
 from rl_lightning.cli.shipped_configs import with_config_files
 from rl_lightning.cli.users_mistakes import users_mistake, users_mistakes
 from rl_lightning.data import PromptDataModule
+from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.adapters import is_adapter
@@ -206,11 +207,8 @@ class RLCommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
-        if settings["logger"] in (
-            None,
-            True,
-        ):  # RunDirectory logs to metrics.csv, and the results of `validate` are in eval_results
-            kwargs["logger"] = False
+        if settings["logger"] in (None, True):  # `validate` leaves metrics.csv alone: its results are in eval_results
+            kwargs["logger"] = self.subcommand == "fit" and MetricsCSV(settings["default_root_dir"])
         try:
             if (per_replica := self.model.policy_config.devices_per_replica) > 1 and settings["accelerator"] != "cpu":
                 kwargs["devices"] = first_devices(settings["devices"], per_replica)

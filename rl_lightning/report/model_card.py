@@ -20,6 +20,7 @@ from rl_lightning.report.card_sections import (
     training_section,
 )
 from rl_lightning.report.run_files import Run
+from rl_lightning.report.secrets import without_secrets
 
 CARD = "README.md"
 
@@ -179,9 +180,11 @@ def _eval_results(evaluation: Mapping[str, Any] | None, of: CardOf) -> list[Eval
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """The sections model and data of config.yaml, with directories of this machine shortened to their last part."""
+    """The sections model and data of config.yaml, without what looks like a secret, and with directories of this machine cut to
+    their last part."""
     config = yaml.safe_load(run.config) if run.config else {}
-    return _without_places({name: config[name] for name in ("model", "data") if name in (config or {})})
+    sections = {name: config[name] for name in ("model", "data") if name in (config or {})}
+    return _without_places(without_secrets(sections))
 
 
 def _without_places(value: Any) -> Any:
