@@ -1,8 +1,7 @@
-"""No progress bars of files that are on the disk already, and no offers, while a model is loaded; the bars of downloads stay."""
+"""No progress bars of files that are on the disk already, while a model is loaded; the bars of downloads stay."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +11,7 @@ from transformers.utils.logging import set_tqdm_hook
 
 @contextmanager
 def quiet_loading() -> Iterator[None]:
-    """Inside, transformers shows no bar for weights that it reads or writes, and bitsandbytes offers no download of a kernel."""
-    logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
-        _no_offer
-    )  # it comes at the first product, after loading
+    """Inside, transformers shows no bar for weights that it reads or writes."""
     before = set_tqdm_hook(no_local_bar)
     try:
         yield
@@ -27,7 +23,3 @@ def no_local_bar(factory: Callable[..., Any], args: Sequence[Any], settings: Map
     """Make a progress bar, disabled if it is for weights that are read from the disk or written to it."""
     local = settings.get("desc") in ("Loading weights", "Writing model shards")
     return factory(*args, **settings, **({"disable": True} if local else {}))
-
-
-def _no_offer(record: logging.LogRecord) -> bool:
-    return not record.msg.startswith("Failed to load CPU gemm_4bit_forward from kernels-community")
