@@ -126,7 +126,7 @@ def test_a_reward_that_is_not_finite_is_refused():
         def __call__(self, problem, completion, score):
             return float("nan")
 
-    with pytest.raises(UserError, match="Broken gave a reward that is not a finite number"):
+    with pytest.raises(UserError, match="Broken gave nan .float.; it must be a finite number, or None"):
         components(make_module(reward=Broken()))
 
 

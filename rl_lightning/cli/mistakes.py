@@ -31,7 +31,7 @@ _OR_NULL = re.compile(
 
 _OR_CALLABLE = re.compile(
     r"Does not validate against any of the Union subtypes Subtypes: \[[^]]*\.Reward'>, collections\.abc\.Callable\[.*?\]\] Errors: "
-    r"- (?:Problem with given class_path )?(.*?)(?: - (?:Type collections\.abc\.Callable|\1).*)?$"
+    r"- (?:Problem with given class_path )?(.*?)(?: - (?:Type collections\.abc\.Callable|Expected a dot import path|\1).*)?$"
 )
 """How it says what is wrong with a reward, which may be a class or a function, once for each of the two."""
 

@@ -123,8 +123,8 @@ def _plain_number(question: str, text: str) -> str:
 
 def _plain_word(question: str, text: str) -> str:
     """A word of a few that the question names, in the question's letters; any other text itself."""
-    word = _NAMED.get(text.casefold(), text)
-    return word if re.search(rf"\b{re.escape(word)}\b", question) else text
+    word = _NAMED.get(text.casefold())
+    return word if word is not None and re.search(rf"\b{re.escape(word)}\b", question) else text
 
 
 def _is_unit(unit: str, question: str) -> bool:

@@ -102,8 +102,8 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, kind: AttentionK
         return masked_attention(query, key, value, causal_mask(width, kind.window, query), kind)
     if kernel == "repeated":
         key, value = (each.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for each in (key, value))
-    causal, shared = mask is None, kernel == "grouped"
-    return F.scaled_dot_product_attention(query, key, value, mask, 0.0, causal, scale=kind.scale, enable_gqa=shared)
+    settings: dict[str, Any] = {"attn_mask": mask, "is_causal": mask is None, "scale": kind.scale}
+    return F.scaled_dot_product_attention(query, key, value, enable_gqa=kernel == "grouped", **settings)
 
 
 def causal_mask(width: int, window: int | None, like: Tensor) -> Tensor:

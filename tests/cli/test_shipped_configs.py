@@ -44,11 +44,14 @@ def test_a_file_in_the_present_directory_goes_first(name, tmp_path):
     assert config_file("quickstart") == name
 
 
-@pytest.mark.parametrize(
-    "value", ["nowhere.yaml", "/nowhere/quickstart", "{seed_everything: 3}", "seed_everything: 3", ""]
-)
+@pytest.mark.parametrize("value", ["/nowhere/quickstart", "{seed_everything: 3}", "seed_everything: 3", ""])
 def test_what_is_no_name_is_left_to_the_parser(value):
     assert config_file(value) == value
+
+
+def test_a_file_that_is_not_there_is_one_line():
+    with pytest.raises(UserError, match="^--config nowhere.yaml: there is no such file$"):
+        config_file("nowhere.yaml")
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def test_faults_of_the_users_own_code_are_one_line(tmp_path):
 
 @pytest.fixture(autouse=True)
 def short_limits(monkeypatch):
-    monkeypatch.setattr("rl_lightning.environments.questions.checks._CHUNK_SECONDS", 3.0)
+    monkeypatch.setattr("rl_lightning.environments.questions.checks._ANSWER_SECONDS", 3.0)
 
 
 @pytest.mark.parametrize(("name", "content", "settings", "said"), REFUSED, ids=range(len(REFUSED)))

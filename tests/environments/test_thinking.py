@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
+from collections.abc import Iterator
 
 import pytest
 
+from rl_lightning.environments.environment import GenerationFailed
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
+from rl_lightning.types import Problem
 
 STEP = re.compile(r"(-?\d+) ([+*-]|mod) (-?\d+) = (-?\d+)")
 COMPUTE = {"+": operator.add, "-": operator.sub, "*": operator.mul, "mod": operator.mod}
@@ -23,12 +27,18 @@ TASKS = [
 ]
 
 
+def problems(task: ReasoningGymTask, seeds: int) -> Iterator[Problem]:
+    """The task's problems, without those that are left out because upstream's answer is wrong."""
+    for seed in range(seeds):
+        with contextlib.suppress(GenerationFailed):
+            yield task.problem(seed)
+
+
 @pytest.mark.parametrize(("name", "config"), TASKS, ids=[name for name, _ in TASKS])
 def test_every_step_is_right_and_the_last_one_gives_the_answer(name, config):
     task = ReasoningGymTask(name, config)
     steps = 0
-    for seed in range(100):
-        problem = task.problem(seed)
+    for problem in problems(task, 100):
         thinking = task.thinking(problem)
         if thinking is None:  # a product after a sum
             assert re.search(r"[+-].*\*", problem.question)
@@ -50,5 +60,5 @@ def test_every_step_is_right_and_the_last_one_gives_the_answer(name, config):
 )
 def test_what_has_no_working_says_so(name, config):
     task = ReasoningGymTask(name, config)
-    without = [task.thinking(task.problem(seed)) is None for seed in range(10)]
+    without = [task.thinking(problem) is None for problem in problems(task, 10)]
     assert any(without) if name == "basic_arithmetic" else all(without)

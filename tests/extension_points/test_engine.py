@@ -22,7 +22,7 @@ def test_a_step_is_trained_on_what_the_engine_replays(tmp_path):
     records = fit(tmp_path, trained, data(), max_steps=3)
     assert engine.started == 1
     assert engine.closed
-    assert engine.synced == 3  # the weights of the moment, before each step's rollout
+    assert engine.synced == 4  # the weights of the moment, before each step's rollout, and before the reward is tried
     first, last = records[0].rollouts, records[-1].rollouts
     assert set(first.rollout.texts) == set(engine.texts)
     assert first.rewards.tolist() == [[len(text) / 10 for text in engine.texts] * 2] * 2
