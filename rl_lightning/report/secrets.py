@@ -6,22 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_WORDS = frozenset(
-    {
-        "key",
-        "keys",
-        "apikey",
-        "token",
-        "secret",
-        "secrets",
-        "password",
-        "passwords",
-        "passwd",
-        "credential",
-        "credentials",
-    }
-    | {"authorization"}
-)
+_SEVERAL = frozenset({"keys", "secrets", "passwords", "credentials"})
+_WORDS = _SEVERAL | {"key", "apikey", "token", "secret", "password", "passwd", "credential", "authorization"}
 _NONE = frozenset({"token_budget"})
 """Settings of this package that have such a word in their name."""
 
@@ -51,9 +37,11 @@ def without_secrets(config: Any) -> Any:
 
 
 def _is_secret(name: Any, value: Any) -> bool:
-    """By the words of the name, whatever the value where it ends in one, text where another word is one: an `api_key` of any kind,
-    a `secret_of_mine` of text, no `token_limit` of 5."""
+    """By the words of the name: an `api_key` of any kind, a `secret_of_mine` of text, `api_keys` by name; no `token_limit` of
+    5, and no `key` with settings of its own, as in a JSON schema."""
     if value in (None, "") or isinstance(value, bool) or name in _NONE:
         return False
-    words = [word.lower() in _WORDS for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", str(name))]
-    return bool(words) and (words[-1] or (isinstance(value, str) and any(words)))
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", str(name))]
+    if isinstance(value, str):
+        return not _WORDS.isdisjoint(words)
+    return bool(words) and words[-1] in (_SEVERAL if isinstance(value, Mapping) else _WORDS)

@@ -28,6 +28,7 @@ def test_names_that_look_like_a_secret():
         "api_keys": ["a"],
         "password": 1234,
         "credentials": {"user": "a"},
+        "openai_keys": {"first": "a"},
     }
     plain = {
         "token_budget": "auto",
@@ -36,6 +37,7 @@ def test_names_that_look_like_a_secret():
         "max_new_tokens": 8,
         "use_token": True,
         "hf_token": None,
+        "schema": {"properties": {"key": {"type": "string"}}, "required": ["key"]},
     }
     assert list(secret_names({**plain, **secret})) == list(secret)
 
