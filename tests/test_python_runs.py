@@ -6,11 +6,10 @@ import csv
 import logging
 import random
 import re
-from enum import Enum
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -18,15 +17,14 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
 from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, RunDirectory
-from rl_lightning.checkpointing.recorded import Recorded, Unsayable, as_config
+from rl_lightning.callbacks.python_config import write_config
 from rl_lightning.cli.main import main
-from rl_lightning.curriculum import Curriculum
 from rl_lightning.data import PromptDataModule
 from rl_lightning.environments import Environment, TaskSpec
-from rl_lightning.environments.verifiers import Number
+from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.objective import GSPO, Objective
-from rl_lightning.report.secrets import without_secrets
+from rl_lightning.report.secrets import secret_names
 from rl_lightning.rollout import Sampling
 from rl_lightning.scoring import Reward, WeightedReward
 from rl_lightning.types import Problem
@@ -119,6 +117,63 @@ def test_a_run_that_starts_again_is_described_by_its_own_settings(tmp_path):
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["model"]["learning_rate"] == 2e-3
 
 
+def test_metrics_csv_is_left_when_fit_is_interrupted(tmp_path):
+    trainer, directory = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False), RunDirectory()
+    directory.setup(trainer, None, "fit")
+    assert [type(logger) for logger in trainer.loggers] == [MetricsCSV]
+    directory.on_exception(trainer, None, KeyboardInterrupt())  # after which Lightning calls no teardown
+    assert trainer.loggers == []
+
+
+def written(root: Path, resumed: bool, **settings) -> list[str]:
+    module, data, _ = parts(root, logger=False, **settings)
+    device = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(datamodule=data, strategy=device, default_root_dir=root, max_steps=2)
+    write_config(trainer, module, root / "config.yaml", resumed)
+    return sorted(path.name for path in root.glob("*.yaml"))
+
+
+def test_a_resumed_run_keeps_its_config_and_has_another_where_the_settings_are_others(tmp_path):
+    assert written(tmp_path, resumed=False) == ["config.yaml"]
+    first = (tmp_path / "config.yaml").read_bytes()
+    assert written(tmp_path, resumed=True) == ["config.yaml"]
+    (second,) = set(written(tmp_path, resumed=True, learning_rate=2e-3)) - {"config.yaml"}
+    assert (tmp_path / "config.yaml").read_bytes() == first
+    assert yaml.safe_load((tmp_path / second).read_text())["model"]["learning_rate"] == 2e-3
+
+
+def test_one_rank_writes_the_config_and_the_others_hear_of_it(tmp_path):
+    asked = []
+    module = SimpleNamespace(
+        loaded_step=0, collective=SimpleNamespace(broadcast=asked.append)
+    )  # of a rank that does not write
+    trainer = SimpleNamespace(default_root_dir=tmp_path, global_step=0, fast_dev_run=0, callbacks=[])
+    RunDirectory().on_train_start(trainer, module)
+    assert len(asked) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_line_has_its_logger_before_any_setup_and_a_trial_run_leaves_nothing(tmp_path):
+    small = ["--data.prompts_per_step=2", "--model.sampling.num_generations=4", "--model.sampling.max_new_tokens=8"]
+    words = [
+        "fit",
+        "--config",
+        "quickstart",
+        *small,
+        "--data.eval_num_samples=2",
+        "--trainer.callbacks+=DeviceStatsMonitor",
+    ]
+    assert main([*words, "--trainer.max_steps=1", f"--trainer.default_root_dir={tmp_path / 'run'}"]) == 0
+    assert "DeviceStatsMonitor" in (tmp_path / "run" / "metrics.csv").read_text()
+    assert main([*words, "--trainer.fast_dev_run=1", f"--trainer.default_root_dir={tmp_path / 'trial'}"]) == 0
+    assert not {"metrics.csv", "config.yaml"} & {path.name for path in (tmp_path / "trial").glob("*")}
+
+
+def test_no_setting_of_ours_looks_like_a_secret(tmp_path):
+    assert written(tmp_path, resumed=False) == ["config.yaml"]
+    assert not list(secret_names(yaml.safe_load((tmp_path / "config.yaml").read_text())))
+
+
 def words_of(problem, completion, score):
     return len(completion.split())
 
@@ -178,47 +233,3 @@ def test_what_a_config_cannot_have_is_a_line_and_no_config(tmp_path, caplog, set
     assert "\n" not in line
     assert not (tmp_path / "config.yaml").exists()
     assert "sk-1" not in (tmp_path / "checkpoint-1" / "README.md").read_text()
-
-
-def test_numbers_of_numpy_are_numbers_and_enums_their_names():
-    class Colour(Enum):
-        RED = 1
-
-    assert as_config([np.int64(3), np.float64(0.5), Colour.RED, {1: True}]) == [3, 0.5, "RED", {1: True}]
-    assert yaml.safe_dump(as_config(np.float64(1e-3))) == "0.001\n...\n"
-    loop: list = []
-    loop.append(loop)
-    for value in (loop, {1, 2}, range(3), torch.ones(2), torch.nn.Linear(1, 1), 1j, {None: 1}):
-        with pytest.raises(Unsayable):
-            as_config(value)
-
-
-def test_a_card_leaves_secrets_out():
-    settings = {
-        "reward": {"init_args": {"api_key": "sk-1", "hf_token": "x", "token_budget": "auto"}},
-        "tasks": [{"password": "p"}],
-    }
-    assert without_secrets(settings) == {
-        "reward": {"init_args": {"api_key": "(left out)", "hf_token": "(left out)", "token_budget": "auto"}},
-        "tasks": [{"password": "(left out)"}],
-    }
-
-
-def test_settings_as_a_config_has_them():
-    assert as_config(Sampling(4, 12))["max_new_tokens"] == 12
-    assert as_config(Curriculum(low=0.3))["low"] == 0.3
-    assert as_config(Number()) == {
-        "class_path": "rl_lightning.environments.verifiers.number.Number",
-        "init_args": {"tolerance": 0.0, "relative_tolerance": 0.0, "units": []},
-    }
-    assert as_config({"a": (Path("x"), as_config)}) == {"a": ["x", "rl_lightning.checkpointing.recorded.as_config"]}
-
-
-def test_arguments_are_recorded_with_their_defaults():
-    class Mine(Recorded):
-        def __init__(self, a, b=2):
-            pass
-
-    assert Mine(1).arguments == {"a": 1, "b": 2}
-    with pytest.raises(TypeError, match="unexpected keyword argument 'c'"):
-        Mine(c=1)

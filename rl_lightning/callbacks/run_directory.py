@@ -62,7 +62,7 @@ class RunDirectory(Callback):
         self._seconds_before = state_dict["seconds"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Add the logger of `metrics.csv`, until `teardown`."""
+        """Add the logger of `metrics.csv`, until `fit` ends."""
         trying = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         if stage == "fit" and not trying and not any(isinstance(logger, MetricsCSV) for logger in trainer.loggers):
             self._added = MetricsCSV(str(trainer.default_root_dir))
@@ -109,9 +109,13 @@ class RunDirectory(Callback):
         write_json(Path(trainer.default_root_dir) / "train_results.json", results)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._lock.release()
+        self._leave(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        self._leave(trainer)
+
+    def _leave(self, trainer: Trainer) -> None:
+        """Release the directory; `metrics.csv` has what `fit` logs, nothing that the trainer does later."""
         self._lock.release()
         trainer.loggers = [logger for logger in trainer.loggers if logger is not self._added]
         self._added = None

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-_WORDS = frozenset(
-    {"key", "apikey", "token", "secret", "password", "passwd", "credential", "credentials", "authorization"}
-)
+_SEVERAL = frozenset({"keys", "secrets", "passwords", "credentials"})
+_WORDS = _SEVERAL | {"key", "apikey", "token", "secret", "password", "passwd", "credential", "authorization"}
+_NONE = frozenset({"token_budget"})
+"""Settings of this package that have such a word in their name."""
+
 _LEFT_OUT = "(left out)"
 
 
 def secret_names(config: Any) -> Iterator[str]:
-    """The names of settings, at any depth, that look like a secret and have text as their value."""
+    """The names of settings, at any depth, that look like a secret."""
     if isinstance(config, Mapping):
         for name, value in config.items():
             if _is_secret(name, value):
@@ -34,5 +37,11 @@ def without_secrets(config: Any) -> Any:
 
 
 def _is_secret(name: Any, value: Any) -> bool:
-    """By the last word of the name: an `api_key` is one, a `token_budget` is none."""
-    return isinstance(value, str) and bool(value) and str(name).lower().replace("-", "_").split("_")[-1] in _WORDS
+    """By the words of the name: an `api_key` of any kind, a `secret_of_mine` of text, `api_keys` by name; no `token_limit` of
+    5, and no `key` with settings of its own, as in a JSON schema."""
+    if value in (None, "") or isinstance(value, bool) or name in _NONE:
+        return False
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", str(name))]
+    if isinstance(value, str):
+        return not _WORDS.isdisjoint(words)
+    return bool(words) and words[-1] in (_SEVERAL if isinstance(value, Mapping) else _WORDS)
