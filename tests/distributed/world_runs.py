@@ -97,7 +97,7 @@ class WithFault(GRPOModule):
         if self.faulty() and self.fault == "raises":
             raise RuntimeError("no reward today")
         if self.faulty() and self.fault == "no memory for a rollout":
-            self._once(self.engine, "_sample")
+            self._once(self.engine.decoder, "ready")
         return super().sample_and_score(prompts)
 
     def validation_step(self, batch, batch_idx):

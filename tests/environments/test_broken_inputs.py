@@ -108,7 +108,7 @@ REFUSED = [
         "a.jsonl",
         with_line(1, LINES[0]),
         {"verifier": Slow()},
-        "line 17: Slow: takes longer than 5 s for the data's own answer '17'",
+        "line 17: Slow: takes longer than 3 s for the data's own answer '17'",
     ),
     (
         "a.jsonl",
