@@ -168,7 +168,7 @@ class LivePanel(ProgressBar, StepCallback):
         subtitle = _STOPPING if self._stopping else None
         if self._shown is None:
             waited = f"before the first step, {clock(time.monotonic() - self._began)}"
-            return Panel(waited, title=root, subtitle=subtitle, expand=False, width=None if subtitle is None else 80)
+            return Panel(waited, title=root, subtitle=subtitle, expand=False, width=None if subtitle is None else 76)
         return panel(self._shown, root, time.monotonic() - self._computed, subtitle)
 
     def _collect(self, trainer: Trainer, pl_module: Any, now: float) -> PanelMetrics:

@@ -48,8 +48,8 @@ def function_reward(function: Callable[..., Any]) -> Reward:
     )
 
 
-class FunctionReward(Reward):
-    """A function of one completion; see `function_reward`.
+class _OfFunction:
+    """A function that is given those arguments that its parameters are named for.
 
     Args:
         function: the function.
@@ -58,28 +58,25 @@ class FunctionReward(Reward):
 
     def __init__(self, function: Callable[..., Any], names: Sequence[str]) -> None:
         self.function, self._function, self._names = _name(function), function, names
+
+    def _call(self, **given: Any) -> Any:
+        return self._function(**{name: given[name] for name in self._names})
+
+
+class FunctionReward(_OfFunction, Reward):
+    """A function of one completion; see `function_reward`."""
 
     def __call__(self, problem: Problem, completion: str, score: Score) -> Any:
         """What the function returns."""
-        given = dict(zip(_ONE, (problem, completion, score), strict=True))
-        return self._function(**{name: given[name] for name in self._names})
+        return self._call(problem=problem, completion=completion, score=score)
 
 
-class BatchFunctionReward(BatchReward):
-    """A function of all completions of a rollout; see `function_reward`.
-
-    Args:
-        function: the function.
-        names: those of its parameters that it is given.
-    """
-
-    def __init__(self, function: Callable[..., Any], names: Sequence[str]) -> None:
-        self.function, self._function, self._names = _name(function), function, names
+class BatchFunctionReward(_OfFunction, BatchReward):
+    """A function of all completions of a rollout; see `function_reward`."""
 
     def of_all(self, problems: Sequence[Problem], completions: Sequence[str], scores: Sequence[Score]) -> Any:
         """What the function returns."""
-        given = dict(zip(_ALL, (problems, completions, scores), strict=True))
-        return self._function(**{name: given[name] for name in self._names})
+        return self._call(problems=problems, completions=completions, scores=scores)
 
 
 def _name(function: Any) -> str:

@@ -5,43 +5,13 @@ another method than upstream where there is one, and returns what is wrong, or N
 answers are needed for training, and so stand in the package: `environments/reasoning_gym/problem_checks`.
 """
 
-from oracles import (
-    algebra,
-    arithmetic,
-    boards,
-    chance,
-    dates,
-    geometry,
-    houses,
-    logic,
-    matrices,
-    paths,
-    patterns,
-    people,
-    puzzles,
-    rewriting,
-    words,
-)
+from importlib import import_module
+from pkgutil import iter_modules
+
 from rl_lightning.environments.reasoning_gym.problem_checks import PROBLEM_RULES
 from rl_lightning.environments.reasoning_gym.problem_checks.reading import Item, Oracle
 
-_FILES = (
-    algebra,
-    arithmetic,
-    boards,
-    chance,
-    dates,
-    geometry,
-    houses,
-    logic,
-    matrices,
-    paths,
-    patterns,
-    people,
-    puzzles,
-    rewriting,
-    words,
-)
+_FILES = [import_module(f"{__name__}.{found.name}") for found in iter_modules(__path__)]
 
 ORACLES: dict[str, Oracle] = {
     **PROBLEM_RULES,
