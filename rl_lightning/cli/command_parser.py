@@ -36,6 +36,9 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: None = None) -> argparse.Namespace:  # type: ignore[override]
         """Parse, and name the option that was meant by one that does not exist."""
+        given = [word for word in args or () if word.startswith("--") and word != "--"]
+        if unknown := [word for word in given if word.partition("=")[0] not in self._option_string_actions]:
+            self.refuse_unknown(unknown)  # first: what is missing is often what was mistyped
         found, others = self.parse_known_args(args, namespace)
         if others:
             self.refuse_unknown(others)

@@ -37,6 +37,7 @@ CLASSES = "name one that ships (fit --model.reward.help CLASS shows it), or give
             "did you mean --trainer.max_steps? `fit --help trainer` shows what there is",
         ),
         ((*FIT, "--max_steps=9"), "did you mean --trainer.max_steps?"),
+        (("export", "outputs/run", "--to", "x", "--formt", "merged"), "--formt; did you mean --format?"),
         ((*FIT, "--fixed_evl.samples=5"), "did you mean --fixed_eval.samples? `fit --help evaluation`"),
         (
             (*FIT, "--model.objective.loss_type=drgrpo"),
