@@ -4,7 +4,8 @@
 
 Everything: curriculum, resampling, tables of rollouts, metrics.csv, TensorBoard and wandb (offline) at once, evaluations,
 checkpoints, and `report --watch` beside it, whose page is asked for every half minute. Of the undisturbed run memory, open files,
-threads, processes and the time of a step are measured; each slope has a 95% interval. The other one gets SIGKILL at random moments,
+threads, processes, and the time and processor time of a step are measured; each slope has a 95% interval. The other one gets
+SIGKILL at random moments,
 a few of them while it starts, and is resumed by `--ckpt_path last`; at `--killed-steps` it is compared with the first, to the last
 bit. What each has found is kept in `OUT/whole.json` and `OUT/killed.json`, so the two can be run by two commands, or again.
 """
@@ -22,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -112,11 +114,22 @@ def slopes_of(watched: Watched, beside: Watched) -> dict[str, Slope]:
     kept = watched.samples[int(WARM_UP * len(watched.samples)) :]
     steps = [each["step"] for each in kept]
     found = {name: slope(steps, [each[name] for each in kept]) for name in MEASURED}
+    changed = kept[:1] + [new for old, new in pairwise(kept) if new["step"] > old["step"]]
+    found["step_processor_ms"] = slope(*_per_step(changed))
     of_page = beside.samples[int(WARM_UP * len(beside.samples)) :]
     steps = [each["step"] for each in of_page]
     return found | {
         f"watch_{name}": slope(steps, [each[name] for each in of_page]) for name in ("main_mb", "files", "threads")
     }
+
+
+def _per_step(samples: list[dict[str, float]]) -> tuple[list[float], list[float]]:
+    """Step, and the processor milliseconds that a step took before it; unlike the time, they hardly know of other programs."""
+    parts = [
+        (new["step"], new["step"] - old["step"], new["processor_s"] - old["processor_s"])
+        for old, new in pairwise(samples)
+    ]
+    return [step for step, _, _ in parts], [1000 * seconds / steps for _, steps, seconds in parts]
 
 
 def slopes_of_steps(run: Path) -> dict[str, Slope]:

@@ -20,7 +20,7 @@ class Watched:
     """A process and all that it started.
 
     Attributes:
-        samples: the step at the time, and each of MEASURED.
+        samples: the step at the time, each of MEASURED, and the processor seconds of all of them since the start.
         seen: every process of the tree so far, by its id.
     """
 
@@ -37,7 +37,7 @@ class Watched:
         """Add a sample; none once the process has ended."""
         with contextlib.suppress(psutil.NoSuchProcess):
             self.look()
-            now = dict.fromkeys(MEASURED, 0.0)
+            now = dict.fromkeys((*MEASURED, "processor_s"), 0.0)
             for each in (self.root, *self.root.children(recursive=True)):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     _add(now, each, each.pid == self.root.pid)
@@ -57,7 +57,9 @@ def _add(now: dict[str, float], process: psutil.Process, is_main: bool) -> None:
     with process.oneshot():
         part = "main_mb" if is_main else "loggers_mb" if "wandb" in process.name() else "workers_mb"
         memory, files, threads = process.memory_info().rss / 1e6, process.num_fds(), process.num_threads()
+        processor = sum(process.cpu_times()[:4])  # with that of ended children, whom it has waited for
     now[part] += memory
+    now["processor_s"] += processor
     now["files"] += files
     now["threads"] += threads
     now["processes"] += 1
