@@ -126,7 +126,8 @@ def test_a_signal_to_one_rank_ends_all(tmp_path, number, first):
     process = start(tmp_path / "run", "--trainer.max_steps=1000", "--trainer.devices=2")
     deadline = time.monotonic() + 240
     while not any((tmp_path / "run").glob("checkpoint-*/trainer.ckpt")):
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.2)
     other = second_rank(process)
     os.kill(process.pid if first else other, number)
