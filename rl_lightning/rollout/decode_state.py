@@ -74,8 +74,11 @@ class DecodeState:
         self.logps = torch.zeros(rows, shape.width, dtype=torch.float32, device=device)
         self.ends = torch.zeros(rows, dtype=torch.int64, device=device)
         weight = decoder.head.weight
-        self.logits = weight.new_empty(0 if is_measured(weight) else slots, len(weight))
-        self.transposed = weight.new_empty(0 if weight.is_cuda else self.logits.numel())
+        # Not `new_empty`, whose tensors would be packed where the weight is.
+        size = 0 if is_measured(weight) else slots
+        self.logits = torch.empty(size, len(weight), dtype=weight.dtype, device=device)
+        size = 0 if weight.is_cuda else self.logits.numel()
+        self.transposed = torch.empty(size, dtype=weight.dtype, device=device)
         self.probs = torch.empty(slots, len(weight), dtype=torch.float32, device=device)
         self.row, self.token, self.position, self.prompt = torch.zeros(4, slots, dtype=torch.int64, device=device)
         self.spoiled = torch.zeros(slots, dtype=torch.bool, device=device)

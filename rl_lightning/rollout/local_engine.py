@@ -42,7 +42,7 @@ class LocalEngine:
 
     def memory(self, model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device) -> RolloutMemory:
         """The memory of rollouts, in bytes; see `RolloutEngine`."""
-        return rollout_memory(model, step, settings)
+        return rollout_memory(model, step, settings, device)
 
     def evaluator(self) -> RolloutEngine:
         """The same with limits of its own; see `RolloutEngine`."""

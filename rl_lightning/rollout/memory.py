@@ -13,6 +13,7 @@ from rl_lightning.memory.breakdown import (
     StepShape,
     together,
 )
+from rl_lightning.memory.device import Device
 from rl_lightning.memory.plan import Plan
 from rl_lightning.memory.shapes import ModelShape
 from rl_lightning.policy.products import SMALL
@@ -33,7 +34,7 @@ SYNC_MARGIN_TOKENS = 16
 rounded to a multiple of 8."""
 
 
-def rollout_memory(model: HeldModel, step: StepShape, settings: PlannedSettings) -> RolloutMemory:
+def rollout_memory(model: HeldModel, step: StepShape, settings: PlannedSettings, device: Device) -> RolloutMemory:
     """Resident bytes, and the peak bytes of the three phases of a rollout: weights are refreshed, prompts are prefilled,
     completions are decoded. With kept graphs what decoding allocates stays for the next rollout."""
     shape, size = model.shape, model.bytes_per_element
@@ -52,7 +53,7 @@ def rollout_memory(model: HeldModel, step: StepShape, settings: PlannedSettings)
         state["graphs"] = graphs(shape, settings.graphs, dense=not model.quantized or settings.merged)
     kept = settings.keep_graphs
     return RolloutMemory(
-        resident=together(_resident(model, settings), state if kept else {}),
+        resident=together(_resident(model, settings, device), state if kept else {}),
         peaks=[
             {"workspace": refreshing},
             {
@@ -88,11 +89,11 @@ def planned_eval_rows(plan: Plan) -> int:
     return min(eval_rows(card.model, plan.step, plan.settings.max_rollout_rows) for card in plan.cards)
 
 
-def _resident(model: HeldModel, settings: PlannedSettings) -> MemoryBreakdown:
+def _resident(model: HeldModel, settings: PlannedSettings, device: Device) -> MemoryBreakdown:
     if model.trains_all:  # rollouts run on the trained weights themselves, or on the copy that the update computes with
         return {}
     if settings.merged:
-        return {"merged copy": merged_copy(model.shape, model.bytes_per_element)}
+        return {"merged copy": merged_copy(model.shape, model.bytes_per_element, device)}
     return {"adapter": fused_adapter(model.shape, model.rank, model.bytes_per_element)}
 
 
@@ -106,9 +107,11 @@ def _slot_tokens(step: StepShape, slots: int) -> int:
     return slots * (step.prompt_tokens + step.new_tokens + SYNC_MARGIN_TOKENS)
 
 
-def merged_copy(shape: ModelShape, bytes_per_element: int) -> float:
-    """Bytes of base and adapters merged into dense linear layers, for rollouts."""
-    return shape.linear_weights * bytes_per_element
+def merged_copy(shape: ModelShape, bytes_per_element: int, device: Device) -> float:
+    """Bytes of base and adapters merged into dense linear layers, for rollouts; on a CPU with the head, which may be packed."""
+    head = shape.vocabulary * shape.width
+    packed = head if device.kind == "cpu" and head >= SMALL else 0
+    return (shape.linear_weights + packed) * bytes_per_element
 
 
 def fused_adapter(shape: ModelShape, rank: int, bytes_per_element: int) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -211,7 +212,7 @@ class RolloutNetwork(Network):
 
 
 def rollout_network(policy: Policy, merged: bool, seen: Probe) -> RolloutNetwork:
-    """The policy written out for decoding.
+    """The policy written out for decoding. Of a merged copy the head may be a packed copy too: no adapter changes it.
 
     The caller must check that it agrees with the policy: a model may have all the parts and compute something else with them.
 
@@ -245,7 +246,7 @@ def rollout_network(policy: Policy, merged: bool, seen: Probe) -> RolloutNetwork
         decoder.embed_tokens.weight,
         [layer(block, kind) for block, kind in zip(decoder.layers, seen.kinds, strict=True)],
         decoder.norm.weight,
-        policy.head,
+        replace(policy.head, weight=packed(policy.head.weight)) if linear is Merged else policy.head,
         config.num_attention_heads,
         seen.kv_shape,
         config.rms_norm_eps,

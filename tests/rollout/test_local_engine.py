@@ -123,3 +123,14 @@ def test_where_not_even_one_row_fits_the_run_ends_with_one_line(policy, batch, m
     monkeypatch.setattr(local_engine, "sample_groups", no_memory)
     with pytest.raises(UserError, match="out of memory even with model.sampling.max_rollout_rows=1"):
         started(policy, limits=MemoryLimits.of(1000, 2)).generate(batch, SAMPLING, draws())
+
+
+def test_the_plan_of_a_cpu_counts_a_packed_head():
+    policy, step = PolicyConfig("Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16"), Sampling(8, 64).step_shape(4, 100)
+    cpu, gpu = (
+        make_plan(policy, step, "auto", "auto", Device("", kind, 24e9), LocalEngine()) for kind in ("cpu", "cuda")
+    )
+    assert cpu.settings.merged
+    assert gpu.settings.merged
+    copies = [plan.phases["update"]["merged copy"] for plan in (cpu, gpu)]
+    assert copies[0] - copies[1] == 2 * 151936 * 896

@@ -171,8 +171,9 @@ def test_a_packed_copy_follows_the_adapters_and_samples_the_same(dtype, batch, m
         shake(policy)  # after the copies were made
         ours = sampled(policy, packed, batch)
     expected = sampled(policy, plain, batch)
-    assert packed.layers[0].qkv.weight.is_mkldnn
-    assert not plain.layers[0].qkv.weight.is_mkldnn
+    for theirs, ours_is in ((packed, True), (plain, False)):
+        assert theirs.layers[0].qkv.weight.is_mkldnn == theirs.head.weight.is_mkldnn == ours_is
+    assert not policy.head.weight.is_mkldnn, "the trainer's own is as it was"
     assert torch.equal(ours.completion_ids, expected.completion_ids)
     assert torch.allclose(ours.sampling_logps, expected.sampling_logps, atol=1e-5)
 
