@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import random
 import re
 from functools import partial
 from pathlib import Path
@@ -20,29 +19,14 @@ from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, RunDirectory
 from rl_lightning.callbacks.python_config import write_config
 from rl_lightning.cli.main import main
 from rl_lightning.data import PromptDataModule
-from rl_lightning.environments import Environment, TaskSpec
+from rl_lightning.environments import TaskSpec
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.objective import GSPO, Objective
 from rl_lightning.report.secrets import secret_names
 from rl_lightning.rollout import Sampling
 from rl_lightning.scoring import Reward, WeightedReward
-from rl_lightning.types import Problem
-
-
-class Sums(Environment):
-    """A task of a user's own."""
-
-    def __init__(self, terms: int = 2) -> None:
-        self.terms, self.config = terms, {"terms": terms}
-
-    def problem(self, seed: int) -> Problem:
-        rng = random.Random(seed)
-        numbers = [rng.randint(0, 99) for _ in range(self.terms)]
-        return Problem(" + ".join(map(str, numbers)), expected=str(sum(numbers)))
-
-    def verify(self, problem: Problem, answer: str) -> float:
-        return float(answer == problem.expected)
+from tests.own_sums import Sums
 
 
 def parts(root: Path, logger: object, kind=GRPOModule, callbacks=None, fast_dev_run=False, **settings):

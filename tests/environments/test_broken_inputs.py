@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import time
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from rl_lightning.data import PromptDataModule
-from rl_lightning.environments import Environment, TaskSpec, Verifier
+from rl_lightning.environments import Environment, TaskSpec
 from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.verifiers import Choice, Number
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
-from rl_lightning.types import Problem, UserError
+from rl_lightning.types import UserError
+from tests.environments.faulty_tasks import Ends, Exits, Keys, Slow, Wrong
 
 ROWS = [{"question": f"What is {n} + 1?", "answer": str(n + 1)} for n in range(20)]
 LINES = [json.dumps(row) for row in ROWS]
@@ -26,24 +26,6 @@ def with_line(number: int, line: str | bytes, end: bytes = b"\n") -> bytes:
     lines: list[bytes] = [each.encode() for each in LINES]
     lines[number - 1] = line.encode() if isinstance(line, str) else line
     return end.join(lines) + end
-
-
-class Slow(Verifier):
-    """Sleeps at one answer."""
-
-    def __init__(self, at="17"):
-        self.at = at
-
-    def __call__(self, expected, answer):
-        time.sleep(3600 * (answer == self.at))
-        return float(expected == answer)
-
-
-class Ends(Verifier):
-    """Ends its process at one answer."""
-
-    def __call__(self, expected, answer):
-        return float(expected == answer) if answer != "17" else __import__("os")._exit(1)
 
 
 REFUSED = [
@@ -152,20 +134,6 @@ REFUSED = [
 ]
 
 
-class Exits(Verifier):
-    """Raises what is no Exception."""
-
-    def __call__(self, expected, answer):
-        raise SystemExit(3)
-
-
-class Keys(QuestionFile):
-    """Reshapes by a column that is not there."""
-
-    def reshape(self, row):
-        return {"question": row["nothing"], "answer": "5"}
-
-
 def test_faults_of_the_users_own_code_are_one_line(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(with_line(1, LINES[0]))
@@ -220,44 +188,6 @@ def test_rows_that_cannot_be_used_are_left_out_counted_and_named(tmp_path, caplo
     assert "line 22: has no column 'answer'" in caplog.text
     assert " and 1 more)" in caplog.text
     assert "line 23: Number: the expected answer is not a number: 'five'" in caplog.text
-
-
-class Wrong(Environment):
-    """An environment with one fault."""
-
-    def __init__(self, fault: str = "none") -> None:
-        self.fault, self.calls = fault, 0
-        self.config = {"fault": fault}
-        if fault == "unpicklable":
-            self.lock = lambda: None
-
-    def problem(self, seed):
-        self.calls += 1
-        if self.fault == "raises" or (self.fault == "sometimes raises" and seed % 3):
-            raise ZeroDivisionError("no such problem")
-        if self.fault == "hangs":
-            time.sleep(3600)
-        if self.fault == "another type":
-            return {"question": "q"}
-        if self.fault == "no text":
-            return Problem(5, expected="5")
-        if self.fault == "answer is a number":
-            return Problem(f"What is {seed}?", expected=seed)
-        return Problem(f"What is {seed + self.calls * (self.fault == 'changes')}?", expected=str(seed))
-
-    def verify(self, problem, answer):
-        if self.fault == "verify raises":
-            raise RuntimeError("no")
-        if self.fault == "verify hangs":
-            time.sleep(3600)
-        return (
-            "no number"
-            if self.fault == "verify gives a text"
-            else float(answer == problem.expected) / 2 ** (self.fault == "half")
-        )
-
-    def refuse(self, problem, answer):
-        return 1 / 0 if self.fault == "refuse raises" else None
 
 
 FAULTS = {

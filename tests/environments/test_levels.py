@@ -11,6 +11,7 @@ from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask, config_defaults, task_names
 from rl_lightning.environments.stream import eval_problems
 from rl_lightning.types import UserError
+from tests.environments.endless_task import Endless
 
 SUM = {"min_terms": 2, "max_terms": 2, "min_digits": 1}
 
@@ -45,21 +46,6 @@ def test_the_config_wins_over_the_curriculum_and_the_users_levels_over_the_confi
         {"max_digits": 3, "allow_negation": True, "max_terms": 3},
         {"max_digits": 5, "allow_negation": True, "max_terms": 4},
     ]
-
-
-class Endless(ReasoningGymTask):
-    """A task whose problems of a thousand terms are never made."""
-
-    def __reduce__(self):
-        return Endless, (self.name, self.config)
-
-    def at_level(self, config):
-        return Endless(self.name, config)
-
-    def problem(self, seed):
-        while self.config.get("min_terms") == 1000:
-            pass
-        return super().problem(seed)
 
 
 def test_levels_that_cannot_be_used_are_left_out_and_named():

@@ -21,6 +21,7 @@ from rl_lightning.environments.questions import QuestionFile, Questions
 from rl_lightning.environments.verifiers import Number
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.types import UserError
+from tests.environments.own_files import Choices, Helped, Prefixed, Started, started
 
 ROWS = [{"question": f"What is {n} + 1?", "answer": f"{n} plus one.\n#### {n + 1}", "kind": n % 3} for n in range(20)]
 GOLD = {"answer_pattern": "#### (?P<answer>.+)", "verifier": Number()}
@@ -118,16 +119,6 @@ def test_no_tokenizer_makes_more_tokens_than_the_bound(question):
     assert tokens <= QuestionTable.of([question]).most_tokens(tokenizer)[0]
 
 
-class Started(Number):
-    """Notes that it was started."""
-
-    def start(self):
-        started.append(self)
-
-
-started: list[Started] = []
-
-
 def test_a_worker_is_prepared_for_every_task_and_level_by_its_verifier(tmp_path):
     files = [read(write(tmp_path / "sums.jsonl"), verifier=Started()) for _ in range(3)]
     files[0].at_level = lambda config: files[2]
@@ -200,29 +191,10 @@ def test_what_the_columns_may_hold(tmp_path, suffix, row, settings, question, ex
     assert (file.problem(0).question, file.problem(0).expected) == (question, expected)
 
 
-class Choices(QuestionFile):
-    """Questions with their choices in columns of their own."""
-
-    def reshape(self, row):
-        choices = "\n".join(f"{letter}. {text}" for letter, text in zip("AB", row["choices"], strict=True))
-        return {"question": f"{row['question']}\n{choices}", "answer": "AB"[row["right"]]}
-
-
 def test_a_subclass_makes_the_question_out_of_several_columns(tmp_path):
     path = write(tmp_path / "a.jsonl", [{"question": "Which?", "choices": ["this", "that"], "right": 1}])
     assert Choices(Questions(path=path)).problem(0).question == "Which?\nA. this\nB. that"
     assert Choices(Questions(path=path)).problem(0).expected == "B"
-
-
-class Prefixed(QuestionFile):
-    """Has a setting of its own, before every question."""
-
-    def __init__(self, questions, prefix):
-        self.prefix = prefix
-        super().__init__(questions)
-
-    def reshape(self, row):
-        return {**row, "question": self.prefix + row["question"]}
 
 
 def test_a_subclass_with_other_settings_is_another_task(tmp_path):
@@ -231,14 +203,6 @@ def test_a_subclass_with_other_settings_is_another_task(tmp_path):
     assert (first.problem(0).question, second.problem(0).question) == ("en: What is 0 + 1?", "de: What is 0 + 1?")
     assert first.config != second.config
     assert Prefixed(of, "en: ")._index.directory == first._index.directory
-
-
-class Helped(Number):
-    """A verifier with an attribute that has no text of its own."""
-
-    def __init__(self, helper):
-        super().__init__()
-        self.helper = helper
 
 
 def test_a_verifier_without_a_text_is_the_same_in_every_run(tmp_path):

@@ -6,24 +6,11 @@ import pytest
 
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.one_problem import OneProblem
-from rl_lightning.environments.verifier import Verifier
 from rl_lightning.environments.verifiers import Choice, ExactText, Items, JSONValue, Mathematics, Number, Pattern
 from rl_lightning.scoring import Scorer
 from rl_lightning.types import Problem
-from tests.hostile_to_verifiers import HANG, hostile_to_verifiers
-
-
-class OwnClass(Verifier):
-    """A user's own, which runs what it is given, hangs, ends the process or says nonsense."""
-
-    def __call__(self, expected, answer):
-        if answer in HANG:
-            while True:
-                pass
-        if answer.startswith(("[", "(", "open", "__import__", "x + ")):
-            return float(len(repr(eval(answer))) > 10**9)
-        return float(answer == expected)
-
+from tests.environments.gullible_verifier import OwnClass
+from tests.hostile_to_verifiers import hostile_to_verifiers
 
 QUESTIONS = {
     "ExactText": (ExactText(ignore_punctuation=True), "New York", "new york."),

@@ -7,29 +7,11 @@ import json
 import pytest
 
 from rl_lightning.callbacks import FixedEval, GroupVariance, RolloutLog, RunDirectory
-from rl_lightning.environments.environment import Environment
 from rl_lightning.environments.mixture import TaskSpec
-from rl_lightning.types import Problem, UserError
+from rl_lightning.types import UserError
 from tests.extension_points.replay import ReplayEngine
+from tests.extension_points.three_questions import ThreeQuestions
 from tests.extension_points.training import SUMS, data, fit, module
-
-QUESTIONS = [("Capital of France?", "Paris"), ("Capital of Italy?", "Rome"), ("Capital of Spain?", "Madrid")]
-
-
-class ThreeQuestions(Environment):
-    """Capitals, in any case; half a point for the right first letter."""
-
-    def problem(self, seed):
-        question, answer = QUESTIONS[seed % 3]
-        return Problem(f"{question} ({seed // 3})", expected=answer, difficulty={"letters": len(answer)})
-
-    def verify(self, problem, answer):
-        if answer.lower() == problem.expected.lower():
-            return 1.0
-        return 0.5 * (answer[:1] == problem.expected[:1])
-
-    def refuse(self, problem, answer):
-        return None if answer.isalpha() else "not_a_word"
 
 
 def test_a_step_is_trained_on_three_questions_of_ones_own(tmp_path):

@@ -204,7 +204,7 @@ def test_a_weight_is_packed_only_where_that_is_fastest(monkeypatch, fresh, name)
     choose(monkeypatch, name)
     _, weight, _ = operands()
     assert packed(weight) is weight
-    assert [path.name for path in fresh.rglob("*") if path.is_file()] == ["96x64_64_packed"]
+    assert [path.name for path in fresh.rglob("*") if path.is_file()] == ["96x64_32_packed"]
 
 
 def test_packing_is_measured_only_where_there_is_a_right_one(monkeypatch):
