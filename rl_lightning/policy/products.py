@@ -38,6 +38,9 @@ SMALL = 2**18
 """Weights with fewer numbers, such as all of the tiny policy's, are not measured: a measurement takes longer than is gained."""
 
 _MEASURED = {True: 64, False: 256}
+_MEASURED_TO_PACK = 32
+"""Rows at which it is decided to pack a weight, which is for all numbers of rows: those of a rollout end one after another."""
+
 _GAIN = 1.15
 """A way other than torch's own must be so many times as fast in the measurement, whose noise is about a tenth."""
 
@@ -109,11 +112,12 @@ def is_measured(weight: Tensor) -> bool:
 @functools.cache
 def _chosen(out: int, width: int, contiguous: bool, dtype: torch.dtype, few: bool, may_pack: bool = False) -> str:
     layout = ("" if contiguous else "t") + ("" if dtype == torch.float32 else f"_{dtype}".replace("torch.", ""))
-    name = f"{out}x{width}{layout}_{_MEASURED[few]}" + ("_packed" if may_pack else "")
+    rows = _MEASURED_TO_PACK if may_pack else _MEASURED[few]
+    name = f"{out}x{width}{layout}_{rows}" + ("_packed" if may_pack else "")
     stored = cache_directory("products") / _machine() / name
     try:
         if not stored.exists():
-            _store(stored, fastest(out, width, contiguous, dtype, _MEASURED[few], may_pack))
+            _store(stored, fastest(out, width, contiguous, dtype, rows, may_pack))
         text = stored.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # a choice that another process could not repeat is not made
         _warn(stored.parent, getattr(error, "strerror", None) or "not a choice")
