@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rl_lightning.checkpointing.resume import settings
 from rl_lightning.distributed import fill_missing, logprobs_of_all, share_of_groups, share_of_prompts
-from rl_lightning.memory import halve_on_oom
+from rl_lightning.memory import LossTerms, halve_on_oom
 from rl_lightning.objective import (
     LossInputs,
     Objective,
@@ -102,7 +102,7 @@ class GRPOModule(ScoredModule):
             weight_decay=weight_decay,
             max_grad_norm=max_grad_norm,
             seed=seed,
-            measures_kl=objective.beta > 0,
+            terms=LossTerms(objective.beta > 0, objective.entropy_bonus > 0),
         )
         self.objective, self.reward, self.sft_steps = objective, as_reward(reward), sft_steps
         self.supervised = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -70,8 +71,7 @@ def test_a_model_fits_where_its_config_says(path):
         assert step.prompt_tokens + step.new_tokens <= 512  # the window of its sliding layers
 
 
-@pytest.mark.parametrize("tasks", TASK_SETS, ids=lambda p: p.stem)
-@pytest.mark.parametrize("model", MODELS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(("model", "tasks"), list(zip(MODELS, cycle(TASK_SETS))), ids=lambda p: p.stem)
 def test_a_task_set_replaces_the_models_own(monkeypatch, model, tasks):
     config = parse(monkeypatch, model, tasks)
     assert set(config.data.datasets) == names(tasks)

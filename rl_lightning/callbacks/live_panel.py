@@ -91,7 +91,7 @@ class LivePanel(ProgressBar, StepCallback):
     print through `print` appears above the panel.
 
     Args:
-        plain_seconds: if standard output is not a terminal, seconds between lines at least; 0 for a line after every step.
+        plain_seconds: if standard output is not a terminal, seconds between lines at least; 0 for a line after every rollout.
     """
 
     def __init__(self, plain_seconds: float = 10.0) -> None:

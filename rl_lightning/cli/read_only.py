@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LightningArgumentParser, instantiate_class
 
 from rl_lightning.cli.lightning_cli import RLCommandLine
 from rl_lightning.cli.single_prompt import settings_of
-from rl_lightning.memory import gpu_of_size, make_plan, memory_of_cards
+from rl_lightning.memory import LossTerms, gpu_of_size, make_plan, memory_of_cards
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.policy.placement import replica_devices
 from rl_lightning.rollout import LocalEngine, Sampling
@@ -63,7 +63,8 @@ class PlanCommandLine(_ReadOnlyCommandLine):
         device = memory_of_cards(replica_devices(here, cards)) if self.vram is None else gpu_of_size(self.vram, cards)
         engine = LocalEngine() if model.engine is None else instantiate_class((), model.engine.as_dict())
         step, rows = sampling.step_shape(data.prompts_per_step, data.max_prompt_tokens), sampling.max_rollout_rows
-        self.plan = make_plan(policy, step, model.token_budget, rows, device, engine, model.objective.beta > 0)
+        terms = LossTerms(model.objective.beta > 0, model.objective.entropy_bonus > 0)
+        self.plan = make_plan(policy, step, model.token_budget, rows, device, engine, terms)
 
 
 class _HelpCommandLine(_ReadOnlyCommandLine):

@@ -8,6 +8,7 @@ settings that are halved if the device runs out of memory despite the plan.
 from rl_lightning.memory.breakdown import (
     EngineMemory,
     HeldModel,
+    LossTerms,
     MemoryBreakdown,
     PlannedSettings,
     RolloutMemory,
@@ -23,6 +24,7 @@ __all__ = [
     "EngineMemory",
     "HeldModel",
     "Limit",
+    "LossTerms",
     "MemoryBreakdown",
     "MemoryLimits",
     "Plan",

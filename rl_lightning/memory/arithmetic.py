@@ -146,14 +146,15 @@ def head(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
     return tokens * (3 * bytes_per_element + 4) * shape.width
 
 
-def logits(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
+def logits(shape: ModelShape, bytes_per_element: int, tokens: int, entropy: bool = False) -> float:
     """One tile of logits: logits and exponentials in float32, and one of them in the head's dtype where that is not float32; and
-    for its tokens the mean embedding in float32, its difference from the target's embedding, and the gradient of the log-prob."""
+    for its tokens the mean embedding in float32, its difference from the target's embedding, and the gradient of the log-prob. With
+    the entropy's gradient also the product of logits and exponentials, and in 16 bits, in place of that copy, the tile's embeddings
+    in float32."""
     if shape.vocabulary == 0:
         return 0.0
     tile_tokens, vocabulary = tile_of(shape.vocabulary)
     rows = min(tokens, tile_tokens)
-    return rows * (
-        (2 * 4 + (bytes_per_element if bytes_per_element == 2 else 0)) * vocabulary
-        + (3 * 4 + bytes_per_element) * shape.width
-    )
+    in_16_bits = bytes_per_element == 2
+    more = 4 * rows + 4 * shape.width * in_16_bits if entropy else 2 * rows * in_16_bits
+    return (2 * 4 * rows + more) * vocabulary + rows * (3 * 4 + bytes_per_element) * shape.width

@@ -79,6 +79,22 @@ class PlannedSettings:
 
 
 @dataclass(frozen=True)
+class LossTerms:
+    """Terms of the loss that need memory of their own.
+
+    Attributes:
+        kl: whether there is one of the reference model's log-probs.
+        entropy: whether there is one of the entropy, which then has a gradient.
+    """
+
+    kl: bool = False
+    entropy: bool = False
+
+
+PLAIN_LOSS = LossTerms()
+
+
+@dataclass(frozen=True)
 class HeldModel:
     """A model as it is held in memory.
 
@@ -87,7 +103,7 @@ class HeldModel:
         bytes_per_element: bytes of a number in the compute dtype: 2, or 4 for float32.
         quantized: whether the linear layers are in 4 bits.
         rank: LoRA's rank; 0: no adapters, all weights are trained.
-        measures_kl: whether the loss needs the reference model's log-probs.
+        terms: terms of the loss that need memory.
         reference: whether a frozen copy of what is trained is held as it was at the start, as the KL term's reference.
     """
 
@@ -96,7 +112,7 @@ class HeldModel:
     quantized: bool
     rank: int
     reference: bool = False
-    measures_kl: bool = False
+    terms: LossTerms = PLAIN_LOSS
 
     @property
     def trains_all(self) -> bool:

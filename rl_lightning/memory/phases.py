@@ -90,8 +90,8 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
     before = arithmetic.saved_per_layer(replace(shape, norms=1, mlp_width=0), size, model.rank, tokens, slots)
     freed = 0 if settings.checkpointing else saved
     in_attention = kept - freed + before + arithmetic.scores(shape, slots, longest, backward=True)
-    logits = arithmetic.logits(shape, size, tokens)
-    of_reference = arithmetic.reference_forward(shape, size, tokens, slots) if model.measures_kl else 0.0
+    logits = arithmetic.logits(shape, size, tokens, model.terms.entropy)
+    of_reference = arithmetic.reference_forward(shape, size, tokens, slots) if model.terms.kl else 0.0
     in_reference = kept + max(of_reference, arithmetic.scores(shape, slots, longest, backward=False))
     if not model.trains_all:
         parts: MemoryBreakdown = {

@@ -17,8 +17,10 @@ from typing import Literal
 import torch
 
 from rl_lightning.memory.breakdown import (
+    PLAIN_LOSS,
     EngineMemory,
     HeldModel,
+    LossTerms,
     MemoryBreakdown,
     Phase,
     PlannedSettings,
@@ -108,7 +110,7 @@ def make_plan(
     rows: int | Literal["auto"],
     device: Device,
     engine: EngineMemory,
-    measures_kl: bool = False,
+    terms: LossTerms = PLAIN_LOSS,
 ) -> Plan:
     """Predict the memory of a run, and choose the settings that are `auto` so that it fits.
 
@@ -123,7 +125,7 @@ def make_plan(
         rows: sequences that decode at once, or auto.
         device: the device to plan for.
         engine: the rollout engine.
-        measures_kl: whether the loss needs the reference model.
+        terms: terms of the loss that need memory.
 
     Returns:
         the plan; if nothing fits, that of the smallest settings.
@@ -135,7 +137,7 @@ def make_plan(
     choices = [config.rollout_weights == "merged"]
     if config.rollout_weights == "auto":
         choices = [True, False] if config.lora_r else [True]  # without adapters there is nothing to merge
-    model = _held(config, device, measures_kl)
+    model = _held(config, device, terms)
     plans = [_largest_that_fits(config, model, step, token_budget, rows, each, device, engine) for each in choices]
     if len(plans) == 2 and not (plans[0].fits and (device.kind == "cpu" or _costs_nothing(*plans))):
         return _with_graphs(plans[1], engine)
@@ -165,7 +167,7 @@ def _costs_nothing(merged: Plan, trained: Plan) -> bool:
     )
 
 
-def _held(config: PolicyConfig, device: Device, measures_kl: bool) -> HeldModel:
+def _held(config: PolicyConfig, device: Device, terms: LossTerms) -> HeldModel:
     dtype = compute_dtype(config, torch.device(device.kind))
     targets = None if config.lora_target_modules is None else tuple(config.lora_target_modules)
     shape, base = model_shape(config.model_name_or_path, targets)
@@ -174,11 +176,11 @@ def _held(config: PolicyConfig, device: Device, measures_kl: bool) -> HeldModel:
     alone = device.cards == 1 or config.lora_r > 0
     require("policy.devices_per_replica", device.cards, alone, "1 where lora_r is 0, which trains all weights")
     quantization_config(config, base, dtype)  # refuses what cannot be loaded
-    reference = config.reference == "adapter" or (config.lora_r == 0 and measures_kl)
+    reference = config.reference == "adapter" or (config.lora_r == 0 and terms.kl)
     if device.kind == "cuda" and shape.fused_attention:
         kernel = planned_kernel(shape.heads, shape.kv_heads, shape.head_width, dtype, device.there)
         shape = replace(shape, fused_attention=kernel != "scores", repeats_keys=kernel == "repeated")
-    return HeldModel(shape, dtype.itemsize, config.quantization == "nf4", config.lora_r, reference, measures_kl)
+    return HeldModel(shape, dtype.itemsize, config.quantization == "nf4", config.lora_r, reference, terms)
 
 
 def _largest_that_fits(

@@ -1,4 +1,4 @@
-"""Settings whose names say that they are secret, which no model card shows."""
+"""Settings whose names say that they are secret, which no model card and no page shows."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from rl_lightning.checkpointing.recorded import Recorded
 from rl_lightning.checkpointing.resume import refuse_other_settings, restore_rng_states, rng_states, settings
 from rl_lightning.distributed import Collective, SingleProcess, sum_gradients
 from rl_lightning.loggers import MetricsCSV
-from rl_lightning.memory import Device, MemoryLimits, Plan, make_plan, memory_of_cards
+from rl_lightning.memory import Device, LossTerms, MemoryLimits, Plan, make_plan, memory_of_cards
 from rl_lightning.policy import Policy, PolicyConfig
 from rl_lightning.policy.adapters import adapter_hash, refuse_other_shapes
 from rl_lightning.rollout import RolloutEngine, Sampling
@@ -46,7 +46,7 @@ class AdapterModule(Recorded, LightningModule):
         weight_decay: decoupled weight decay of AdamW.
         max_grad_norm: the L2 norm over all gradients is clipped to this.
         seed: seed of the sampler and of the adapters' initial values.
-        measures_kl: whether the loss needs the reference model.
+        terms: terms of the loss that need memory.
 
     Attributes:
         policy: the loaded policy, from `configure_model` on.
@@ -78,7 +78,7 @@ class AdapterModule(Recorded, LightningModule):
         weight_decay: float,
         max_grad_norm: float,
         seed: int,
-        measures_kl: bool,
+        terms: LossTerms,
     ) -> None:
         super().__init__()
         require("model.learning_rate", learning_rate, learning_rate > 0, "above 0")
@@ -91,7 +91,7 @@ class AdapterModule(Recorded, LightningModule):
         self.policy_config, self.sampling, self.engine, self.token_budget = policy, sampling, engine, token_budget
         self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
         self.weight_decay, self.max_grad_norm = weight_decay, max_grad_norm
-        self.seed, self.measures_kl = seed, measures_kl
+        self.seed, self.terms = seed, terms
         self.generator = torch.Generator().manual_seed(seed)
         self.collective: Collective = SingleProcess()
         self.loaded_step, self.not_finite_in_a_row, self.interrupted = 0, 0, False
@@ -139,7 +139,7 @@ class AdapterModule(Recorded, LightningModule):
             rows = planned.max_rollout_rows, planned_eval_rows(self.plan)
             self.limits = MemoryLimits.of(planned.token_budget, *rows)
             config, layer_devices = self.plan.apply(self.policy_config), self.plan.layer_devices(devices)
-            self.policy = Policy(config, device, self.seed, self.measures_kl, layer_devices)
+            self.policy = Policy(config, device, self.seed, self.terms.kl, layer_devices)
             if self.policy_config.self_test:
                 self_test(self.policy, self.plan.settings.merged)
             self.policy.refuse_longer(self.plan.step.prompt_tokens + self.plan.step.new_tokens)
@@ -149,8 +149,8 @@ class AdapterModule(Recorded, LightningModule):
 
     def _plan(self, device: Device) -> Plan:
         step = self.sampling.step_shape(self.prompt_source.prompts_per_step, self.prompt_source.max_prompt_tokens)
-        rows, kl = self.sampling.max_rollout_rows, self.measures_kl
-        return make_plan(self.policy_config, step, self.token_budget, rows, device, self.engine, kl)
+        rows = self.sampling.max_rollout_rows
+        return make_plan(self.policy_config, step, self.token_budget, rows, device, self.engine, self.terms)
 
     def configure_optimizers(self) -> Any:
         """AdamW on what is trained, with the learning-rate schedule."""

@@ -38,6 +38,9 @@ CLASSES = "name one that ships (fit --model.reward.help CLASS shows it), or give
         ),
         ((*FIT, "--max_steps=9"), "did you mean --trainer.max_steps?"),
         (("export", "outputs/run", "--to", "x", "--formt", "merged"), "--formt; did you mean --format?"),
+        (("report", "outputs/run", "--wach"), "report: unrecognized arguments: --wach; did you mean --watch?"),
+        (("compare", "a", "b", "--evalaute"), "compare: unrecognized arguments: --evalaute; did you mean --evaluate?"),
+        ((*FIT, "--data.answer_format=boxd"), "(?P<answer>…); did you mean boxed?"),
         ((*FIT, "--fixed_evl.samples=5"), "did you mean --fixed_eval.samples? `fit --help evaluation`"),
         (
             (*FIT, "--model.objective.loss_type=drgrpo"),
@@ -101,6 +104,11 @@ def test_in_a_word_of_the_command_line(line, words, said):
         ("data:\n  datasets:\n    chain_sun: {}\n", "line 3: datasets.chain_sun: no such task; did you mean chain_sum"),
         ("data:\n  prompts_per_step: 0\n", "line 2: data.prompts_per_step: 0 is not allowed; it must be at least 1"),
         ("data:\n  prompts_per_step: null\n", "line 2: data.prompts_per_step: null is not allowed; leave it out"),
+        ("fixed_eval:\n  samples: 1\n", "line 2: fixed_eval.samples: 1 is not allowed; it must be at least 2, or null"),
+        (
+            "checkpoint:\n  save_total_limit: 0\n",
+            "line 2: checkpoint.save_total_limit: 0 is not allowed; it must be at least 1",
+        ),
         ("model:\n  sampling: 5\n", "line 2: model.sampling: 5 is not allowed; it must be settings by name"),
         ("model:\n\tlearning_rate: 1\n", "line 2: not YAML: found character '\\t'"),
     ],

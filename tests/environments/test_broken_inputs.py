@@ -215,7 +215,7 @@ def set_up(environment: Environment, **kwargs) -> PromptDataModule:
         "prompts_per_step": 4,
     }
     data = PromptDataModule({"wrong": TaskSpec(environment=environment)}, **settings | kwargs)
-    data.trainer = SimpleNamespace(lightning_module=GRPOModule(policy=PolicyConfig("tiny")))
+    data.trainer = SimpleNamespace(lightning_module=GRPOModule(policy=PolicyConfig("tiny"), score_seconds=1))
     try:
         data.setup("fit")
         return data

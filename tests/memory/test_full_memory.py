@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rl_lightning.memory import PlannedSettings, StepShape, gpu_of_size, make_plan
+from rl_lightning.memory import LossTerms, PlannedSettings, StepShape, gpu_of_size, make_plan
 from rl_lightning.memory.phases import predict
 from rl_lightning.memory.shapes import shape_of
 from rl_lightning.policy import Policy, PolicyConfig, pack
@@ -100,7 +100,7 @@ def test_weights_and_copies_need_what_was_predicted(config, dtype, tmp_path):
     settings = PolicyConfig(str(tmp_path), "none", dtype, lora_r=0)
     policy = Policy(settings, CPU, measures_kl=True)
     step = StepShape(prompts=2, group=4, prompt_tokens=32, new_tokens=96)
-    plan = make_plan(settings, step, "auto", "auto", COMPUTER, ENGINE, measures_kl=True)
+    plan = make_plan(settings, step, "auto", "auto", COMPUTER, ENGINE, LossTerms(kl=True))
     load = plan.phases["load"]
     trained, inside = policy.trained_parameters(), {id(p) for p in policy._weights}
     frozen = [p for p in policy.model.parameters() if id(p) not in inside]
@@ -132,4 +132,4 @@ def test_what_fits_a_card_of_24_gb():
         18 * large.model.shape.parameters
     )
     assert plan("1.5B", 48).fits
-    assert plan("0.5B", 24, measures_kl=True).peak > small.peak
+    assert plan("0.5B", 24, terms=LossTerms(kl=True)).peak > small.peak

@@ -1,12 +1,14 @@
-"""Which settings no model card shows."""
+"""Which settings no model card and no page shows."""
 
 from __future__ import annotations
 
 import yaml
 
 from rl_lightning.report.model_card import CardOf, model_card
-from rl_lightning.report.run_files import Run
+from rl_lightning.report.page import page
+from rl_lightning.report.run_files import Run, read_runs
 from rl_lightning.report.secrets import secret_names, without_secrets
+from tests.report.constructed import write_run
 
 
 def test_a_card_leaves_secrets_out():
@@ -56,3 +58,16 @@ def test_the_card_of_a_run_has_no_secret_of_its_config(tmp_path):
     assert "token_budget: auto" in card
     assert "sk-1" not in card
     assert "hf-2" not in card
+
+
+def test_a_page_and_what_runs_differ_in_have_no_secret(tmp_path):
+    texts = []
+    for name in ("first", "second"):
+        run = write_run(tmp_path / name)
+        settings = yaml.safe_load((run / "config.yaml").read_text()) | {"judge": {"api_key": f"sk-{name}"}}
+        (run / "config.yaml").write_text(yaml.safe_dump(settings))
+        texts.append(page(read_runs([run])))
+    texts.append(page(read_runs([tmp_path / "first", tmp_path / "second"])))
+    for text in texts:
+        assert "(left out)" in text
+        assert "sk-" not in text

@@ -145,3 +145,15 @@ def test_a_prompt_that_breaks_has_only_completions_of_nothing_and_the_others_are
     assert [t for t, broke in zip(ours.texts, rows, strict=True) if not broke] == [
         t for t, broke in zip(plain.texts, rows, strict=True) if not broke
     ]
+
+
+def test_a_prompt_that_breaks_at_its_first_token_leaves_the_others_as_ever(policy, sample, batch):
+    """Shorter prompts are padded, and a weight of 0 times NaN is NaN."""
+    ids, there = batch.prompt_ids.clone(), set(batch.prompt_ids.flatten().tolist())
+    said = set(sample(batch).completion_ids.flatten().tolist())
+    ids[0, 0] = broken = next(t for t in range(4, 600) if t not in there | said)
+    first = type(batch)(batch.problems, ids, batch.prompt_lengths, batch.cursor)
+    ours, plain = sample(first, decoder=BrokenAt(decoder(policy, "merged"), broken, NAN)), sample(first)
+    group = len(ours.texts) // len(batch)
+    assert ours.not_finite.view(-1, group).all(dim=1).tolist() == [True] + [False] * (len(batch) - 1)
+    assert ours.texts[group:] == plain.texts[group:]
