@@ -24,6 +24,7 @@ from reasoning_gym.factory import DATASETS
 
 from rl_lightning.environments.environment import Config, Environment, GenerationFailed
 from rl_lightning.environments.reasoning_gym.answer_checks import refuse_answer
+from rl_lightning.environments.reasoning_gym.codeio_programs import leave_out_programs
 from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
 from rl_lightning.environments.reasoning_gym.problem_checks import refuse_problem
@@ -94,11 +95,14 @@ class ReasoningGymTask(Environment):
     def _create(self, seed: int) -> Any:
         try:
             # acre splits its items into 60/20/20 per cent, so ten is the smallest size that has all three kinds.
-            return reasoning_gym.create_dataset(self.name, seed=seed, size=10, **_settings(self.name, self.config))
+            made = reasoning_gym.create_dataset(self.name, seed=seed, size=10, **_settings(self.name, self.config))
         except (AssertionError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise UserError(
                 f"datasets.{self.name}.config: {self.config} refused by the task: {first_line(error)}"
             ) from error
+        if self.name in ("codeio", COMPOSITE):
+            leave_out_programs()
+        return made
 
     def at_level(self, config: Mapping[str, Any]) -> ReasoningGymTask:
         """The same task with another config, whose keys have been checked.
