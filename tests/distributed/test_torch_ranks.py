@@ -62,6 +62,12 @@ def fit(root: Path, *words: str, launcher: tuple[str, ...] = ()) -> str:
     return said
 
 
+def fit_here(root: Path, *words: str) -> None:
+    """The same on one rank, in this process, which has imported everything already."""
+    command = ["fit", "--config", str(CONFIG), *FEW, f"--trainer.default_root_dir={root}", *words]
+    assert main(command) == 0
+
+
 def alike(one: Path, other: Path, step: int) -> None:
     """The same completions and evaluations, and adapters that differ by rounding only."""
     a, b = (pd.read_parquet(root / "rollouts") for root in (one, other))
@@ -81,7 +87,7 @@ def alike(one: Path, other: Path, step: int) -> None:
 
 
 def test_two_ranks_train_evaluate_and_write_what_one_does(tmp_path):
-    fit(tmp_path / "alone", "--trainer.max_steps=4")
+    fit_here(tmp_path / "alone", "--trainer.max_steps=4")
     said = fit(tmp_path / "two", "--trainer.max_steps=4", "--trainer.devices=2", launcher=TORCHRUN)
     assert "2 ranks share the 3 prompts of a step" in said
     assert said.count("step 0: accuracy") == 1, "only the first rank speaks"
@@ -97,7 +103,7 @@ def test_two_ranks_sample_by_one_server_what_one_does(tmp_path):
         f"--model.engine.url={server.url}",
         f"--model.engine.directory={tmp_path / 'shared'}",
     ]
-    fit(tmp_path / "alone", "--trainer.max_steps=2", *engine)
+    fit(tmp_path / "alone", "--trainer.max_steps=2", *engine)  # the server is in this process
     alone = {body["lora_name"] for body in server.bodies("/v1/load_lora_adapter")}
     fit(tmp_path / "two", "--trainer.max_steps=2", "--trainer.devices=2", *engine, launcher=TORCHRUN)
     both = {body["lora_name"] for body in server.bodies("/v1/load_lora_adapter")} - alone
