@@ -103,6 +103,7 @@ class GRPOModule(ScoredModule):
             max_grad_norm=max_grad_norm,
             seed=seed,
             measures_kl=objective.beta > 0,
+            trains_entropy=objective.entropy_bonus > 0,
         )
         self.objective, self.reward, self.sft_steps = objective, as_reward(reward), sft_steps
         self.supervised = False

@@ -63,7 +63,8 @@ class PlanCommandLine(_ReadOnlyCommandLine):
         device = memory_of_cards(replica_devices(here, cards)) if self.vram is None else gpu_of_size(self.vram, cards)
         engine = LocalEngine() if model.engine is None else instantiate_class((), model.engine.as_dict())
         step, rows = sampling.step_shape(data.prompts_per_step, data.max_prompt_tokens), sampling.max_rollout_rows
-        self.plan = make_plan(policy, step, model.token_budget, rows, device, engine, model.objective.beta > 0)
+        terms = model.objective.beta > 0, model.objective.entropy_bonus > 0
+        self.plan = make_plan(policy, step, model.token_budget, rows, device, engine, *terms)
 
 
 class _HelpCommandLine(_ReadOnlyCommandLine):

@@ -88,6 +88,7 @@ class HeldModel:
         quantized: whether the linear layers are in 4 bits.
         rank: LoRA's rank; 0: no adapters, all weights are trained.
         measures_kl: whether the loss needs the reference model's log-probs.
+        trains_entropy: whether the loss has an entropy bonus.
         reference: whether a frozen copy of what is trained is held as it was at the start, as the KL term's reference.
     """
 
@@ -97,6 +98,7 @@ class HeldModel:
     rank: int
     reference: bool = False
     measures_kl: bool = False
+    trains_entropy: bool = False
 
     @property
     def trains_all(self) -> bool:

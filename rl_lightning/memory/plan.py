@@ -109,6 +109,7 @@ def make_plan(
     device: Device,
     engine: EngineMemory,
     measures_kl: bool = False,
+    trains_entropy: bool = False,
 ) -> Plan:
     """Predict the memory of a run, and choose the settings that are `auto` so that it fits.
 
@@ -124,6 +125,7 @@ def make_plan(
         device: the device to plan for.
         engine: the rollout engine.
         measures_kl: whether the loss needs the reference model.
+        trains_entropy: whether the loss has an entropy bonus.
 
     Returns:
         the plan; if nothing fits, that of the smallest settings.
@@ -135,7 +137,7 @@ def make_plan(
     choices = [config.rollout_weights == "merged"]
     if config.rollout_weights == "auto":
         choices = [True, False] if config.lora_r else [True]  # without adapters there is nothing to merge
-    model = _held(config, device, measures_kl)
+    model = replace(_held(config, device, measures_kl), trains_entropy=trains_entropy)
     plans = [_largest_that_fits(config, model, step, token_budget, rows, each, device, engine) for each in choices]
     if len(plans) == 2 and not (plans[0].fits and (device.kind == "cpu" or _costs_nothing(*plans))):
         return _with_graphs(plans[1], engine)

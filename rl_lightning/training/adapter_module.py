@@ -46,7 +46,7 @@ class AdapterModule(Recorded, LightningModule):
         weight_decay: decoupled weight decay of AdamW.
         max_grad_norm: the L2 norm over all gradients is clipped to this.
         seed: seed of the sampler and of the adapters' initial values.
-        measures_kl: whether the loss needs the reference model.
+        measures_kl, trains_entropy: whether the loss needs the reference model, and whether it has an entropy bonus.
 
     Attributes:
         policy: the loaded policy, from `configure_model` on.
@@ -79,6 +79,7 @@ class AdapterModule(Recorded, LightningModule):
         max_grad_norm: float,
         seed: int,
         measures_kl: bool,
+        trains_entropy: bool,
     ) -> None:
         super().__init__()
         require("model.learning_rate", learning_rate, learning_rate > 0, "above 0")
@@ -91,7 +92,7 @@ class AdapterModule(Recorded, LightningModule):
         self.policy_config, self.sampling, self.engine, self.token_budget = policy, sampling, engine, token_budget
         self.learning_rate, self.lr_schedule, self.warmup_steps = learning_rate, lr_schedule, warmup_steps
         self.weight_decay, self.max_grad_norm = weight_decay, max_grad_norm
-        self.seed, self.measures_kl = seed, measures_kl
+        self.seed, self.measures_kl, self.trains_entropy = seed, measures_kl, trains_entropy
         self.generator = torch.Generator().manual_seed(seed)
         self.collective: Collective = SingleProcess()
         self.loaded_step, self.not_finite_in_a_row, self.interrupted = 0, 0, False
@@ -136,8 +137,7 @@ class AdapterModule(Recorded, LightningModule):
             devices = devices_of_replica(self.trainer.strategy, self.policy_config.devices_per_replica)
             self.plan = self._plan(memory_of_cards(devices, getattr(self.trainer.strategy, "num_processes", 1)))
             planned = self.plan.settings
-            rows = planned.max_rollout_rows, planned_eval_rows(self.plan)
-            self.limits = MemoryLimits.of(planned.token_budget, *rows)
+            self.limits = MemoryLimits.of(planned.token_budget, planned.max_rollout_rows, planned_eval_rows(self.plan))
             config, layer_devices = self.plan.apply(self.policy_config), self.plan.layer_devices(devices)
             self.policy = Policy(config, device, self.seed, self.measures_kl, layer_devices)
             if self.policy_config.self_test:
@@ -149,8 +149,8 @@ class AdapterModule(Recorded, LightningModule):
 
     def _plan(self, device: Device) -> Plan:
         step = self.sampling.step_shape(self.prompt_source.prompts_per_step, self.prompt_source.max_prompt_tokens)
-        rows, kl = self.sampling.max_rollout_rows, self.measures_kl
-        return make_plan(self.policy_config, step, self.token_budget, rows, device, self.engine, kl)
+        rows, terms = self.sampling.max_rollout_rows, (self.measures_kl, self.trains_entropy)
+        return make_plan(self.policy_config, step, self.token_budget, rows, device, self.engine, *terms)
 
     def configure_optimizers(self) -> Any:
         """AdamW on what is trained, with the learning-rate schedule."""
