@@ -116,12 +116,11 @@ def backward_of_layer(
 ) -> float:
     """Additional memory during the backward pass of one layer.
 
-    With checkpointing all that autograd saves of the recomputed layer, except the MLP's product, which is freed by then; the
-    gradients of the MLP's product and of one of its factors; the last hidden states, their gradient, and the last norm's float32
-    input.
+    With checkpointing all that autograd saves of the recomputed layer; the gradients of the MLP's product and of both its factors,
+    of which one takes the place of the product; and the gradient of the layer's output.
     """
-    recomputed = saved - tokens * bytes_per_element * shape.mlp_width if checkpointing else 0
-    return recomputed + tokens * (2 * bytes_per_element * shape.mlp_width + (2 * bytes_per_element + 4) * shape.width)
+    recomputed = saved if checkpointing else 0
+    return recomputed + tokens * bytes_per_element * (2 * shape.mlp_width + shape.width)
 
 
 def reference_forward(shape: ModelShape, bytes_per_element: int, tokens: int, slots: int) -> float:
@@ -139,22 +138,28 @@ def reference_forward(shape: ModelShape, bytes_per_element: int, tokens: int, sl
     return held + bytes_per_element * max(mlp, attention)
 
 
-def head(shape: ModelShape, bytes_per_element: int, tokens: int) -> float:
-    """Hidden states at the output head: all, those of completion tokens, their gradient, and the last norm's float32 input."""
+def head(shape: ModelShape, bytes_per_element: int, tokens: int, trains_entropy: bool) -> float:
+    """Hidden states at the output head: all, those of completion tokens, their gradient, that of the entropies where it is needed,
+    and the last norm's float32 input."""
     if shape.vocabulary == 0:
         return 0.0
-    return tokens * (3 * bytes_per_element + 4) * shape.width
+    return tokens * ((3 + trains_entropy) * bytes_per_element + 4) * shape.width
 
 
-def logits(shape: ModelShape, bytes_per_element: int, tokens: int, entropy: bool = False) -> float:
+def logits(shape: ModelShape, bytes_per_element: int, tokens: int, trains_entropy: bool) -> float:
     """One tile of logits: logits and exponentials in float32, and one of them in the head's dtype where that is not float32; and
-    for its tokens the mean embedding in float32, its difference from the target's embedding, and the gradient of the log-prob. With
-    the entropy's gradient also the product of logits and exponentials, and in 16 bits, in place of that copy, the tile's embeddings
-    in float32."""
+    for its tokens the mean embedding in float32, its difference from the target's embedding, and the gradient of the log-prob.
+
+    With the gradient of the entropies, the larger of two peaks. While the tile is summed up: logits, exponentials, their product,
+    and the tile's embeddings where they are not in float32; two means and a part of one. At the end: logits and exponentials; the
+    two means, the gradient's two terms, their sum, and that once more; and the target's embedding.
+    """
     if shape.vocabulary == 0:
         return 0.0
     tile_tokens, vocabulary = tile_of(shape.vocabulary)
     rows = min(tokens, tile_tokens)
-    in_16_bits = bytes_per_element == 2
-    more = 4 * rows + 4 * shape.width * in_16_bits if entropy else 2 * rows * in_16_bits
-    return (2 * 4 * rows + more) * vocabulary + rows * (3 * 4 + bytes_per_element) * shape.width
+    rounded = bytes_per_element == 2
+    if trains_entropy:
+        summing = rows * (3 * 4 * vocabulary + 3 * 4 * shape.width) + rounded * 4 * vocabulary * shape.width
+        return max(summing, rows * (2 * 4 * vocabulary + (6 * 4 + bytes_per_element) * shape.width))
+    return rows * ((2 * 4 + 2 * rounded) * vocabulary + (3 * 4 + bytes_per_element) * shape.width)

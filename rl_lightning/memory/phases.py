@@ -84,7 +84,7 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
     slots = min(PADDED_SLOTS_PER_TOKEN * budget, step.rows * longest)
     saved = arithmetic.saved_per_layer(shape, size, model.rank, tokens, slots)
     kept = arithmetic.kept_for_backward(saved, shape, size, tokens, settings.checkpointing)
-    at_head = kept + arithmetic.head(shape, size, tokens)
+    at_head = kept + arithmetic.head(shape, size, tokens, model.terms.entropy)
     in_backward = kept + arithmetic.backward_of_layer(saved, shape, size, tokens, settings.checkpointing)
     # By then what the layer had saved after its attention is freed.
     before = arithmetic.saved_per_layer(replace(shape, norms=1, mlp_width=0), size, model.rank, tokens, slots)
@@ -104,11 +104,14 @@ def _updating(model: HeldModel, step: StepShape, settings: PlannedSettings) -> l
             {**parts, "activations": in_attention},
             {**parts, "activations": in_reference},
         ]
+    plain = arithmetic.logits(shape, size, tokens, trains_entropy=False)
     gradients: MemoryBreakdown = {"gradients": 4 * shape.text_weights}
     summing, rounding, waiting, of_embedding = arithmetic.vocabulary_gradients(shape, size)
     waiting += size * shape.largest_linear
     return [
-        {**gradients, "activations": at_head, "logits": logits, "workspace": summing},
+        {**gradients, "activations": at_head, "logits": logits},
+        # The head's gradient comes in the backward pass, whose tile is the same with an entropy bonus.
+        {**gradients, "activations": at_head, "logits": plain, "workspace": summing},
         {**gradients, "activations": at_head, "workspace": rounding},
         {**gradients, "activations": in_backward, "workspace": waiting},
         {**gradients, "activations": in_attention, "workspace": waiting},

@@ -35,7 +35,7 @@ class Rows:
     and its gradient is summed over all.
 
     Attributes:
-        blocks: each (R, W) int64, the token in each padded slot of R rows; the row's first token after its end.
+        blocks: each (R, W) int64, the token in each padded slot of R rows; any token after the end of a row.
         token_slot: (S,) int64, the first slot of each token, numbered over all blocks one after another.
     """
 

@@ -179,7 +179,7 @@ class _TiledLogProbs(torch.autograd.Function):
         if logp_grad is not None:
             grad = logp_grad * grad_logps[:, None]
             if entropy_grad is not None:
-                grad = grad + entropy_grad * grad_entropy[:, None]
+                grad += entropy_grad * grad_entropy[:, None]
             grad = grad.to(logp_grad.dtype)
         if inputs:
             of_entropy = grad_entropy if ctx.entropy_gradient else None

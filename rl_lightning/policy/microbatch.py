@@ -123,7 +123,7 @@ def _assemble(rollout: Rollout, rows: Tensor, common: Tensor) -> MicroBatch:
     inner_index = position - prompt_lengths[group, None]
     in_prompt = packed.tokens[group[:, None], position.clamp(max=packed.tokens.shape[1] - 1)]
     row_tokens = torch.where(inner_index < 0, in_prompt, inner_offset[:, None] + inner_index)
-    row_tokens = torch.where(position < row_lengths[:, None], row_tokens, row_tokens[:, :1])  # as in packed.tokens
+    row_tokens = torch.where(position < row_lengths[:, None], row_tokens, 0)
     blocks, row_slot = _blocks(row_tokens, row_lengths)
     inner_row, inner_column = inner.nonzero(as_tuple=True)
     inner_position = prompt_lengths[group[inner_row]] + inner_column

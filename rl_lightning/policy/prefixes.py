@@ -26,14 +26,13 @@ class PackedPrompts:
         ids         p q r s
         positions   0 1 2 1
         prompt      0 0 0 2
-        tokens      [0 1 2], [0 1 0], [0 3 0]
+        tokens      [0 1 2], [0 1 -], [0 3 -]
 
     Attributes:
         ids: (S,) int64, the packed tokens, ordered by prompt and position.
         positions: (S,) int64, the position of each in its prompt.
         prompt: (S,) int64, the first prompt that has it.
-        tokens: (B, P) int64, the packed index of each prompt's tokens; after its end that of its first token, because even with
-            weight 0 a number that is not finite would reach what attends to it.
+        tokens: (B, P) int64, the packed index of each prompt's tokens; 0 after the end of a prompt.
     """
 
     ids: Tensor
@@ -77,8 +76,7 @@ def pack_prompts(ids: Tensor, lengths: Tensor, common: Tensor) -> PackedPrompts:
     owner = torch.searchsorted(with_first, position.expand_as(ids).contiguous(), right=True).clamp(max=len(ids) - 1)
     own = lengths - shared
     offset = own.cumsum(0) - own - shared
-    tokens = offset[owner] + position
-    tokens = torch.where(position < lengths[:, None], tokens, tokens[:, :1])
+    tokens = torch.where(position < lengths[:, None], offset[owner] + position, 0)
     return PackedPrompts(ids[prompt, positions], positions, prompt, tokens)
 
 

@@ -49,15 +49,28 @@ class PromptCache:
         width = int(self._lengths[self.first : self.end].max())
         batch_size = max(1, PREFILL_TOKENS // width)
         for first in range(self.first, self.end, batch_size):
-            some = slice(first, min(first + batch_size, self.end))
-            ids, lengths = self._ids[some, :width], self._lengths[some]
-            packed = pack_prompts(ids, lengths, common_prefixes(ids, lengths))
-            self._decoder(packed.ids[None], packed.positions[None], self._storing_attention(first - self.first, packed))
+            self._prefill(first, min(first + batch_size, self.end), width)
 
-    def _storing_attention(self, first: int, packed: PackedPrompts) -> Attend:
-        """Causal attention of packed prompts, in rows, that also stores keys and values, from row `first` on."""
-        prompts, width = packed.tokens.shape
-        held = slice(first, first + prompts)
+    def _prefill(self, first: int, end: int, width: int) -> None:
+        """Prefill some prompts of at most `width` tokens together, or each alone where one has numbers that are not finite: others
+        give them weight zero, after the end of their own rows or where they share a beginning, and zero times NaN is NaN."""
+        ids, lengths = self._ids[first:end, :width], self._lengths[first:end]
+        packed = pack_prompts(ids, lengths, common_prefixes(ids, lengths))
+        held = slice(first - self.first, end - self.first)
+        self._decoder(packed.ids[None], packed.positions[None], self._storing_attention(held, packed))
+        if end - first > 1 and not self._is_finite(held):
+            for buffer in (*self.keys, *self.values):
+                buffer[held] = 0
+            for prompt in range(first, end):
+                self._prefill(prompt, prompt + 1, int(self._lengths[prompt]))
+
+    def _is_finite(self, held: slice) -> bool:
+        finite = [buffer[held].isfinite().all().to(self._ids.device) for buffer in (*self.keys, *self.values)]
+        return bool(torch.stack(finite).all())
+
+    def _storing_attention(self, held: slice, packed: PackedPrompts) -> Attend:
+        """Causal attention of packed prompts, in rows, that also stores keys and values, in the rows `held`."""
+        width = packed.tokens.shape[1]
         packed_rows = Rows((packed.tokens,), packed.prompt * width + packed.positions)
         rows_of = [packed_rows.to(stage.device) for stage in self._stages]
 

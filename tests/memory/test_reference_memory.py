@@ -1,4 +1,5 @@
-"""The update's memory with the reference model's forward pass, and with keys that are repeated for every query head."""
+"""The update's memory with the reference model's forward pass, with an entropy bonus, with a wide MLP, and with keys that are
+repeated for every query head."""
 
 from __future__ import annotations
 
@@ -10,17 +11,27 @@ from transformers import Qwen2Config, Qwen3Config
 
 from rl_lightning.memory import Device, LossTerms, PlannedSettings, StepShape, make_plan
 from rl_lightning.memory.phases import predict
+from rl_lightning.module import GRPOModule
+from rl_lightning.objective import Objective
 from rl_lightning.policy import PolicyConfig, attention, pack
-from rl_lightning.rollout import LocalEngine
-from tests.memory.test_plan import COMPUTER, ENGINE, STEP, comes_and_goes, full_length, peak_bytes, policy_of
+from rl_lightning.rollout import LocalEngine, Sampling
+from tests.memory.test_plan import (
+    COMPUTER,
+    DEEP,
+    ENGINE,
+    STEP,
+    WIDE_HEAD,
+    comes_and_goes,
+    full_length,
+    peak_bytes,
+    policy_of,
+)
 
 SIZES = {"hidden_size": 128, "num_key_value_heads": 1, "eos_token_id": 2, "vocab_size": 640}
 WIDE_MLP = Qwen2Config(intermediate_size=2048, num_hidden_layers=1, num_attention_heads=4, **SIZES)
+WIDE = Qwen2Config(intermediate_size=1024, num_hidden_layers=1, num_attention_heads=4, **{**SIZES, "hidden_size": 512})
 SHARED = Qwen2Config(intermediate_size=256, num_hidden_layers=3, num_attention_heads=8, **SIZES)
 WIDE_HEADS = Qwen3Config(intermediate_size=256, num_hidden_layers=3, num_attention_heads=8, head_dim=64, **SIZES)
-LARGE_HEAD = Qwen2Config(
-    intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, **SIZES | {"hidden_size": 512, "vocab_size": 8192}
-)
 SMALL = StepShape(prompts=2, group=4, prompt_tokens=32, new_tokens=96)
 
 
@@ -29,23 +40,23 @@ def predicted_and_measured(
     directory,
     with_reference: bool,
     checkpointing: str,
-    with_entropy: bool = False,
-    dtype: str = "float32",
+    dtype="float32",
+    entropy=False,
+    rank=16,
     **changes,
 ) -> tuple[float, float]:
-    settings = {"quantization": "none", "dtype": dtype, "gradient_checkpointing": checkpointing}
+    settings = {"quantization": "none", "dtype": dtype, "gradient_checkpointing": checkpointing, "lora_r": rank}
     policy, model = policy_of(config, directory, **settings)
     (micro,) = pack(full_length(SMALL), torch.arange(SMALL.rows), 10**6)
 
     def update():
-        logps, entropy = policy.log_probs(micro, 1.0, with_entropy)
+        logps, entropies = policy.log_probs(micro, 1.0, entropy)
         reference = policy.reference_log_probs(micro, 1.0) if with_reference else 0.0
-        (logps - reference + entropy * with_entropy).sum().backward()
+        (logps - reference + entropies * entropy).sum().backward()
 
     update()
-    model = replace(
-        model, shape=replace(model.shape, **changes), terms=LossTerms(kl=with_reference, entropy=with_entropy)
-    )
+    shape = replace(model.shape, **changes)
+    model = replace(model, shape=shape, rank=rank, terms=LossTerms(with_reference, entropy))
     settings = PlannedSettings(10**6, 8, checkpointing == "on", merged=False)
     return comes_and_goes(predict(model, SMALL, settings, COMPUTER, ENGINE)["update"]), peak_bytes(update)
 
@@ -58,25 +69,36 @@ def test_the_reference_forward_is_in_the_plan(config, checkpointing, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_gradient_of_an_entropy_bonus_is_in_the_plan(dtype, tmp_path):
-    """In this shape the output head decides the peak."""
-    predicted, measured = predicted_and_measured(LARGE_HEAD, tmp_path, False, "on", True, dtype)
+@pytest.mark.parametrize("checkpointing", ["on", "off"])
+def test_a_wide_mlp_is_in_the_plan(checkpointing, dtype, tmp_path):
+    """The gradients of its product and of both factors are there at once."""
+    predicted, measured = predicted_and_measured(WIDE_MLP, tmp_path, False, checkpointing, dtype)
     assert predicted == pytest.approx(measured, rel=0.1)
-    without, _ = predicted_and_measured(LARGE_HEAD, tmp_path, False, "on", False, dtype)
-    assert without < 0.85 * measured
 
 
-def test_a_plan_with_a_kl_term_counts_it():
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("config", "checkpointing", "rank"),
+    [(WIDE_HEAD, "on", 16), (WIDE_HEAD, "off", 16), (WIDE, "on", 16), (DEEP, "off", 16), (WIDE_HEAD, "on", 0)],
+)
+def test_an_entropy_bonus_is_in_the_plan(config, checkpointing, rank, dtype, tmp_path):
+    """With a wide head its product of logits and exponentials decides, with wide hidden states its gradient's terms."""
+    predicted, measured = predicted_and_measured(config, tmp_path, False, checkpointing, dtype, True, rank)
+    assert predicted == pytest.approx(measured, rel=0.1)
+
+
+@pytest.mark.parametrize("term", ["kl", "entropy"])
+def test_a_plan_counts_the_terms_of_the_loss(term):
     config = PolicyConfig("Qwen/Qwen2.5-0.5B-Instruct", gradient_checkpointing="off")
-    peaks = [
-        sum(
-            make_plan(config, STEP, 2048, 64, Device("", "cuda", 24e9), LocalEngine(), LossTerms(kl))
-            .phases["update"]
-            .values()
-        )
-        for kl in (False, True)
-    ]
-    assert peaks[1] >= peaks[0]
+    device, engine = Device("", "cuda", 24e9), LocalEngine()
+    plans = [make_plan(config, STEP, 2048, 64, device, engine, LossTerms(**{term: there})) for there in (False, True)]
+    without, with_it = (sum(plan.phases["update"].values()) for plan in plans)
+    assert with_it >= without + (term == "entropy")
+
+
+@pytest.mark.parametrize(("bonus", "there"), [(0.0, False), (0.01, True)])
+def test_a_module_tells_its_plan_of_an_entropy_bonus(bonus, there):
+    assert GRPOModule(PolicyConfig("tiny"), Sampling(), Objective(entropy_bonus=bonus)).terms.entropy is there
 
 
 @pytest.mark.parametrize("checkpointing", ["on", "off"])

@@ -47,7 +47,7 @@ def check(prompts: list[list[int]]) -> None:
     index = {beginning: number for number, beginning in enumerate(first_with)}
     for prompt, tokens in zip(prompts, packed.tokens.tolist(), strict=True):
         own = [index[tuple(prompt[:end])] for end in range(1, len(prompt) + 1)]
-        assert tokens == own + own[:1] * (ids.shape[1] - len(prompt))
+        assert tokens == own + [0] * (ids.shape[1] - len(prompt))
     assert torch.equal(common, common.T)
     for order in (range(len(prompts)), reversed(range(len(prompts)))):
         assert distinct_tokens(list(order), lengths.tolist(), common.tolist()) == len(first_with)

@@ -120,40 +120,25 @@ def test_a_row_ends_where_it_breaks_and_the_next_in_its_slot_is_as_ever(
 
 
 @pytest.mark.parametrize("prompts_at_once", [1, 2, 6])
+@pytest.mark.parametrize("place", ["first", "after what others begin with", "near the end"])
+@pytest.mark.parametrize("value", [NAN, INF])
 def test_a_prompt_that_breaks_has_only_completions_of_nothing_and_the_others_are_as_ever(
-    policy, sample, batch, prompts_at_once
+    policy, sample, batch, place, value, prompts_at_once
 ):
-    longest = int(batch.prompt_lengths.argmax())
-    own = set(batch.prompt_ids[longest].tolist())
-    others = {t for row in range(6) if row != longest for t in batch.prompt_ids[row].tolist()}
+    """The first prompt of a pack, whose first token fills the rows of the others, and which computes what they begin with."""
+    ids = batch.prompt_ids.clone()
+    ids[:, :8] = ids[0, :8]
+    unique = next(token for token in range(4, 200) if not (ids == token).any())
+    ids[0, {"first": 0, "after what others begin with": 8, "near the end": int(batch.prompt_lengths[0]) - 6}[place]] = (
+        unique
+    )
+    batch = type(batch)(batch.problems, ids, batch.prompt_lengths, batch.cursor)
     plain = sample(batch)
-    said = set(plain.completion_ids.flatten().tolist())
-    unique = sorted(own - others - said)
-    if not unique:  # then a token of its own is made
-        ids = batch.prompt_ids.clone()
-        unique = [next(t for t in range(4, 100) if t not in own | others | said)]
-        ids[longest, int(batch.prompt_lengths[longest]) - 6] = unique[0]
-        batch = type(batch)(batch.problems, ids, batch.prompt_lengths, batch.cursor)
-        plain = sample(batch)
-    made = BrokenAt(decoder(policy, "merged"), unique[0], NAN)
+    assert not (plain.completion_ids[4:] == unique).any()
+    made = BrokenAt(decoder(policy, "merged"), unique, value)
     sampling = Sampling(4, 24, max_rollout_rows=4)
     ours = sample(batch, sampling, decoder=made, prompts_at_once=prompts_at_once)
-    rows = torch.arange(24) // 4 == longest
-    assert ours.not_finite.tolist() == rows.tolist()
-    assert ours.lengths[rows].tolist() == [1] * 4
-    assert torch.equal(ours.lengths[~rows], plain.lengths[~rows])
-    assert [t for t, broke in zip(ours.texts, rows, strict=True) if not broke] == [
-        t for t, broke in zip(plain.texts, rows, strict=True) if not broke
-    ]
-
-
-def test_a_prompt_that_breaks_at_its_first_token_leaves_the_others_as_ever(policy, sample, batch):
-    """Shorter prompts are padded, and a weight of 0 times NaN is NaN."""
-    ids, there = batch.prompt_ids.clone(), set(batch.prompt_ids.flatten().tolist())
-    said = set(sample(batch).completion_ids.flatten().tolist())
-    ids[0, 0] = broken = next(t for t in range(4, 600) if t not in there | said)
-    first = type(batch)(batch.problems, ids, batch.prompt_lengths, batch.cursor)
-    ours, plain = sample(first, decoder=BrokenAt(decoder(policy, "merged"), broken, NAN)), sample(first)
-    group = len(ours.texts) // len(batch)
-    assert ours.not_finite.view(-1, group).all(dim=1).tolist() == [True] + [False] * (len(batch) - 1)
-    assert ours.texts[group:] == plain.texts[group:]
+    assert ours.not_finite.tolist() == [True] * 4 + [False] * 20
+    assert ours.lengths[:4].tolist() == [1] * 4
+    assert torch.equal(ours.lengths[4:], plain.lengths[4:])
+    assert ours.texts[4:] == plain.texts[4:]
