@@ -48,8 +48,6 @@ from rl_lightning.types import UserError
 
 __all__ = ["MisconfigurationException", "RLCommandLine"]
 
-set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows the attribute docstrings of dataclasses
-
 _TRAINER_DEFAULTS = {
     "default_root_dir": "outputs/run",
     "devices": 1,
@@ -117,6 +115,8 @@ class RLCommandLine(LightningCLI):
     """The command line of `fit` and `validate`; running is part of construction, as in LightningCLI."""
 
     def __init__(self) -> None:
+        # Help shows the docstrings of attributes, for which all source files are read.
+        set_parsing_settings(docstring_parse_attribute_docstrings=any("help" in word for word in sys.argv))
         super().__init__(
             GRPOModule,
             PromptDataModule,
@@ -130,8 +130,9 @@ class RLCommandLine(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
+        """Only the one that is called: a parser of all settings takes time to make."""
         arguments = {"model", "datamodule", "train_dataloaders", "val_dataloaders", "dataloaders", "weights_only"}
-        return {"fit": arguments, "validate": arguments}
+        return {sys.argv[1]: arguments}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key, callback in _CALLBACKS.items():

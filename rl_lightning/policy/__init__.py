@@ -5,6 +5,7 @@ only package that imports peft and bitsandbytes; of this package it may import o
 settings, `PolicyConfig`; and `pack`, which packs a rollout into `MicroBatch`es.
 """
 
+from rl_lightning.policy import bitsandbytes_import  # noqa: F401, before PEFT imports it
 from rl_lightning.policy.config import PolicyConfig
 from rl_lightning.policy.microbatch import MicroBatch, pack
 from rl_lightning.policy.policy import Policy

@@ -19,7 +19,7 @@ try:
     status = main(sys.argv[1:])
 except SystemExit as stop:
     status = stop.code
-print("IMPORTED", *sorted(name for name in sys.modules if "." not in name), file=sys.stderr)
+print("IMPORTED", *sys.modules, file=sys.stderr)
 sys.exit(status)
 """
 
@@ -74,5 +74,29 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("stream", "said"), [(Terminal(), "loading torch …\n"), (io.StringIO(), "")])
 def test_what_is_loaded_is_said_on_a_terminal_only(monkeypatch, stream, said):
     monkeypatch.setattr(sys, "stderr", stream)
-    quiet.loading("torch")
+    with quiet.loading("torch"):
+        pass
     assert stream.getvalue() == said
+
+
+def test_a_run_loads_no_compiler(tmp_path):
+    out = f"--trainer.default_root_dir={tmp_path / 'run'}"
+    imported = imported_by("fit", "--config", "quickstart", "--trainer.max_steps=1", "--data.eval_num_samples=2", out)
+    assert "lightning" in imported
+    assert not imported & {"wandb", "tensorboard", "IPython", "datasets", "torch._inductor.compile_fx"}
+
+
+def test_workers_load_neither_torch_nor_what_draws():
+    program = "import sys, rl_lightning.environments.mixture; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "reasoning_gym" in loaded
+    assert not loaded & {"torch", "lightning", "transformers", "peft", "matplotlib"}
+
+
+def test_garbage_is_collected_again_after_libraries_are_loaded():
+    program = "import gc; from rl_lightning.cli.quiet import loading\nwith loading('torch'): import torch; print(gc.isenabled())"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nprint(gc.isenabled())"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]
