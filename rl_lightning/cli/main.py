@@ -168,16 +168,14 @@ def _export(args: list[str]) -> int:
 
 def _serve(args: list[str]) -> None:
     given = arguments.of_serve(args[1:])
-    with loading("torch, transformers and PEFT"):
-        from rl_lightning.cli.serve import main as serve
+    from rl_lightning.cli.serve import main as serve
 
     serve(given)
 
 
 def _push(args: list[str]) -> int:
     given = arguments.of_push(args[1:])
-    with loading("torch, transformers and PEFT"):
-        from rl_lightning.cli.push import main as push
+    from rl_lightning.cli.push import main as push
 
     return push(given)
 

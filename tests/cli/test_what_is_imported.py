@@ -62,6 +62,18 @@ def test_a_report_and_a_comparison_need_no_torch(tmp_path):
     assert not imported_by("compare", run, at_start, "--out", out) & {"torch", "lightning", "transformers"}
 
 
+def test_serve_and_push_need_no_torch(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert not imported_by("serve", str(tmp_path)) & {"torch", "transformers", "peft", "reasoning_gym"}
+    (tmp_path / "rl_lightning_export.json").write_text('{"faults": []}')
+    assert not imported_by("push", str(tmp_path), "me/mine", "--dry-run") & {
+        "torch",
+        "transformers",
+        "peft",
+        "matplotlib",
+    }
+
+
 def test_chat_loads_nothing_of_lightning(tmp_path):
     assert "lightning" not in imported_by("chat", "--ckpt_path", str(tmp_path), status=2)
 
