@@ -19,8 +19,8 @@ from rl_lightning.checkpointing.checkpoints import (
     checkpoint_step,
     intact_checkpoints,
 )
+from rl_lightning.checkpointing.model_files import CONFIG_FILE
 from rl_lightning.hub.pushing import Repository, address, look, push
-from rl_lightning.policy.adapters import CONFIG_FILE
 from rl_lightning.types import UserError, first_line, require
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from typing import Any
 import jsonargparse
 from transformers import AutoModelForCausalLM
 
+from rl_lightning.checkpointing.model_files import read_json
 from rl_lightning.cli.single_prompt import Settings, read_settings, settings_of
-from rl_lightning.export.base_files import read_json
-from rl_lightning.export.card import ABOUT
 from rl_lightning.export.formats import compute_device, load_parts
 from rl_lightning.export.llama_cpp import LlamaCpp, need_packages
 from rl_lightning.export.loaded import Loaded, PlainModel
+from rl_lightning.export.sharing import ABOUT
 from rl_lightning.types import Problem, UserError, first_line
 
 

@@ -133,8 +133,8 @@ def print_help(verb: str, topic: str) -> None:
     if not topic:
         print(_overview(verb))
         return
-    loading("torch, transformers, PEFT and Lightning")
-    from rl_lightning.cli.read_only import settings_parser
+    with loading("torch, transformers, PEFT and Lightning"):
+        from rl_lightning.cli.read_only import settings_parser
 
     print(settings_help(settings_parser("fit" if verb == "plan" else verb), verb, topic.removeprefix("--")))
 

@@ -32,6 +32,7 @@ from rl_lightning.callbacks import (
 from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
 from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
+from rl_lightning.checkpointing.model_files import is_adapter
 from rl_lightning.cli import own_tasks
 from rl_lightning.cli.config_places import refuse_broken_configs
 from rl_lightning.cli.launchers import refuse_other_ranks
@@ -43,13 +44,10 @@ from rl_lightning.data import PromptDataModule
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.policy import PolicyConfig
-from rl_lightning.policy.adapters import is_adapter
 from rl_lightning.training.ranks import first_devices
 from rl_lightning.types import UserError
 
 __all__ = ["MisconfigurationException", "RLCommandLine"]
-
-set_parsing_settings(docstring_parse_attribute_docstrings=True)  # --help shows the attribute docstrings of dataclasses
 
 _TRAINER_DEFAULTS = {
     "default_root_dir": "outputs/run",
@@ -118,6 +116,8 @@ class RLCommandLine(LightningCLI):
     """The command line of `fit` and `validate`; running is part of construction, as in LightningCLI."""
 
     def __init__(self) -> None:
+        # Help shows the docstrings of attributes, for which all source files are read.
+        set_parsing_settings(docstring_parse_attribute_docstrings=any("help" in word for word in sys.argv))
         super().__init__(
             GRPOModule,
             PromptDataModule,

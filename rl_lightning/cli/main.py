@@ -110,8 +110,8 @@ def _train(args: list[str]) -> int:
     if (topic := asked_topic(args)) is not None:
         print_help(args[0], topic)
         return 0
-    loading("torch, transformers, PEFT and Lightning")  # first, because some warnings come at import
-    from rl_lightning.cli.lightning_cli import MisconfigurationException, RLCommandLine
+    with loading("torch, transformers, PEFT and Lightning"):
+        from rl_lightning.cli.lightning_cli import MisconfigurationException, RLCommandLine
 
     try:
         line = RLCommandLine()
@@ -154,23 +154,22 @@ def _report(args: list[str]) -> None:
 
 def _chat(args: list[str]) -> None:
     given = arguments.of_chat(args[1:])
-    loading("torch, transformers and PEFT")
-    from rl_lightning.cli.chat import main as chat
+    with loading("torch, transformers and PEFT"):
+        from rl_lightning.cli.chat import main as chat
 
     chat(given)
 
 
 def _export(args: list[str]) -> int:
     given = arguments.of_export(args[1:])
-    loading("torch, transformers and PEFT")
-    from rl_lightning.cli.export import main as export
+    with loading("torch, transformers and PEFT"):
+        from rl_lightning.cli.export import main as export
 
     return export(given)
 
 
 def _serve(args: list[str]) -> None:
     given = arguments.of_serve(args[1:])
-    loading("torch, transformers and PEFT")
     from rl_lightning.cli.serve import main as serve
 
     serve(given)
@@ -178,7 +177,6 @@ def _serve(args: list[str]) -> None:
 
 def _push(args: list[str]) -> int:
     given = arguments.of_push(args[1:])
-    loading("torch, transformers and PEFT")
     from rl_lightning.cli.push import main as push
 
     return push(given)
@@ -208,9 +206,9 @@ def _plan(args: list[str]) -> int:
     for word in rest:
         if near := difflib.get_close_matches(word.partition("=")[0], ("--vram", "--cards"), n=1, cutoff=0.75):
             raise UserError(f"plan: unrecognized arguments: {word}; did you mean {near[0]}?")
-    loading("torch, transformers, PEFT and Lightning")
-    from rl_lightning.cli.read_only import PlanCommandLine
-    from rl_lightning.memory import table
+    with loading("torch, transformers, PEFT and Lightning"):
+        from rl_lightning.cli.read_only import PlanCommandLine
+        from rl_lightning.memory import table
 
     sys.argv = [sys.argv[0], "fit", *rest]
     plan = PlanCommandLine(own.vram, own.cards).plan

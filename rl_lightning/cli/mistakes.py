@@ -60,7 +60,7 @@ def mistake(parser: Any, message: str, words: Sequence[str]) -> UserError:
     """
     line = " ".join(message.split()).partition(" Given value type:")[0]
     line = _OR_CALLABLE.sub(r"\1", _OR_NULL.sub(r"\1", _NO_PATH.sub("", line)))
-    if parser._subcommands_action is not None:  # its own settings are those of the verb that was called
+    if parser._subcommands_action is not None:  # fit or validate
         (parser,) = parser._subcommands_action._name_parser_map.values()
     names = [name for name in map(setting_of, parser._actions) if name and not re.search(r"(^|\.)help$", name)]
     if found := _UNKNOWN_WORD.search(line):

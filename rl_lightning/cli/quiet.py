@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _EXPECTED = {
     # The user chooses data.num_workers.
@@ -21,15 +24,29 @@ _EXPECTED = {
 """Warnings that no user can act on: the module they are attributed to, and a pattern for the message."""
 
 
-def loading(what: str) -> None:
-    """Say on a terminal that libraries are being loaded, which takes seconds; and be `quiet`. Nothing goes into files and pipes.
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Inside, libraries are imported, which takes seconds: said at once on a terminal, and in no file or pipe; and `quiet`.
+
+    Python looks for garbage as often as many objects have been made, and libraries make half a million that stay. So it looks for
+    none until they are loaded, and not among them afterwards.
 
     Args:
         what: the libraries.
     """
     if sys.stderr.isatty():
         print(f"loading {what} …", file=sys.stderr, flush=True)
-    quiet()
+    if "torch" in sys.modules:  # loaded before, in a Python that may have a model to free
+        quiet()
+        yield
+        return
+    gc.disable()
+    try:
+        quiet()
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def quiet() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ class _HelpCommandLine(_ReadOnlyCommandLine):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Stand in for what would be read."""
-        self.config = Namespace(subcommand="fit", fit=Namespace(seed_everything=False))
+        self.config = Namespace({"subcommand": sys.argv[1], sys.argv[1]: Namespace(seed_everything=False)})
 
     def instantiate_classes(self) -> None:
         """Do nothing."""
@@ -80,4 +81,5 @@ class _HelpCommandLine(_ReadOnlyCommandLine):
 
 def settings_parser(verb: str) -> LightningArgumentParser:
     """The parser of the settings of `fit` or `validate`."""
+    sys.argv = [sys.argv[0], verb, "--help"]
     return _HelpCommandLine()._subcommand_parsers[verb]

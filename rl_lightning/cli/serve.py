@@ -7,10 +7,8 @@ import shlex
 from pathlib import Path
 
 from rl_lightning.checkpointing.checkpoints import find_checkpoint
-from rl_lightning.export.base_files import GENERATION, read_json
+from rl_lightning.checkpointing.model_files import CONFIG_FILE, GENERATION, is_adapter, max_lora_rank, read_json
 from rl_lightning.export.modelfile import MODELFILE
-from rl_lightning.policy.adapters import CONFIG_FILE, is_adapter
-from rl_lightning.rollout.vllm_core import max_lora_rank
 from rl_lightning.types import UserError
 
 Command = tuple[str, list[str]]

@@ -10,6 +10,7 @@ from typing import Any, cast
 import jsonargparse
 import yaml
 
+from rl_lightning.checkpointing.model_files import is_adapter
 from rl_lightning.cli import own_tasks
 from rl_lightning.cli.users_mistakes import users_mistakes
 from rl_lightning.environments.examples import worked_examples
@@ -17,7 +18,6 @@ from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.prompts import PromptSettings, PromptTemplate
 from rl_lightning.environments.stream import eval_problems, held_out_hashes
 from rl_lightning.policy import PolicyConfig
-from rl_lightning.policy.adapters import is_adapter
 from rl_lightning.policy.loading import load_tokenizer
 from rl_lightning.rollout import Sampling
 from rl_lightning.types import Problem, UserError

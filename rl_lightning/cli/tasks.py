@@ -31,12 +31,12 @@ def answer_to(args: argparse.Namespace, of_fit: Sequence[str]) -> str:
     """What the command prints."""
     if args.config is None and args.check is None:
         return _of_reasoning_gym(args.name, args.levels)
-    loading("torch and transformers")
-    from rl_lightning.cli.single_prompt import Settings, prompt_of
-    from rl_lightning.cli.verdicts import check, check_by, describe_own, read_verifier
-    from rl_lightning.environments.mixture import TaskSpec
-    from rl_lightning.environments.reasoning_gym.catalogue import describe_levels
-    from rl_lightning.types import Problem
+    with loading("torch and transformers"):
+        from rl_lightning.cli.single_prompt import Settings, prompt_of
+        from rl_lightning.cli.verdicts import check, check_by, describe_own, read_verifier
+        from rl_lightning.environments.mixture import TaskSpec
+        from rl_lightning.environments.reasoning_gym.catalogue import describe_levels
+        from rl_lightning.types import Problem
 
     if args.expected is not None:
         settings = _settings(of_fit) if args.config else Settings()

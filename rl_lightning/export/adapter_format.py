@@ -11,12 +11,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from rl_lightning.checkpointing.atomic_files import write_json
-from rl_lightning.export.base_files import read_json
+from rl_lightning.checkpointing.model_files import CONFIG_FILE, WEIGHTS_FILE, read_json
 from rl_lightning.export.formats import Format, compute_device, load_parts
 from rl_lightning.export.loaded import Loaded, PlainModel
 from rl_lightning.export.merging import AdapterDeltas
 from rl_lightning.export.source import Source
-from rl_lightning.policy.adapters import CONFIG_FILE, WEIGHTS_FILE
 from rl_lightning.types import UserError
 
 

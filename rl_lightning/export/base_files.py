@@ -11,6 +11,7 @@ from typing import Any
 
 from huggingface_hub import snapshot_download
 
+from rl_lightning.checkpointing.model_files import GENERATION, read_json
 from rl_lightning.policy.config import resolve_name
 from rl_lightning.types import UserError, first_line
 
@@ -27,8 +28,6 @@ _TOKENIZER = (
 _TEMPLATES = "additional_chat_templates"
 _MODEL = ("config.json", "preprocessor_config.json", "processor_config.json", "LICENSE*", "NOTICE*")
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-GENERATION = "generation_config.json"
-
 _SNAPSHOT = re.compile(r"models--([^/\\]+?)--([^/\\]+)[/\\]snapshots[/\\][0-9a-f]+[/\\]?$")
 """A model's directory in the hub's cache."""
 
@@ -108,18 +107,6 @@ def copy_model_files(source: Path, directory: Path, dtype: str | None) -> None:
     if dtype is not None and config.get(key) != dtype:
         text = json.dumps(_with_dtype(config, key, dtype), indent=2, ensure_ascii=False) + "\n"
         (directory / "config.json").write_text(text, encoding="utf-8")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """An object in a file.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({' '.join(str(error).split())})") from error
 
 
 def _with_dtype(config: dict[str, Any], key: str, dtype: str) -> dict[str, Any]:

@@ -11,19 +11,17 @@ from transformers import AutoTokenizer
 
 from rl_lightning import __version__
 from rl_lightning.checkpointing.atomic_files import write_atomically, write_json
-from rl_lightning.export.base_files import GENERATION, read_json
+from rl_lightning.checkpointing.model_files import GENERATION, read_json
 from rl_lightning.export.default_prompt import is_the_trained_prompt
 from rl_lightning.export.formats import Format
 from rl_lightning.export.run_prompts import RunPrompts
+from rl_lightning.export.sharing import ABOUT
 from rl_lightning.export.source import Source
 from rl_lightning.export.verification import Verification
 from rl_lightning.policy.end_tokens import listed
 from rl_lightning.report.learning_curve import draw
 from rl_lightning.report.model_card import CARD, CardOf, PromptNote, model_card
 from rl_lightning.report.run_files import Run
-
-ABOUT = "rl_lightning_export.json"
-"""What the export is, for programs: format, base, step, prompt, verification."""
 
 PICTURE = "learning_curve.png"
 

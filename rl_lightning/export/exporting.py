@@ -13,7 +13,8 @@ from typing import Any
 from transformers import AutoConfig, GenerationConfig
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_json
-from rl_lightning.export.base_files import GENERATION, copy_tokenizer, read_json
+from rl_lightning.checkpointing.model_files import GENERATION, read_json
+from rl_lightning.export.base_files import copy_tokenizer
 from rl_lightning.export.card import faults_of, write_card
 from rl_lightning.export.default_prompt import template_with_prompt, write_template
 from rl_lightning.export.formats import Format

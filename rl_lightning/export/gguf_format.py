@@ -10,7 +10,8 @@ import torch
 from transformers import AutoTokenizer
 
 from rl_lightning.checkpointing.atomic_files import write_atomically
-from rl_lightning.export.base_files import GENERATION, copy_tokenizer, read_json
+from rl_lightning.checkpointing.model_files import GENERATION, read_json
+from rl_lightning.export.base_files import copy_tokenizer
 from rl_lightning.export.formats import Format
 from rl_lightning.export.gguf_conversion import convert, refuse_unknown
 from rl_lightning.export.llama_cpp import LlamaCpp, quantise

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from rl_lightning.checkpointing.atomic_files import write_json
+from rl_lightning.checkpointing.model_files import WEIGHTS_FILE
 from rl_lightning.export.tensor_files import (
     INDEX,
     TensorShape,
@@ -26,7 +27,7 @@ from rl_lightning.export.tensor_files import (
     weight_files,
     write_tensors,
 )
-from rl_lightning.policy.adapters import WEIGHTS_FILE, lora_settings
+from rl_lightning.policy.adapters import lora_settings
 from rl_lightning.policy.lora import dithered
 from rl_lightning.types import UserError
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rl_lightning.export.base_files import read_json
-from rl_lightning.export.card import ABOUT, CARD
+from rl_lightning.checkpointing.model_files import read_json
 from rl_lightning.hub.pushing import Repository, address, push
+from rl_lightning.report.model_card import CARD
 from rl_lightning.types import UserError
+
+ABOUT = "rl_lightning_export.json"
+"""What the export is, for programs: format, base, step, prompt, verification."""
 
 
 def share(directory: Path, repository: Repository, dry_run: bool) -> str:

@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from rl_lightning.checkpointing.checkpoints import checkpoint_step
+from rl_lightning.checkpointing.model_files import is_adapter
 from rl_lightning.environments.mixture import TaskSpec
 from rl_lightning.environments.prompts import PromptSettings
 from rl_lightning.export.base_files import base_directory, hub_name
 from rl_lightning.policy import PolicyConfig
-from rl_lightning.policy.adapters import is_adapter
 from rl_lightning.rollout import Sampling
 
 

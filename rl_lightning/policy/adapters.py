@@ -15,11 +15,10 @@ from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
+from rl_lightning.checkpointing.model_files import CONFIG_FILE, WEIGHTS_FILE, is_adapter
 from rl_lightning.types import UserError
 
 log = logging.getLogger(__name__)
-
-CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 _MUST_BE_OFF = (
     "use_dora",
@@ -49,11 +48,6 @@ _CHOSEN_OTHERWISE = ("exclude_modules", "layers_to_transform", "layers_pattern")
 """Settings by which not all modules with the names in `target_modules` have an adapter."""
 
 _WEIGHT = re.compile(r"base_model\.model\.(.+)\.lora_[AB]\.weight")
-
-
-def is_adapter(directory: Path) -> bool:
-    """Whether the directory contains a PEFT adapter."""
-    return (directory / CONFIG_FILE).is_file() and (directory / WEIGHTS_FILE).is_file()
 
 
 def lora_settings(directory: Path) -> dict[str, Any]:

@@ -16,9 +16,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from rl_lightning.checkpointing.model_files import max_lora_rank
 from rl_lightning.rollout.vllm_requests import Finished, Request
 from rl_lightning.rollout.vllm_thread import HungError, LimitedThread, process_unchanged
-from rl_lightning.types import UserError, first_line, require
+from rl_lightning.types import UserError, first_line
 
 T = TypeVar("T")
 
@@ -30,9 +31,6 @@ _INSTEAD = "model.engine: null samples from the policy itself"
 
 _ENVIRONMENT = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
 """Set unless the user has: cores are shared with the trainer, its own warnings are about a server, and nothing is reported."""
-
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""The LoRA ranks that vLLM can be started for."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +52,6 @@ class Room:
     cache_bytes: int
     share: float
     lora_rank: int | None
-
-
-def max_lora_rank(rank: int) -> int:
-    """The least rank that vLLM can be started for and that has room for adapters of this one.
-
-    Raises:
-        UserError: there is none.
-    """
-    require("policy.lora_r for vLLM", rank, rank <= _RANKS[-1], f"at most {_RANKS[-1]}")
-    return min(each for each in _RANKS if each >= rank)
 
 
 def installed_version() -> str:

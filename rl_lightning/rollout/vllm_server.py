@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 
 from rl_lightning.checkpointing.cache import cache_directory
+from rl_lightning.checkpointing.model_files import max_lora_rank
 from rl_lightning.memory import Device, HeldModel, MemoryLimits, PlannedSettings, RolloutMemory, StepShape
 from rl_lightning.memory.plan import Plan
 from rl_lightning.policy import Policy
 from rl_lightning.rollout.vllm_base import VLLMEngine
-from rl_lightning.rollout.vllm_core import max_lora_rank
 from rl_lightning.rollout.vllm_http import HTTPClient
 from rl_lightning.rollout.vllm_served import Served
 from rl_lightning.rollout.vllm_weights import shared_model

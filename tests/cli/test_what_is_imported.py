@@ -19,7 +19,7 @@ try:
     status = main(sys.argv[1:])
 except SystemExit as stop:
     status = stop.code
-print("IMPORTED", *sorted(name for name in sys.modules if "." not in name), file=sys.stderr)
+print("IMPORTED", *sys.modules, file=sys.stderr)
 sys.exit(status)
 """
 
@@ -62,6 +62,18 @@ def test_a_report_and_a_comparison_need_no_torch(tmp_path):
     assert not imported_by("compare", run, at_start, "--out", out) & {"torch", "lightning", "transformers"}
 
 
+def test_serve_and_push_need_no_torch(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert not imported_by("serve", str(tmp_path)) & {"torch", "transformers", "peft", "reasoning_gym"}
+    (tmp_path / "rl_lightning_export.json").write_text('{"faults": []}')
+    assert not imported_by("push", str(tmp_path), "me/mine", "--dry-run") & {
+        "torch",
+        "transformers",
+        "peft",
+        "matplotlib",
+    }
+
+
 def test_chat_loads_nothing_of_lightning(tmp_path):
     assert "lightning" not in imported_by("chat", "--ckpt_path", str(tmp_path), status=2)
 
@@ -74,5 +86,29 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize(("stream", "said"), [(Terminal(), "loading torch …\n"), (io.StringIO(), "")])
 def test_what_is_loaded_is_said_on_a_terminal_only(monkeypatch, stream, said):
     monkeypatch.setattr(sys, "stderr", stream)
-    quiet.loading("torch")
+    with quiet.loading("torch"):
+        pass
     assert stream.getvalue() == said
+
+
+def test_a_run_loads_no_compiler(tmp_path):
+    out = f"--trainer.default_root_dir={tmp_path / 'run'}"
+    imported = imported_by("fit", "--config", "quickstart", "--trainer.max_steps=1", "--data.eval_num_samples=2", out)
+    assert "lightning" in imported
+    assert not imported & {"wandb", "tensorboard", "IPython", "datasets", "torch._inductor.compile_fx"}
+
+
+def test_workers_load_neither_torch_nor_what_draws():
+    program = "import sys, rl_lightning.environments.mixture; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "reasoning_gym" in loaded
+    assert not loaded & {"torch", "lightning", "transformers", "peft", "matplotlib"}
+
+
+def test_garbage_is_collected_again_after_libraries_are_loaded():
+    program = "import gc; from rl_lightning.cli.quiet import loading\nwith loading('torch'): import torch; print(gc.isenabled())"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nprint(gc.isenabled())"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]

@@ -12,9 +12,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rl_lightning.checkpointing.model_files import CONFIG_FILE
 from rl_lightning.cli.main import main
 from rl_lightning.export import merging
-from rl_lightning.policy.adapters import CONFIG_FILE
 from tests.export.exported_run import FILES, fit
 
 IDS = torch.arange(3, 43)[None]

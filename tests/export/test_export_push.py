@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from rl_lightning.checkpointing.atomic_files import write_json
+from rl_lightning.checkpointing.model_files import read_json
 from rl_lightning.cli.main import main
-from rl_lightning.export.base_files import read_json
-from rl_lightning.export.card import ABOUT
+from rl_lightning.export.sharing import ABOUT
 from tests.hub.fixtures import hub  # noqa: F401
 
 

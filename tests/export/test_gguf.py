@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
+from rl_lightning.checkpointing.model_files import read_json
 from rl_lightning.cli.main import main
 from rl_lightning.export import gguf_format, llama_cpp
-from rl_lightning.export.base_files import read_json
 from rl_lightning.export.llama_cpp import LlamaCpp
 from rl_lightning.export.sharing import files_to_push
 from rl_lightning.hub.pushing import Repository

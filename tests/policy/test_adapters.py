@@ -11,9 +11,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from rl_lightning.checkpointing.model_files import is_adapter
 from rl_lightning.cli.main import main
 from rl_lightning.policy import Policy, PolicyConfig, pack
-from rl_lightning.policy.adapters import is_adapter, lora_settings
+from rl_lightning.policy.adapters import lora_settings
 from rl_lightning.policy.config import EMBEDDED
 from rl_lightning.rollout import Sampling
 from rl_lightning.types import UserError

@@ -4,3 +4,7 @@ May import reasoning-gym, and of this package `types`, `sandbox` and the base cl
 `task.ReasoningGymTask`, and for the command line `catalogue`. `answer_checks` refuses answers that reasoning-gym's own verifiers
 must not receive.
 """
+
+from rl_lightning.environments.reasoning_gym.late_import import import_when_used
+
+import_when_used()

@@ -27,6 +27,7 @@ from rl_lightning.environments.reasoning_gym.answer_checks import refuse_answer
 from rl_lightning.environments.reasoning_gym.codeio_programs import leave_out_programs
 from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
+from rl_lightning.environments.reasoning_gym.late_import import USERS, import_now
 from rl_lightning.environments.reasoning_gym.problem_checks import refuse_problem
 from rl_lightning.environments.reasoning_gym.thinking import working
 from rl_lightning.types import Problem, UserError, first_line, require
@@ -120,6 +121,11 @@ class ReasoningGymTask(Environment):
     def __reduce__(self) -> tuple[type[ReasoningGymTask], tuple[str, dict[str, Any], str]]:
         # Some datasets cannot be pickled, so a worker creates its own.
         return ReasoningGymTask, (self.name, self.config, self._module)
+
+    def start(self) -> None:
+        """Import what the task imports late, which a worker may not do once it has given up its rights."""
+        if self.name in USERS or self._module:
+            import_now()
 
     def problem(self, seed: int) -> Problem:
         """The problem of a seed, a pure function of it.
