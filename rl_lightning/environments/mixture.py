@@ -119,7 +119,7 @@ class EnvironmentMixture:
             problem = self.at(task, level).problem(item_seed)
         except (GenerationFailed, UserError):
             raise
-        except Exception as error:  # the user's own environments may raise any
+        except (Exception, SystemExit) as error:  # the user's own environments may raise any
             raise GenerationFailed("raised", f"{type(error).__name__}: {first_line(error)}") from error
         return replace(_checked(task, item_seed, problem), task=task, index=index, level=level)
 

@@ -8,12 +8,16 @@ system has which.
 from __future__ import annotations
 
 import ctypes
+import functools
+import io
 import multiprocessing
 import os
 import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 _NEW_USER_AND_NETWORK = 0x10000000 | 0x40000000
@@ -55,6 +59,9 @@ _REFUSED_MODULES = frozenset({"_posixsubprocess", "_sqlite3", "_ctypes"})
 
 _locked = False
 
+_refusing = threading.local()
+"""Whether this thread refuses, outside of a worker, what a worker does."""
+
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -85,6 +92,28 @@ def lock_down(memory_bytes: int) -> None:
     sys.addaudithook(_refuse)
     global _locked
     _locked = True
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Refuse for a while, in this thread alone, what a worker refuses for good: for programs of others that run outside of one.
+
+    They find nothing on standard input, and what they print is dropped. Neither time nor memory is limited.
+    """
+    _watch()
+    before, stdin = vars(_refusing).get("on", False), sys.stdin
+    _refusing.on, sys.stdin = True, io.StringIO()
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        _refusing.on, sys.stdin = before, stdin
+
+
+@functools.cache
+def _watch() -> None:
+    """Add the hook, which cannot be removed, once."""
+    sys.addaudithook(lambda event, args: _refuse(event, args) if vars(_refusing).get("on") else None)
 
 
 def is_locked_down() -> bool:

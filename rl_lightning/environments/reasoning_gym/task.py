@@ -12,23 +12,25 @@ import difflib
 import importlib
 import math
 import os
-import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
-import numpy as np
 import reasoning_gym
 from reasoning_gym.composite import DatasetSpec
 from reasoning_gym.factory import DATASETS
 
 from rl_lightning.environments.environment import Config, Environment, GenerationFailed
 from rl_lightning.environments.reasoning_gym.answer_checks import refuse_answer
-from rl_lightning.environments.reasoning_gym.codeio_programs import leave_out_programs
 from rl_lightning.environments.reasoning_gym.curricula import curriculum_levels
 from rl_lightning.environments.reasoning_gym.descriptions import DESCRIPTIONS
 from rl_lightning.environments.reasoning_gym.late_import import USERS, import_now
 from rl_lightning.environments.reasoning_gym.problem_checks import refuse_problem
+from rl_lightning.environments.reasoning_gym.process_state import (
+    global_random_state,
+    newest_programs,
+    running_programs,
+)
 from rl_lightning.environments.reasoning_gym.thinking import working
 from rl_lightning.types import Problem, UserError, first_line, require
 
@@ -43,6 +45,9 @@ _DRAWN_AT_CREATION = frozenset({"acre", "gsm_symbolic", "list_functions"})
 
 _GLOBALLY_RANDOM = frozenset({"codeio", "list_functions", "pool_matrix"})
 """Tasks that use Python's or numpy's global random generator, or seed numpy's."""
+
+_RUNS_PROGRAMS = frozenset({"codeio", COMPOSITE})
+"""Tasks that run the programs of others, or may have such a part."""
 
 _HASH_ORDERED = frozenset(
     {"isomorphic_strings", "knight_swap", "list_functions", "polynomial_multiplication", "ransom_note", "word_ladder"}
@@ -96,14 +101,13 @@ class ReasoningGymTask(Environment):
     def _create(self, seed: int) -> Any:
         try:
             # acre splits its items into 60/20/20 per cent, so ten is the smallest size that has all three kinds.
-            made = reasoning_gym.create_dataset(self.name, seed=seed, size=10, **_settings(self.name, self.config))
+            dataset = reasoning_gym.create_dataset(self.name, seed=seed, size=10, **_settings(self.name, self.config))
         except (AssertionError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise UserError(
                 f"datasets.{self.name}.config: {self.config} refused by the task: {first_line(error)}"
             ) from error
-        if self.name in ("codeio", COMPOSITE):
-            leave_out_programs()
-        return made
+        self._programs = newest_programs()
+        return dataset
 
     def at_level(self, config: Mapping[str, Any]) -> ReasoningGymTask:
         """The same task with another config, whose keys have been checked.
@@ -138,10 +142,10 @@ class ReasoningGymTask(Environment):
                 `refuse_problem`.
         """
         try:
-            with self._random_state(seed):
+            with self._drawing(seed):
                 entry = self._generate(seed)
                 wrong = refuse_problem(_metadata(entry).get("source_dataset", self.name), entry)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise GenerationFailed("raised", f"{type(error).__name__}: {error}") from error
         if wrong is not None:
             raise GenerationFailed("wrong_answer", f"reasoning-gym's answer {str(entry['answer'])[:60]!r}: {wrong}")
@@ -151,12 +155,18 @@ class ReasoningGymTask(Environment):
 
     def item(self, seed: int) -> dict[str, Any]:
         """reasoning-gym's item of a seed, whether or not its answer is right; its generator may raise any exception."""
-        with self._random_state(seed):
+        with self._drawing(seed):
             return self._generate(seed)
 
-    def _random_state(self, seed: int) -> AbstractContextManager[None]:
-        is_used = self.name in _GLOBALLY_RANDOM or self._drawn_at_creation
-        return _global_random_state(seed) if is_used else nullcontext()
+    @contextmanager
+    def _drawing(self, seed: int) -> Iterator[None]:
+        """What belongs to the process, for as long as the item of a seed is drawn."""
+        is_random = self.name in _GLOBALLY_RANDOM or self._drawn_at_creation
+        with (
+            global_random_state(seed) if is_random else nullcontext(),
+            running_programs(self._programs) if self.name in _RUNS_PROGRAMS else nullcontext(),
+        ):
+            yield
 
     def _generate(self, item_seed: int) -> dict[str, Any]:
         if self._drawn_at_creation:
@@ -286,16 +296,3 @@ def _check_parts(parts: Any, place: str) -> None:
 def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}? " if near else ""
-
-
-@contextmanager
-def _global_random_state(seed: int) -> Iterator[None]:
-    """Seed the global random generators that some tasks use, and restore their states afterwards."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
