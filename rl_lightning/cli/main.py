@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from rl_lightning.cli import arguments
 from rl_lightning.cli.fit_help import asked_topic, print_help
 from rl_lightning.cli.launchers import is_first_rank, is_launched
+from rl_lightning.cli.library_caches import move_unwritable_caches
 from rl_lightning.cli.program import program, version
 from rl_lightning.cli.quiet import loading, only_errors
 from rl_lightning.types import UserError
@@ -80,6 +81,7 @@ def main(args: Sequence[str] | None = None) -> int:
             near = difflib.get_close_matches(args[0], (*_COMMANDS, "--help", "--version"), n=1)
             hint = f"did you mean {near[0]}? " if near else ""
             raise UserError(f"{args[0]!r} is not a command; {hint}there are: {', '.join(_COMMANDS)}")
+        move_unwritable_caches()
         return _COMMANDS[args[0]](args) or 0
     except UserError as error:
         print(f"error: {_last_line(error)}", file=sys.stderr)

@@ -3,6 +3,7 @@ adapters, a model to train as a whole."""
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _DEQUANTISED: dict[str, Any] = {"fp8": FineGrainedFP8Config, "mxfp4": Mxfp4Config}
 """Quantisations of stored weights that transformers can undo while it loads them, with its settings for them."""
+
+_NOT_WRITABLE = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
 
 
 def load_tokenizer(name: str) -> Any:
@@ -142,6 +145,9 @@ def _from_pretrained(factory: Any, name: str, **kwargs: Any) -> Any:
     except (OSError, ValueError, LookupError, AttributeError, TypeError, ImportError, RuntimeError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         reason = first_line(error) if isinstance(error, OSError | ValueError) else reason
+        cause = error.__cause__ or error  # transformers' own message of the cache names no setting
+        if isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE and not Path(resolve_name(name)).is_dir():
+            reason = f"{cause.filename}: {cause.strerror}; set HF_HOME to a directory that can be written"
         raise UserError(f"policy.model_name_or_path: cannot load {name!r}: {reason}") from error
 
 
