@@ -1,4 +1,4 @@
-"""Runs whose model gives logits that are no numbers now and then, or always."""
+"""Runs whose model gives logits or gradients that are no numbers now and then, or always."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rl_lightning.cli.main import main
 from rl_lightning.objective import Objective
 from rl_lightning.policy import PolicyConfig
 from rl_lightning.rollout import Sampling, decode_state
-from rl_lightning.types import UserError
+from rl_lightning.types import LossOutput, UserError
 from tests.runs import adapters, run, same
 from tests.test_cards_run import machine_with_cards
 from tests.test_module_steps import make_module
@@ -230,3 +230,32 @@ def test_an_evaluations_problem_counts_as_wrong_and_is_named(tmp_path, monkeypat
         f"evaluation problems count as wrong, because the model's logits were not finite numbers: {named}"
         in caplog.text
     )
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_counted_and_at_last_ends_the_run(tmp_path, monkeypatch):
+    from rl_lightning import module as grpo
+
+    good, bad_steps, step = grpo.policy_loss, {2}, 0
+
+    def loss(*args):
+        nonlocal step
+        out = good(*args)
+        step += 1
+        return LossOutput(out.loss * float("nan"), out.metrics) if step in bad_steps else out
+
+    monkeypatch.setattr(grpo, "policy_loss", loss)
+    run(tmp_path / "one", 4, evaluate=False)
+    rows = list(csv.DictReader((tmp_path / "one" / "metrics.csv").open()))
+    assert [float(row["policy/skipped_updates"]) for row in rows] == [0, 1, 0, 0]
+    assert all(t.isfinite().all() for t in adapters(tmp_path / "one", 4).values())
+
+    step, bad_steps = 0, {3, 4, 5}
+    with pytest.raises(
+        UserError, match=r"not a finite number in 3 updates in a row; the last batch is in .*not_finite"
+    ):
+        run(tmp_path / "three", 8, evaluate=False)
+    (file,) = (tmp_path / "three").glob("not_finite_step_*.pt")
+    kept = torch.load(file, weights_only=True)
+    assert len(kept["completions"]) == 8
+    assert kept["completion_ids"].shape == kept["mask"].shape
+    assert [p.name for p in checkpoints(tmp_path / "three")] == ["checkpoint-2", "checkpoint-4"]

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable, Iterator
 from itertools import count, islice, product
+from typing import Any
 
 import sympy
 
 from rl_lightning.environments.environment import GenerationFailed
 from rl_lightning.environments.reasoning_gym.task import ReasoningGymTask
 from rl_lightning.types import Problem
+
+Entry = dict[str, Any]
+"""An item of reasoning-gym: question, answer and metadata."""
 
 FEW = {"futoshiki": 8, "knight_swap": 3, "number_sequence": 8, "puzzle24": 8, "sokoban": 8, "zebra_puzzles": 8} | {
     "intermediate_integration": 25,
@@ -20,22 +25,22 @@ FEW = {"futoshiki": 8, "knight_swap": 3, "number_sequence": 8, "puzzle24": 8, "s
 
 
 @functools.cache
-def task(name, **config):
+def task(name: str, **config: Any) -> ReasoningGymTask:
     return ReasoningGymTask(name, config)
 
 
-def score(chosen, answer, entry):
+def score(chosen: ReasoningGymTask, answer: str, entry: Entry) -> float:
     """What reasoning-gym's own scorer gives for an answer to one of its items."""
     return chosen.verify(Problem(entry["question"], payload=entry), answer)
 
 
 @functools.cache
-def problems(name):
+def problems(name: str) -> list[Problem]:
     """The task's problems of some seeds, without those whose answer is wrong."""
     return list(islice(asked(task(name), (77_000 + 13 * i for i in count())), FEW.get(name, 50)))
 
 
-def asked(chosen, seeds):
+def asked(chosen: ReasoningGymTask, seeds: Iterable[int]) -> Iterator[Problem]:
     for seed in seeds:
         try:
             yield chosen.problem(seed)
@@ -44,7 +49,7 @@ def asked(chosen, seeds):
                 raise
 
 
-def solve_rush_hour(entry):
+def solve_rush_hour(entry: Entry) -> str:
     """Breadth first, on cars as (first cell, size, stride); the first letter's car leaves at cell 16."""
     board = entry["metadata"]["board_config"]
     cells = [[i for i, c in enumerate(board) if c == letter] for letter in sorted(set(board) - set("ox"))]
@@ -64,9 +69,10 @@ def solve_rush_hour(entry):
             if inside and not moved & walls.union(*spans[:k], *spans[k + 1 :]) and after not in came:
                 came[after] = f"{came[state]} {chr(65 + k)}{'+' if step > 0 else '-'}1"
                 queue.append(after)
+    raise AssertionError("the car cannot leave")
 
 
-def solve_boxnet(entry, thing="box"):
+def solve_boxnet(entry: Entry, thing: str = "box") -> str:
     """Carry each box to its target, row first; or each target to its box, as nobody may."""
     steps, where = [], {item: at for at, items in entry["metadata"]["initial_state"].items() for item in items}
     other = {"box": "target", "target": "box"}[thing]
@@ -82,7 +88,7 @@ def solve_boxnet(entry, thing="box"):
     return json.dumps(steps)
 
 
-def right_answer(entry, name):
+def right_answer(entry: Entry, name: str) -> Any:
     """The oracle's answer, or one that is right where it has none or one that only sympy would give."""
     metadata = entry["metadata"]
     if name == "intermediate_integration" and "Integral" in entry["answer"]:
@@ -97,5 +103,5 @@ def right_answer(entry, name):
     return metadata[examples[name]] if name in examples else entry["answer"].strip()
 
 
-def made(answer, **metadata):
+def made(answer: str, **metadata: Any) -> Entry:
     return {"question": "maximum of 12 significant digits", "answer": answer, "metadata": metadata}

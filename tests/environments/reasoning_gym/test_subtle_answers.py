@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-import unicodedata
-from decimal import Decimal, InvalidOperation
 
 import pytest
-from oracles import ORACLES
 
 from rl_lightning.environments.mixture import EnvironmentMixture, TaskSpec
 from rl_lightning.environments.reasoning_gym.task import task_names
 from rl_lightning.types import Problem
+from tests.environments.reasoning_gym.judging import is_right, may_be_right
 from tests.environments.reasoning_gym.right_answers import asked, right_answer
-from tests.subtle_answers import NAMES, subtle_answers
+from tests.honest_forms import FORMS
+from tests.odd_answers import ODD_ANSWERS
+from tests.subtle_answers import subtle_answers
 
 _SEED = {"propositional_logic": 12}
 
@@ -34,65 +33,16 @@ def paid(mixture, problem, answer):
     return mixture.refuse(problem, answer) is None and mixture.verify_all([(problem, answer)]) == [1.0]
 
 
-def number(text):
-    try:
-        return Decimal(re.sub(r"(?<=\d),(?=\d{3}\b)", "", text))
-    except InvalidOperation:
-        return None
-
-
-def _plain(text):
-    """In ordinary letters and digits."""
-    return "".join(str(unicodedata.digit(character, character)) for character in unicodedata.normalize("NFKC", text))
-
-
-def is_right(name, problem, answer, right):
-    """The same but for case, spaces, quotes and brackets, or the same number, or right by an independent solver."""
-    bare = [re.sub(r"[\s'\"\[\](){},|→]+", "", _plain(text)).casefold() for text in (answer, right)]
-    if bare[0].rstrip(".").lstrip("+") == bare[1].rstrip(".").lstrip("+"):
-        return True
-    if number(right) is not None and number(answer) is not None:
-        tolerance = {
-            "coin_flip": 1e-4,
-            "decimal_arithmetic": 1e-4,
-            "power_function": 1e-2,
-            "advanced_geometry": 1e-3,
-            "number_format": 1e-13,
-        }
-        return abs(number(answer) - number(right)) <= abs(number(right)) * Decimal(tolerance.get(name, 0))
-    try:
-        return name in ORACLES and ORACLES[name]({**problem.payload, "answer": answer}) is None
-    except (ArithmeticError, LookupError, ValueError, AssertionError):
-        return False
-
-
-OTHERS = {
-    "boxnet": r"gent\[",  # the agent's name is read by its square
-    "knights_knaves": r"is \w+ an? \w+",  # words in another order, each name still before its role
-    "polynomial_equations": r"[-\d., ]+$",  # in any order
-    "prime_factorization": r"[\d ×]+$",
-    "rush_hour": r"(?:[A-Z][+-]\d[ ,]*)+$",  # legal moves
-    "time_intervals": r"[\d:]+$|\d+ days",
-    "advanced_geometry": r"",
-    "cryptarithm": r"",
-    "sokoban": r"[LRUD\s,]+$",
-    "number_sorting": r"",
-    "complex_arithmetic": r"",
-}
-"""What may be right in another form, where no independent solver reads it."""
-
-
 @pytest.mark.parametrize("name", task_names())
 def test_what_is_almost_right_is_not_paid_in_full(name):
     mixture, problem, right = first_problem(name)
     for answer in subtle_answers(right):
         if paid(mixture, problem, answer) and not is_right(name, problem, answer, right):
-            assert name in OTHERS, ascii(answer)
-            assert re.search(OTHERS[name], answer), ascii(answer)
+            assert may_be_right(name, answer), ascii(answer)
 
 
 def test_there_are_more_than_a_hundred_of_them():
-    assert len(set(NAMES)) > 100
+    assert len(set(ODD_ANSWERS)) > 100
     assert len(subtle_answers("42")) > 300
 
 
@@ -126,17 +76,9 @@ def test_no_rule_takes_long_for_text_on_which_a_pattern_might_backtrack():
         "jugs",
     ):
         mixture, problem, _ = first_problem(name)
-        for answer in NAMES:
+        for answer in ODD_ANSWERS:
             mixture.refuse(problem, answer)
     assert time.process_time() - began < 600
-
-
-FORMS = [
-    *("  {} ", "\n{}\n", "{}\r\n", "**{}**", "\\boxed{{{}}}", "\\boxed{{\\text{{{}}}}}", "\\({}\\)", "`{}`"),
-    *("```\n{}\n```", "```text\n{}\n```", "Answer: {}", "**Answer:** {}", "**Answer**: {}", "**Final Answer:** {}"),
-    *("Final Answer: {}", "The answer is {}", "My answer is {}", "The final answer is: **{}**", "So the answer is {}"),
-    *("Therefore, the answer is {}", "The correct answer is `{}`"),
-]
 
 
 @pytest.mark.parametrize("name", task_names())
