@@ -17,13 +17,13 @@ from lightning.pytorch.loggers import CSVLogger
 
 from rl_lightning.callbacks import AdapterCheckpoint, FixedEval, RunDirectory
 from rl_lightning.callbacks.python_config import write_config
+from rl_lightning.checkpointing.secrets import secret_names
 from rl_lightning.cli.main import main
 from rl_lightning.data import PromptDataModule
 from rl_lightning.environments import TaskSpec
 from rl_lightning.loggers import MetricsCSV
 from rl_lightning.module import GRPOModule
 from rl_lightning.objective import GSPO, Objective
-from rl_lightning.report.secrets import secret_names
 from rl_lightning.rollout import Sampling
 from rl_lightning.scoring import Reward, WeightedReward
 from tests.own_sums import Sums

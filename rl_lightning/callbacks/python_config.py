@@ -11,9 +11,9 @@ from lightning.pytorch import Trainer
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
 from rl_lightning.checkpointing.recorded import Recorded, Unsayable, as_config
+from rl_lightning.checkpointing.secrets import secret_names
 from rl_lightning.data import PromptDataModule
 from rl_lightning.module import GRPOModule
-from rl_lightning.report.secrets import secret_names
 
 log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from rl_lightning.checkpointing.secrets import is_secret
 from rl_lightning.types import UserError
 
 _MAY_DIFFER = frozenset(
@@ -66,9 +67,14 @@ def restore_rng_states(states: dict[str, Any]) -> None:
 
 
 def settings(**parts: Any) -> dict[str, str]:
-    """Flatten settings to text by dotted name: dataclasses, dicts and lists item by item, other objects as class and attributes."""
+    """Flatten settings to text by dotted name: dataclasses, dicts and lists item by item, other objects as class and attributes.
+
+    What looks like a secret is left out: it belongs into no checkpoint, and changes no result.
+    """
     found: dict[str, str] = {}
     for name, part in parts.items():
+        if is_secret(name, part):
+            continue
         if dataclasses.is_dataclass(part) and not isinstance(part, type):
             fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
             # One of several classes with the same base, such as a surrogate: which one matters even if their fields agree.
@@ -91,7 +97,11 @@ def refuse_other_settings(trained_with: dict[str, str], now: dict[str, str]) -> 
     Raises:
         UserError: it names each setting that differs, with both values.
     """
-    trained_with = {name: value for name, value in _ADDED.items() if name in now} | trained_with
+    trained_with = {name: value for name, value in _ADDED.items() if name in now} | {
+        name: value  # older checkpoints have secrets
+        for name, value in trained_with.items()
+        if name in now or not is_secret(name.rpartition(".")[2], value)
+    }
     changed = [
         f"{name} was {trained_with.get(name, 'not set')} and is {now.get(name, 'not set')}"
         for name in sorted(trained_with.keys() | now.keys())

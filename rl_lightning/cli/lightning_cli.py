@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml
 from jsonargparse import set_parsing_settings
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -33,6 +35,7 @@ from rl_lightning.callbacks.run_directory import is_taken, refuse_taken
 from rl_lightning.checkpointing.atomic_files import unused_path, write_atomically
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, checkpoints, resolve_checkpoint
 from rl_lightning.checkpointing.model_files import is_adapter
+from rl_lightning.checkpointing.secrets import secret_names
 from rl_lightning.cli import own_tasks
 from rl_lightning.cli.config_places import refuse_broken_configs
 from rl_lightning.cli.launchers import refuse_other_ranks
@@ -48,6 +51,8 @@ from rl_lightning.training.ranks import first_devices
 from rl_lightning.types import UserError
 
 __all__ = ["MisconfigurationException", "RLCommandLine"]
+
+log = logging.getLogger(__name__)
 
 _TRAINER_DEFAULTS = {
     "default_root_dir": "outputs/run",
@@ -108,6 +113,11 @@ class _SaveConfig(SaveConfigCallback):
         if trainer.is_global_zero:
             text = f"# {version()}\n{self.parser.dump(self.config, skip_none=False)}"
             path = Path(trainer.default_root_dir) / "config.yaml"
+            if secret := next(secret_names(yaml.safe_load(text)), None):
+                log.warning(
+                    f"{path} has the setting {secret}, which looks like a secret; whoever reads the run reads it (report and model "
+                    "cards leave it out): better have your class read it from the environment"
+                )
             again = any(isinstance(each, RunDirectory) and each.start_again for each in trainer.callbacks)  # type: ignore[attr-defined]
             write_atomically(path if again else unused_path(path), text)
 

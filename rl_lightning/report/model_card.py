@@ -20,7 +20,6 @@ from rl_lightning.report.card_sections import (
     training_section,
 )
 from rl_lightning.report.run_files import Run
-from rl_lightning.report.secrets import without_secrets
 
 CARD = "README.md"
 
@@ -184,7 +183,7 @@ def _settings(run: Run) -> dict[str, Any]:
     their last part."""
     config = yaml.safe_load(run.config) if run.config else {}
     sections = {name: config[name] for name in ("model", "data") if name in (config or {})}
-    return _without_places(without_secrets(sections))
+    return _without_places(sections)
 
 
 def _without_places(value: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from rl_lightning.checkpointing.atomic_files import newest
-from rl_lightning.report.secrets import secret_names, without_secrets
+from rl_lightning.checkpointing.secrets import secret_names, without_secrets
 from rl_lightning.types import UserError
 
 _OF_A_RUN = ("config.yaml", "metrics.csv", "eval_results", "rollouts")
@@ -80,11 +80,13 @@ class Run:
 
     @cached_property
     def config(self) -> str:
-        """`config.yaml` as text, with "(left out)" for what looks like a secret; empty if there is none."""
+        """`config.yaml` as text, with "(left out)" for each setting that looks like a secret; empty if there is none."""
         path = self.path / "config.yaml"
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        settings = yaml.safe_load(text)
-        return yaml.safe_dump(without_secrets(settings), sort_keys=False) if any(secret_names(settings)) else text
+        settings = yaml.safe_load(text) if text else {}
+        if next(secret_names(settings), None) is None:
+            return text
+        return yaml.safe_dump(without_secrets(settings), sort_keys=False, allow_unicode=True, width=120)
 
     @property
     def steps_per_rollout(self) -> int:

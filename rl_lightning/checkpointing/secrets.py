@@ -1,4 +1,4 @@
-"""Settings whose names say that they are secret, which no model card and no page shows."""
+"""Settings that are secret, by their names or by what they look like: no page, model card or checkpoint has them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ _WORDS = _SEVERAL | {"key", "apikey", "token", "secret", "password", "passwd", "
 _NONE = frozenset({"token_budget"})
 """Settings of this package that have such a word in their name."""
 
+_TOKEN = re.compile(
+    r"\b(?:hf_|sk-|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AKIA)[\w-]{16,}|\bBearer\s+[\w.~+/-]{16,}|://[^/\s:@]+:[^/\s@]+@"
+)
+"""Text that is a token of a well-known service, or has a password in an address, whatever it is called."""
+
 _LEFT_OUT = "(left out)"
 
 
@@ -18,7 +23,7 @@ def secret_names(config: Any) -> Iterator[str]:
     """The names of settings, at any depth, that look like a secret."""
     if isinstance(config, Mapping):
         for name, value in config.items():
-            if _is_secret(name, value):
+            if is_secret(name, value) or (isinstance(value, list) and any(_is_token(each) for each in value)):
                 yield str(name)
             else:
                 yield from secret_names(value)
@@ -30,18 +35,25 @@ def secret_names(config: Any) -> Iterator[str]:
 def without_secrets(config: Any) -> Any:
     """The same settings with "(left out)" for each that looks like a secret."""
     if isinstance(config, Mapping):
-        return {
-            name: _LEFT_OUT if _is_secret(name, value) else without_secrets(value) for name, value in config.items()
-        }
-    return [without_secrets(value) for value in config] if isinstance(config, list) else config
+        return {name: _LEFT_OUT if is_secret(name, value) else without_secrets(value) for name, value in config.items()}
+    if isinstance(config, list):
+        return [without_secrets(value) for value in config]
+    return _LEFT_OUT if _is_token(config) else config
 
 
-def _is_secret(name: Any, value: Any) -> bool:
-    """By the words of the name: an `api_key` of any kind, a `secret_of_mine` of text, `api_keys` by name; no `token_limit` of
-    5, and no `key` with settings of its own, as in a JSON schema."""
+def is_secret(name: Any, value: Any) -> bool:
+    """Whether a setting looks like a secret: a token of a well-known service; or by the words of its name an `api_key` of any
+    kind, a `secret_of_mine` of text, `api_keys` by name; no `token_limit` of 5, and no `key` with settings of its own, as in a
+    JSON schema."""
     if value in (None, "") or isinstance(value, bool) or name in _NONE:
         return False
+    if _is_token(value):
+        return True
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", str(name))]
     if isinstance(value, str):
         return not _WORDS.isdisjoint(words)
     return bool(words) and words[-1] in (_SEVERAL if isinstance(value, Mapping) else _WORDS)
+
+
+def _is_token(value: Any) -> bool:
+    return isinstance(value, str) and _TOKEN.search(value) is not None
