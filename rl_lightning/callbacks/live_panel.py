@@ -24,7 +24,7 @@ from rl_lightning.memory import MemoryLimits
 from rl_lightning.training import StepCallback
 from rl_lightning.types import StepRecord, require
 
-_STOPPING = "stopping after this step, then a checkpoint; Ctrl-C again stops now"
+_STOPPING = "stopping after this rollout, then a checkpoint; Ctrl-C again stops now"
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class PanelMetrics:
     Attributes:
         step: optimizer steps done.
         max_steps: optimizer steps of the run; None for no limit.
-        reward: mean reward of the step's completions.
+        reward: mean reward of the newest rollout's completions.
         right: share of exact answers among them.
         with_variance: share of groups with reward variance.
-        tokens_per_second: completion tokens sampled, by all ranks together.
+        tokens_per_second: completion tokens sampled in it, by all ranks together.
         memory: bytes in use on the GPU, and its total bytes.
         seconds_left: estimate from the mean speed so far.
         accuracy: held-out accuracy at the last evaluation.
         gain: that accuracy minus the one at step 0.
-        ranks: number of ranks, and the share of the step that they waited for each other on average; None for one.
+        ranks: number of ranks, and the share of its time that they waited for each other on average; None for one.
         lowered: the limits that are below what was planned, because memory ran out: name to the value now and as planned.
-        sft_samples: in a step of `model.sft_steps`, completions that it trained on.
+        sft_samples: in steps of `model.sft_steps`, completions that it trained on.
     """
 
     step: int
@@ -91,7 +91,8 @@ class LivePanel(ProgressBar, StepCallback):
     print through `print` appears above the panel.
 
     Args:
-        plain_seconds: if standard output is not a terminal, seconds between lines at least; 0 for a line after every step.
+        plain_seconds: if standard output is not a terminal, seconds between lines at least; 0 for a line after every rollout,
+            which has `model.objective.num_iterations` optimizer steps.
     """
 
     def __init__(self, plain_seconds: float = 10.0) -> None:
@@ -120,7 +121,7 @@ class LivePanel(ProgressBar, StepCallback):
             print(*args, **kwargs, flush=True)
 
     def show_stopping(self) -> bool:
-        """Say in the panel, from its next refresh on, that the run stops after this step; may be called by a signal handler.
+        """Say in the panel, from its next refresh on, that the run stops after this rollout; may be called by a signal handler.
 
         Returns:
             whether there is a panel.
@@ -138,7 +139,7 @@ class LivePanel(ProgressBar, StepCallback):
             self._live.start(refresh=True)
 
     def on_step(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> None:
-        """Show the step; an evaluation that it makes due is made, printed and shown after it."""
+        """Show the rollout's last step; an evaluation that it makes due is made, printed and shown after it."""
         now = self._computed = time.monotonic()
         self._shown = metrics = self._collect(trainer, pl_module, now)
         if self._live is None and self._enabled and (now >= self._next_line or metrics.step == trainer.max_steps):
@@ -219,7 +220,7 @@ def panel(metrics: PanelMetrics, title: str, since: float = 0.0, stopping: str |
         metrics: what to show.
         title: the run.
         since: seconds since `metrics` were computed; they are subtracted from the time left.
-        stopping: what to say at the bottom of a run that stops after this step, which has no time left to show.
+        stopping: what to say at the bottom of a run that stops after this rollout, which has no time left to show.
     """
     items = metrics.items()
     if stopping is not None:

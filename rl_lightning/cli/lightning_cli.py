@@ -214,7 +214,13 @@ class RLCommandLine(LightningCLI):
             with users_mistakes():
                 super().instantiate_classes()
         except UserError as error:
-            raise located(error, with_config_files(sys.argv[1:])) from error
+            raise _located(error) from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except UserError as error:
+            raise _located(error) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
@@ -239,6 +245,15 @@ class RLCommandLine(LightningCLI):
         if config.get("enable_progress_bar") is False:  # None is the default and means True
             callbacks = [callback for callback in callbacks if not isinstance(callback, LivePanel)]
         return super()._instantiate_trainer(config, callbacks)
+
+
+def _located(error: UserError) -> UserError:
+    """The error of a setting with its file and line; callbacks name their class, for those who make them in Python."""
+    name, dot, rest = str(error).partition(".")
+    sections = {callback.__name__: key for key, callback in _CALLBACKS.items()}
+    if name in sections:
+        error = UserError(f"{sections[name]}{dot}{rest}")
+    return located(error, with_config_files(sys.argv[1:]))
 
 
 def _is_adapter_only(path: Path) -> bool:

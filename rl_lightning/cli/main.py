@@ -139,15 +139,17 @@ def _whats_next(run: str) -> str:
 
 
 def _compare(args: list[str]) -> None:
+    given = arguments.of_compare(args[1:])
     from rl_lightning.comparison.command import main as compare
 
-    compare(args[1:], program())
+    compare(given)
 
 
 def _report(args: list[str]) -> None:
+    given = arguments.of_report(args[1:])
     from rl_lightning.report.command import main as report
 
-    report(args[1:], program())
+    report(given)
 
 
 def _chat(args: list[str]) -> None:

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_json
 from rl_lightning.checkpointing.checkpoints import resolve_word
@@ -17,30 +16,20 @@ from rl_lightning.comparison.forest_plot import draw
 from rl_lightning.types import UserError
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"compare: {message}")
-
-
-def main(args: Sequence[str], program: str = "python -m rl_lightning") -> None:
+def main(args: argparse.Namespace) -> None:
     """Compare, print the table, and say where the files are.
 
     Args:
-        args: names, `--out DIR`, and optionally `--evaluate`; everything after that is passed to `validate`.
-        program: what the user called, for the usage.
+        args: the command line, as `cli.arguments` parses it.
 
     Raises:
         UserError: there is nothing to compare, or something that cannot be compared.
     """
-    at = args.index("--evaluate") if "--evaluate" in args else len(args)
-    given = _parser(program).parse_args(args[:at])
-    names = [resolve_word(name) for name in given.names]
-    if len(names) < 2:
-        raise UserError("compare: takes two or more of: run directories, checkpoints, evaluation files, base")
+    names = [resolve_word(name) for name in args.names]
     if len(set(names)) < len(names):
         raise UserError("compare: the same name twice")
-    out = unused_path(Path(given.out))
-    contenders = _evaluated(names, args[at + 1 :], out) if at < len(args) else find_contenders(names)
+    out = unused_path(args.out)
+    contenders = find_contenders(names) if args.evaluate is None else _evaluated(names, args.evaluate, out)
     comparison = compare(contenders)
     write_json(out / "comparison.json", comparison)
     draw(comparison, out / "comparison.png")
@@ -52,24 +41,3 @@ def _evaluated(names: list[str], settings: Sequence[str], out: Path) -> list[Con
     files = evaluate(names, settings, out)
     found = find_contenders(list(files.values()))
     return [replace(contender, label=name) for contender, name in zip(found, files, strict=True)]
-
-
-def _parser(program: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"{program} compare",
-        description="Paired differences to the first one that is named, on the same problems.",
-        epilog="--evaluate --config FILE …: evaluate each of them first, on the suite of that config; everything after\n"
-        "--evaluate is passed to `validate`. Then an adapter directory or a model's name can take part too.\n\n"
-        f"examples:\n  {program} compare outputs/first outputs/second base\n"
-        f"  {program} compare outputs/first/best Qwen/Qwen2.5-3B-Instruct --evaluate --config qwen2.5-3b",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="RUN_OR_CHECKPOINT",
-        help="a run directory (its newest evaluation), a run's checkpoint (the evaluation at its step; RUN/best is one too), "
-        "an evaluation file, or `base` (step 0)",
-    )
-    parser.add_argument("--out", default="outputs/comparison", help="directory for comparison.json and comparison.png")
-    return parser

@@ -6,6 +6,7 @@ it, and a user's regular expression, which may take exponential time, has a time
 
 from __future__ import annotations
 
+import difflib
 import functools
 import re
 from abc import ABC, abstractmethod
@@ -237,7 +238,9 @@ class Pattern(AnswerFormat):
         except regex.error as error:
             raise UserError(f"data.answer_format: {name!r} is not a regular expression: {error}") from error
         named = f"{', '.join(_NAMED)}, or a regular expression with a group (?P<answer>…)"
-        require("data.answer_format", name, "answer" in groups, named)
+        near = difflib.get_close_matches(name, _NAMED, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        require("data.answer_format", name, "answer" in groups, named + hint)
 
     def extract(self, text: str) -> str | None:
         """What the group has in the last match."""

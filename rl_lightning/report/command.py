@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
 from rl_lightning.checkpointing.atomic_files import write_atomically
 from rl_lightning.report.learning_curve import draw, table
@@ -14,41 +13,16 @@ from rl_lightning.report.verdict import verdict
 from rl_lightning.types import UserError
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"report: {message}")
-
-
-def main(args: list[str], program: str = "python -m rl_lightning") -> None:
+def main(given: argparse.Namespace) -> None:
     """Write the page, or with --watch serve it.
 
     Args:
-        args: the command line after `report`.
-        program: what the user called, for the usage.
+        given: the command line, as `cli.arguments` parses it.
 
     Raises:
-        UserError: no run, no such run, invalid arguments, or the page would replace a file that is not a page.
+        UserError: no such run, or the page would replace a file that is not a page.
     """
-    parser = _Parser(
-        f"{program} report",
-        description="Write one HTML file that shows runs, or serve it.",
-        epilog=f"examples:\n  {program} report outputs/quickstart\n  {program} report outputs/first outputs/second --out both.html",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory; several are compared")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="default: report.html in the run; for several runs, in the current directory",
-    )
-    parser.add_argument(
-        "--watch", action="store_true", help="serve it on 127.0.0.1 and refresh it while a run continues"
-    )
-    given = parser.parse_args(args)
     if given.watch:
-        if given.out:
-            raise UserError("report: --watch serves the page and --out writes it; give one of them")
         from rl_lightning.report.watch import serve
 
         serve(given.runs)

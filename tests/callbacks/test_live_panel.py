@@ -52,7 +52,7 @@ def test_the_panel_has_them_too_and_counts_down():
 
 def test_a_panel_that_stops_says_so_and_counts_nothing_down():
     shown = text(panel(FIGURES, "outputs/run", 3, live_panel._STOPPING))
-    assert "stopping after this step, then a checkpoint; Ctrl-C again stops now" in shown
+    assert "stopping after this rollout, then a checkpoint; Ctrl-C again stops now" in shown
     assert "1:02:0" not in shown
     assert {len(row) for row in shown.splitlines()} == {len(text(panel(FIGURES, "outputs/run")).splitlines()[0])}
 

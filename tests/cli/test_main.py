@@ -65,7 +65,7 @@ def refused(capfd, args: list[str]) -> str:
             ["--data.datasets={chain_sum: {levels: [{}, {max_term: 3}]}}"],
             ["datasets.chain_sum.levels[1].max_term: no such key", "did you mean max_terms"],
         ),
-        (["--fixed_eval.samples=1"], ["FixedEval.samples", "at least 2, or null for greedy"]),
+        (["--fixed_eval.samples=1"], ["fixed_eval.samples", "at least 2, or null for greedy"]),
     ],
     ids=lambda value: value[0][:40] if isinstance(value, list) else None,
 )

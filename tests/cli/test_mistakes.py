@@ -64,6 +64,21 @@ CLASSES = "name one that ships (fit --model.reward.help CLASS shows it), or give
             ("plan", "--config", "quickstart", "--vrma", "8"),
             "plan: unrecognized arguments: --vrma; did you mean --vram?",
         ),
+        (("report", "outputs/run", "--wacth"), "report: unrecognized arguments: --wacth; did you mean --watch?"),
+        (("report", "--otu=x.html"), "did you mean --out?"),
+        (("report",), "the following arguments are required: RUN; for example: report outputs/quickstart"),
+        (("report", "nothere"), "nothere: there is no such directory"),
+        (("compare", "one", "two", "--outt", "x"), "compare: unrecognized arguments: --outt; did you mean --out?"),
+        (("compare", "one", "two", "--evalute", "--config", "quickstart"), "did you mean --evaluate?"),
+        (("compare", "one"), "compare: takes two or more of"),
+        (
+            (*FIT, "--data.answer_format=boxd"),
+            "or a regular expression with a group (?P<answer>…); did you mean boxed?",
+        ),
+        (
+            (*FIT, "--fixed_eval.samples=1"),
+            "fixed_eval.samples: 1 is not allowed; it must be at least 2, or null for greedy",
+        ),
         (
             ("fit", "--config", "quikstart.yaml"),
             "--config quikstart.yaml: there is no such file; did you mean quickstart?",
@@ -101,6 +116,15 @@ def test_in_a_word_of_the_command_line(line, words, said):
         ("data:\n  datasets:\n    chain_sun: {}\n", "line 3: datasets.chain_sun: no such task; did you mean chain_sum"),
         ("data:\n  prompts_per_step: 0\n", "line 2: data.prompts_per_step: 0 is not allowed; it must be at least 1"),
         ("data:\n  prompts_per_step: null\n", "line 2: data.prompts_per_step: null is not allowed; leave it out"),
+        ("fixed_eval:\n  temperature: 0\n", "line 2: fixed_eval.temperature: 0.0 is not allowed; it must be above 0"),
+        (
+            "progress_bar:\n  plain_seconds: -1\n",
+            "line 2: progress_bar.plain_seconds: -1.0 is not allowed; it must be 0 or",
+        ),
+        (
+            "checkpoint:\n  save_steps: 7\n  keep_best: true\n",
+            "line 2: checkpoint.save_steps: 7 is not allowed; it must be",
+        ),
         ("model:\n  sampling: 5\n", "line 2: model.sampling: 5 is not allowed; it must be settings by name"),
         ("model:\n\tlearning_rate: 1\n", "line 2: not YAML: found character '\\t'"),
     ],
