@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -14,9 +15,11 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar as Bar
+from rich.segment import ControlType, Segment
 from rich.table import Table
 
 from rl_lightning.callbacks.fixed_eval import latest_evaluation
@@ -24,7 +27,7 @@ from rl_lightning.memory import MemoryLimits
 from rl_lightning.training import StepCallback
 from rl_lightning.types import StepRecord, require
 
-_STOPPING = "stopping after this rollout, then a checkpoint; Ctrl-C again stops now"
+_STOPPING = "stopping after this rollout and a checkpoint; Ctrl-C again stops now"
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ class LivePanel(ProgressBar, StepCallback):
         self._first_accuracy, self._stopping = {}, False
         console = Console(file=sys.stdout)
         if self._enabled and console.is_terminal and not console.is_dumb_terminal:
+            self._console, self._drawn = console, (0, 0)
             self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=2, transient=True)
             self._live.start(refresh=True)
 
@@ -165,6 +169,21 @@ class LivePanel(ProgressBar, StepCallback):
 
     def _panel(self) -> RenderableType:
         """Return what to draw; called twice a second by rich's thread."""
+        self._erase_wrapped()
+        drawn = self._to_draw()
+        lines = self._console.render_lines(drawn, pad=False)
+        self._drawn = max(map(Segment.get_line_length, lines)), len(lines)
+        return drawn
+
+    def _erase_wrapped(self) -> None:
+        """Erase what rich does not know of: a terminal that has become narrower than the panel has wrapped its lines."""
+        width, height = self._drawn
+        rows = height * (math.ceil(width / self._console.width) - 1)
+        if rows > 0:
+            erase, up = (ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)
+            self._console.control(Control(*[erase, up] * rows))
+
+    def _to_draw(self) -> RenderableType:
         root = str(self.trainer.default_root_dir)
         subtitle = _STOPPING if self._stopping else None
         if self._shown is None:
