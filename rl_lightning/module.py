@@ -53,8 +53,9 @@ class GRPOModule(ScoredModule):
         reward: the reward function; your own class or function by its path.
         engine: generates the completions; null: the policy itself (LocalEngine).
         learning_rate: peak learning rate of AdamW; above 0.
-        sft_steps: number of first steps that are supervised ones, on the policy's own right and well-formed samples (rejection
-            sampling); 0 or more. With data.examples_for: sft_steps only their samples are drawn with examples in the prompt.
+        sft_steps: number of first optimizer steps that are supervised ones, on the policy's own right and well-formed samples
+            (rejection sampling); 0 or more. With data.examples_for: sft_steps only their samples are drawn with examples in the
+            prompt.
         lr_schedule: learning rate after the warm-up: constant, or decay to zero at max_steps, linear or along a cosine.
         warmup_steps: optimizer steps over which the learning rate rises from zero; 0 or more.
         weight_decay: decoupled weight decay of AdamW; 0 or more.

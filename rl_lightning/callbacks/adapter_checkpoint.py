@@ -50,9 +50,7 @@ class AdapterCheckpoint(Checkpoint):
         steps = next((each.fixed_eval_steps for each in callbacks if isinstance(each, FixedEval)), None)
         require("AdapterCheckpoint.keep_best", True, steps is not None, "false where there is no FixedEval")
         allowed = steps is not None and self.save_steps % steps == 0
-        range_ = (
-            f"a multiple of FixedEval.fixed_eval_steps ({steps}), for keep_best needs an evaluation of each checkpoint"
-        )
+        range_ = f"a multiple of fixed_eval_steps ({steps}), for keep_best needs an evaluation of each checkpoint"
         require("AdapterCheckpoint.save_steps", self.save_steps, allowed, range_)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -14,9 +15,11 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console, RenderableType
+from rich.control import Control
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar as Bar
+from rich.segment import ControlType, Segment
 from rich.table import Table
 
 from rl_lightning.callbacks.fixed_eval import latest_evaluation
@@ -24,7 +27,7 @@ from rl_lightning.memory import MemoryLimits
 from rl_lightning.training import StepCallback
 from rl_lightning.types import StepRecord, require
 
-_STOPPING = "stopping after this step, then a checkpoint; Ctrl-C again stops now"
+_STOPPING = "stopping after this rollout and a checkpoint; Ctrl-C again stops now"
 
 
 @dataclass(frozen=True)
@@ -34,17 +37,17 @@ class PanelMetrics:
     Attributes:
         step: optimizer steps done.
         max_steps: optimizer steps of the run; None for no limit.
-        reward: mean reward of the step's completions.
+        reward: mean reward of the newest rollout's completions.
         right: share of exact answers among them.
         with_variance: share of groups with reward variance.
-        tokens_per_second: completion tokens sampled, by all ranks together.
+        tokens_per_second: completion tokens sampled in it, by all ranks together.
         memory: bytes in use on the GPU, and its total bytes.
         seconds_left: estimate from the mean speed so far.
         accuracy: held-out accuracy at the last evaluation.
         gain: that accuracy minus the one at step 0.
-        ranks: number of ranks, and the share of the step that they waited for each other on average; None for one.
+        ranks: number of ranks, and the share of its time that they waited for each other on average; None for one.
         lowered: the limits that are below what was planned, because memory ran out: name to the value now and as planned.
-        sft_samples: in a step of `model.sft_steps`, completions that it trained on.
+        sft_samples: in steps of `model.sft_steps`, completions that it trained on.
     """
 
     step: int
@@ -91,7 +94,8 @@ class LivePanel(ProgressBar, StepCallback):
     print through `print` appears above the panel.
 
     Args:
-        plain_seconds: if standard output is not a terminal, seconds between lines at least; 0 for a line after every rollout.
+        plain_seconds: if standard output is not a terminal, seconds between lines at least; 0 for a line after every rollout,
+            which has `model.objective.num_iterations` optimizer steps.
     """
 
     def __init__(self, plain_seconds: float = 10.0) -> None:
@@ -120,7 +124,7 @@ class LivePanel(ProgressBar, StepCallback):
             print(*args, **kwargs, flush=True)
 
     def show_stopping(self) -> bool:
-        """Say in the panel, from its next refresh on, that the run stops after this step; may be called by a signal handler.
+        """Say in the panel, from its next refresh on, that the run stops after this rollout; may be called by a signal handler.
 
         Returns:
             whether there is a panel.
@@ -134,11 +138,12 @@ class LivePanel(ProgressBar, StepCallback):
         self._first_accuracy, self._stopping = {}, False
         console = Console(file=sys.stdout)
         if self._enabled and console.is_terminal and not console.is_dumb_terminal:
+            self._console, self._drawn = console, (0, 0)
             self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=2, transient=True)
             self._live.start(refresh=True)
 
     def on_step(self, trainer: Trainer, pl_module: Any, record: StepRecord) -> None:
-        """Show the step; an evaluation that it makes due is made, printed and shown after it."""
+        """Show the rollout's last step; an evaluation that it makes due is made, printed and shown after it."""
         now = self._computed = time.monotonic()
         self._shown = metrics = self._collect(trainer, pl_module, now)
         if self._live is None and self._enabled and (now >= self._next_line or metrics.step == trainer.max_steps):
@@ -164,6 +169,21 @@ class LivePanel(ProgressBar, StepCallback):
 
     def _panel(self) -> RenderableType:
         """Return what to draw; called twice a second by rich's thread."""
+        self._erase_wrapped()
+        drawn = self._to_draw()
+        lines = self._console.render_lines(drawn, pad=False)
+        self._drawn = max(map(Segment.get_line_length, lines)), len(lines)
+        return drawn
+
+    def _erase_wrapped(self) -> None:
+        """Erase what rich does not know of: a terminal that has become narrower than the panel has wrapped its lines."""
+        width, height = self._drawn
+        rows = height * (math.ceil(width / self._console.width) - 1)
+        if rows > 0:
+            erase, up = (ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)
+            self._console.control(Control(*[erase, up] * rows))
+
+    def _to_draw(self) -> RenderableType:
         root = str(self.trainer.default_root_dir)
         subtitle = _STOPPING if self._stopping else None
         if self._shown is None:
@@ -219,7 +239,7 @@ def panel(metrics: PanelMetrics, title: str, since: float = 0.0, stopping: str |
         metrics: what to show.
         title: the run.
         since: seconds since `metrics` were computed; they are subtracted from the time left.
-        stopping: what to say at the bottom of a run that stops after this step, which has no time left to show.
+        stopping: what to say at the bottom of a run that stops after this rollout, which has no time left to show.
     """
     items = metrics.items()
     if stopping is not None:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer
 
 from rl_lightning.callbacks.live_panel import LivePanel
 
-_MESSAGE = b"\nstopping: finishing this step, then writing a checkpoint; Ctrl-C again stops immediately\n"
+_MESSAGE = b"\nstopping: finishing this rollout, then writing a checkpoint; Ctrl-C again stops immediately\n"
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)

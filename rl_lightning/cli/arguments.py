@@ -1,4 +1,4 @@
-"""The arguments of the commands that are not Lightning's: chat, export, push, serve, report, compare and tasks, with their help.
+"""The arguments of the commands that are not Lightning's, with the help that each prints.
 
 Imports no library, so that help and mistakes come at once.
 """
@@ -20,6 +20,75 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 QUANTISATIONS = ("f16", "q8_0", "q4_k_m")
 """Of GGUF files; `export.llama_cpp` has their numbers."""
+
+
+def of_compare(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line of `compare`; `evaluate` has the words after --evaluate, which are those of `validate`.
+
+    Raises:
+        UserError: it is not valid.
+    """
+    parser = CommandParser(
+        "compare",
+        "Paired differences to the first one that is named, on the same problems.",
+        "outputs/first outputs/second base",
+        "outputs/first/best Qwen/Qwen2.5-3B-Instruct --evaluate --config qwen2.5-3b",
+    )
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="RUN_OR_CHECKPOINT",
+        help="a run directory (its newest evaluation), a run's checkpoint (the evaluation at its step; RUN/best is one too), "
+        "an evaluation file, or `base` (step 0)",
+    )
+    default = Path("outputs/comparison")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=default,
+        help="directory for comparison.json and comparison.png; default: %(default)s",
+    )
+    parser.add_argument(
+        "--evaluate",
+        nargs=argparse.REMAINDER,
+        metavar="--config FILE",
+        help="evaluate each of them first, on the suite of that config; everything after it is passed to `validate`. Then an "
+        "adapter directory or a model's name can take part too",
+    )
+    at = words.index("--evaluate") if "--evaluate" in words else len(words)
+    args = parser.parse_args(words[:at])
+    args.evaluate = words[at + 1 :] if at < len(words) else None
+    if len(args.names) < 2:
+        parser.error("takes two or more of: run directories, checkpoints, evaluation files, base")
+    return args
+
+
+def of_report(words: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line of `report`.
+
+    Raises:
+        UserError: it is not valid.
+    """
+    parser = CommandParser(
+        "report",
+        "Write one HTML file that shows runs, or serve it.",
+        "outputs/quickstart",
+        "outputs/first outputs/second --out both.html",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory; several are compared")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="default: report.html in the run; for several runs, in the current directory",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="serve it on 127.0.0.1 and refresh it while a run continues"
+    )
+    args = parser.parse_args(words)
+    if args.watch and args.out:
+        parser.error("--watch serves the page and --out writes it; give one of them")
+    return args
 
 
 def of_chat(words: Sequence[str]) -> argparse.Namespace:
@@ -148,68 +217,6 @@ def of_serve(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("directory", type=Path, metavar="DIR", help="an export, a GGUF file, a checkpoint, or a run")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
     return parser.parse_args(words)
-
-
-def of_report(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line of `report`.
-
-    Raises:
-        UserError: it is not valid.
-    """
-    parser = CommandParser(
-        "report",
-        "Write one HTML file that shows runs, or serve it.",
-        "outputs/quickstart",
-        "outputs/first outputs/second --out both.html",
-    )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run directory; several are compared")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="default: report.html in the run; for several runs, in the current directory",
-    )
-    parser.add_argument(
-        "--watch", action="store_true", help="serve it on 127.0.0.1 and refresh it while a run continues"
-    )
-    args = parser.parse_args(words)
-    if args.watch and args.out:
-        parser.error("--watch serves the page and --out writes it; give one of them")
-    return args
-
-
-def of_compare(words: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line of `compare`; `settings` are the words after --evaluate, None without it.
-
-    Raises:
-        UserError: it is not valid.
-    """
-    parser = CommandParser(
-        "compare",
-        "Paired differences to the first one that is named, on the same problems.",
-        "outputs/first outputs/second base",
-        "outputs/first/best Qwen/Qwen2.5-3B-Instruct --evaluate --config qwen2.5-3b",
-    )
-    parser.add_argument(
-        "names",
-        nargs="*",
-        metavar="RUN_OR_CHECKPOINT",
-        help="a run directory (its newest evaluation), a run's checkpoint (the evaluation at its step; RUN/best is one too), "
-        "an evaluation file, or `base` (step 0)",
-    )
-    parser.add_argument("--out", default="outputs/comparison", help="directory for comparison.json and comparison.png")
-    parser.add_argument(
-        "--evaluate",
-        dest="settings",
-        nargs=argparse.REMAINDER,
-        metavar="SETTING",
-        help="evaluate each of them first, on the suite of --config FILE after it; all that follows is passed to `validate`. "
-        "Then an adapter directory or a model's name can take part too",
-    )
-    at = words.index("--evaluate") if "--evaluate" in words else len(words)
-    args = parser.parse_args(words[:at])
-    args.settings = words[at + 1 :] if at < len(words) else None
-    return args
 
 
 def of_tasks(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -84,7 +84,7 @@ Settings that matter most:
   --seed_everything=N                      seed of problems, sampling and adapters
   --data.datasets.TASK.KEY=VALUE           change one value of a task, such as chain_sum.config.max_terms=6
   --data.datasets+=TASK                    add a task; --data.datasets-=TASK takes one out
-  --data.prompts_per_step=B                prompts of a step
+  --data.prompts_per_step=B                prompts of a rollout
   --data.curriculum={{}}                     difficulty that follows the policy's accuracy
   --model.policy.model_name_or_path=MODEL  a directory or a hub name
   --model.policy.lora_r=R                  rank of the adapter; 0 trains all weights

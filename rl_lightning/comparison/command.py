@@ -16,22 +16,20 @@ from rl_lightning.comparison.forest_plot import draw
 from rl_lightning.types import UserError
 
 
-def main(given: argparse.Namespace) -> None:
+def main(args: argparse.Namespace) -> None:
     """Compare, print the table, and say where the files are.
 
     Args:
-        given: the command line, as `cli.arguments` parses it.
+        args: the command line, as `cli.arguments` parses it.
 
     Raises:
         UserError: there is nothing to compare, or something that cannot be compared.
     """
-    names = [resolve_word(name) for name in given.names]
-    if len(names) < 2:
-        raise UserError("compare: takes two or more of: run directories, checkpoints, evaluation files, base")
+    names = [resolve_word(name) for name in args.names]
     if len(set(names)) < len(names):
         raise UserError("compare: the same name twice")
-    out = unused_path(Path(given.out))
-    contenders = find_contenders(names) if given.settings is None else _evaluated(names, given.settings, out)
+    out = unused_path(args.out)
+    contenders = find_contenders(names) if args.evaluate is None else _evaluated(names, args.evaluate, out)
     comparison = compare(contenders)
     write_json(out / "comparison.json", comparison)
     draw(comparison, out / "comparison.png")

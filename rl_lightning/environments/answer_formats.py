@@ -237,10 +237,10 @@ class Pattern(AnswerFormat):
             groups = regex.compile(name).groupindex
         except regex.error as error:
             raise UserError(f"data.answer_format: {name!r} is not a regular expression: {error}") from error
-        near = difflib.get_close_matches(name, _NAMED, n=1)
         named = f"{', '.join(_NAMED)}, or a regular expression with a group (?P<answer>…)"
-        named += f"; did you mean {near[0]}?" if near else ""
-        require("data.answer_format", name, "answer" in groups, named)
+        near = difflib.get_close_matches(name, _NAMED, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        require("data.answer_format", name, "answer" in groups, named + hint)
 
     def extract(self, text: str) -> str | None:
         """What the group has in the last match."""

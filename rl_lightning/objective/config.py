@@ -62,7 +62,7 @@ class Objective:
     """Weight of the policy's entropy, which is maximized with the surrogate; 0 or more. 0.001 is already large."""
 
     top_entropy: float = 1.0
-    """Train only on this share of the step's tokens, those of the highest entropy (arXiv 2506.01939); in (0, 1], 0.2 in the
+    """Train only on this share of a rollout's tokens, those of the highest entropy (arXiv 2506.01939); in (0, 1], 0.2 in the
     paper. Below 1 it costs one more forward pass."""
 
     reward_aggregation: RewardAggregation = "sum_then_normalize"

@@ -45,7 +45,7 @@ class Sampling:
     gradient, up to this many times prompts_per_step in total; at least 1. 1 is plain GRPO."""
 
     min_variance_share: float = 1.0
-    """With max_resample above 1: stop sampling extra prompts when this share of a step's groups has reward variance; in (0,
+    """With max_resample above 1: stop sampling extra prompts when this share of a rollout's groups has reward variance; in (0,
     1]."""
 
     def __post_init__(self) -> None:

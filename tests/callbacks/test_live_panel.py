@@ -52,9 +52,14 @@ def test_the_panel_has_them_too_and_counts_down():
 
 def test_a_panel_that_stops_says_so_and_counts_nothing_down():
     shown = text(panel(FIGURES, "outputs/run", 3, live_panel._STOPPING))
-    assert "stopping after this step, then a checkpoint; Ctrl-C again stops now" in shown
+    assert "stopping after this rollout and a checkpoint; Ctrl-C again stops now" in shown
     assert "1:02:0" not in shown
     assert {len(row) for row in shown.splitlines()} == {len(text(panel(FIGURES, "outputs/run")).splitlines()[0])}
+
+
+def test_the_whole_of_it_is_in_a_panel_of_the_least_width():
+    least = PanelMetrics(4, 60, 0.42, 0.31, None, 99.0, None, None, None, None)
+    assert live_panel._STOPPING in text(panel(least, "run", 0, live_panel._STOPPING))
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -204,3 +209,26 @@ def test_an_exception_gives_the_terminal_back(play, monkeypatch):
         play(out, bar)
     bar.on_exception(None, None, ZeroDivisionError())
     assert out.getvalue().count("\x1b[?25h") == 1
+
+
+@pytest.mark.parametrize(("width", "rows"), [(80, 3), (40, 3), (20, 6), (10, 12)])
+def test_a_panel_that_the_terminal_has_wrapped_is_erased_whole(monkeypatch, width, rows):
+    """Before the first step it has 3 lines of 31 characters."""
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setenv("TERM", "xterm")
+    bar = LivePanel()
+    trainer = SimpleNamespace(global_step=0, default_root_dir="outputs/a_run_of_mine", max_steps=3, is_global_zero=True)
+    bar.setup(trainer, None, "fit")
+    bar.on_train_start(trainer, None)
+    with bar._live._lock:  # its own thread draws too
+        bar._console.width = 80
+        bar._live.refresh()
+        assert bar._drawn == (31, 3)
+        at = len(out.getvalue())
+        bar._console.width = width
+        bar._live.refresh()
+    erased = out.getvalue()[at:].partition("╭")[0]
+    bar._stop()
+    assert erased.count("\x1b[1A") == rows - 1
+    assert erased.count("\x1b[2K") >= rows

@@ -38,9 +38,6 @@ CLASSES = "name one that ships (fit --model.reward.help CLASS shows it), or give
         ),
         ((*FIT, "--max_steps=9"), "did you mean --trainer.max_steps?"),
         (("export", "outputs/run", "--to", "x", "--formt", "merged"), "--formt; did you mean --format?"),
-        (("report", "outputs/run", "--wach"), "report: unrecognized arguments: --wach; did you mean --watch?"),
-        (("compare", "a", "b", "--evalaute"), "compare: unrecognized arguments: --evalaute; did you mean --evaluate?"),
-        ((*FIT, "--data.answer_format=boxd"), "(?P<answer>…); did you mean boxed?"),
         ((*FIT, "--fixed_evl.samples=5"), "did you mean --fixed_eval.samples? `fit --help evaluation`"),
         (
             (*FIT, "--model.objective.loss_type=drgrpo"),
@@ -66,6 +63,21 @@ CLASSES = "name one that ships (fit --model.reward.help CLASS shows it), or give
         (
             ("plan", "--config", "quickstart", "--vrma", "8"),
             "plan: unrecognized arguments: --vrma; did you mean --vram?",
+        ),
+        (("report", "outputs/run", "--wacth"), "report: unrecognized arguments: --wacth; did you mean --watch?"),
+        (("report", "--otu=x.html"), "did you mean --out?"),
+        (("report",), "the following arguments are required: RUN; for example: report outputs/quickstart"),
+        (("report", "nothere"), "nothere: there is no such directory"),
+        (("compare", "one", "two", "--outt", "x"), "compare: unrecognized arguments: --outt; did you mean --out?"),
+        (("compare", "one", "two", "--evalute", "--config", "quickstart"), "did you mean --evaluate?"),
+        (("compare", "one"), "compare: takes two or more of"),
+        (
+            (*FIT, "--data.answer_format=boxd"),
+            "or a regular expression with a group (?P<answer>…); did you mean boxed?",
+        ),
+        (
+            (*FIT, "--fixed_eval.samples=1"),
+            "fixed_eval.samples: 1 is not allowed; it must be at least 2, or null for greedy",
         ),
         (
             ("fit", "--config", "quikstart.yaml"),
@@ -108,6 +120,15 @@ def test_in_a_word_of_the_command_line(line, words, said):
         (
             "checkpoint:\n  save_total_limit: 0\n",
             "line 2: checkpoint.save_total_limit: 0 is not allowed; it must be at least 1",
+        ),
+        ("fixed_eval:\n  temperature: 0\n", "line 2: fixed_eval.temperature: 0.0 is not allowed; it must be above 0"),
+        (
+            "progress_bar:\n  plain_seconds: -1\n",
+            "line 2: progress_bar.plain_seconds: -1.0 is not allowed; it must be 0 or",
+        ),
+        (
+            "checkpoint:\n  save_steps: 7\n  keep_best: true\n",
+            "line 2: checkpoint.save_steps: 7 is not allowed; it must be",
         ),
         ("model:\n  sampling: 5\n", "line 2: model.sampling: 5 is not allowed; it must be settings by name"),
         ("model:\n\tlearning_rate: 1\n", "line 2: not YAML: found character '\\t'"),
