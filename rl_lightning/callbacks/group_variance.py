@@ -24,7 +24,8 @@ class GroupVariance(StepCallback):
 
     In the supervised steps of `model.sft_steps`, `sft/samples`, the number of completions that were trained on.
 
-    Also `groups/sampled`, the number of prompts (with dynamic sampling it may be more than the data module's prompts_per_step);
+    Also `groups/sampled`, the number of prompts (with dynamic sampling it may be more than the data module's prompts_per_step), and
+    `groups/kept`, the number of those that the update's mean is over; all other metrics are of everything that was sampled.
     `time/wasted` and `time/wasted/<task>`, the seconds of sampling spent on tokens that were not trained on.
     """
 
@@ -40,7 +41,7 @@ class GroupVariance(StepCallback):
         chosen = {"": list(range(len(groups)))}
         if len(set(tasks)) > 1:
             chosen |= {f"/{task}": [i for i, name in enumerate(tasks) if name == task] for task in sorted(set(tasks))}
-        metrics = {"groups/sampled": float(len(groups))}
+        metrics = {"groups/sampled": float(len(groups)), "groups/kept": float(rollouts.kept.sum())}
         for of, those in chosen.items():
             spent, trained = float(tokens[those].sum()), float(useful[those].sum())
             found = group_statistics(rollouts.rewards[those], [groups[i] for i in those])

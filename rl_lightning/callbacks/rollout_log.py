@@ -47,7 +47,7 @@ def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
     mismatches = _row_means((record.trainer_logprobs.logps - rollout.sampling_logps).abs(), rollout.mask)
     tokens, finished, truncated = rollout.lengths.tolist(), rollout.finished.tolist(), rollout.truncated.tolist()
     rewards, advantages = record.rollouts.rewards.flatten().tolist(), record.advantages.flatten().tolist()
-    rows = []
+    kept, rows = record.rollouts.kept.tolist(), []
     for n, (text, score) in enumerate(zip(rollout.texts, record.rollouts.scores, strict=True)):
         group = n // rollout.group_size
         log_prob = sampled[n]  # None where the last token has none
@@ -67,6 +67,7 @@ def rollout_rows(record: StepRecord) -> list[dict[str, Any]]:
                 "failure": score.failure,
                 "reward": rewards[n],
                 "advantage": advantages[n],
+                "kept": kept[group],
                 "tokens": tokens[n],
                 "mean_logprob": log_prob,
                 # The negative log-prob of the sampled tokens is an unbiased estimate of the entropy. Rows that the trainer

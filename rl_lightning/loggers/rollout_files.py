@@ -37,6 +37,7 @@ SCHEMA = pa.schema(
         ("failure", pa.string()),
         ("reward", pa.float32()),
         ("advantage", pa.float32()),
+        ("kept", pa.bool_()),
         ("tokens", pa.int64()),
         ("mean_logprob", pa.float32()),
         ("entropy", pa.float32()),

@@ -83,6 +83,12 @@ TRAINING = (
         (("sft/samples", "right and well-formed"),),
         "Completions that a step of model.sft_steps trained on; only in such steps.",
     ),
+    Chart(
+        "Groups of a rollout",
+        "groups",
+        (("groups/sampled", "sampled"), ("groups/kept", "kept")),
+        "Groups that were sampled, and those that the update is made of; with dynamic sampling the rest costs time only.",
+    ),
     Chart("Entropy", "nats", (("policy/entropy", "policy"),), "Mean entropy of the policy at the trained tokens."),
     Chart(
         "KL to the reference model",

@@ -38,7 +38,8 @@ def test_tokens_are_useful_that_were_trained_on():
     rewards = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     scores = [Score(1.0, 1.0, True, "x"), Score(0.0, 0.0, True, "y")] * 2
     prompts = SimpleNamespace(problems=problems)
-    rollouts = SimpleNamespace(rollout=rollout, scores=scores, rewards=rewards, prompts=prompts)
+    kept = torch.tensor([True, False])
+    rollouts = SimpleNamespace(rollout=rollout, scores=scores, rewards=rewards, prompts=prompts, kept=kept)
     weights = torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0] * 3, [0.0] * 3])
     logps = torch.zeros(4, 3)
     logps[1] = torch.nan
@@ -51,6 +52,7 @@ def test_tokens_are_useful_that_were_trained_on():
     assert metrics["groups/a/useful_tokens"] == pytest.approx(2 / 6)
     assert metrics["time/wasted/b"] == pytest.approx(3.0)
     assert metrics["groups/sampled"] == 2
+    assert metrics["groups/kept"] == 1
     assert "sft/samples" not in metrics
     record.supervised = True
     assert GroupVariance().step_metrics(None, None, record)["sft/samples"] == 4

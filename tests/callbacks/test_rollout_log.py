@@ -15,7 +15,7 @@ NAN = float("nan")
 
 
 def record() -> StepRecord:
-    """Two prompts, two completions each; the second group has no variance, and was not forwarded."""
+    """Two prompts, two completions each; the second group has no variance, was not kept, and was not forwarded."""
     problems = (Problem("1+1?", expected="2", task="sums", index=6), Problem("Which?", task="words", index=7))
     batch = PromptBatch(problems, torch.ones(2, 3, dtype=torch.int64), torch.tensor([3, 3]), cursor=8)
     mask = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0]], dtype=torch.bool)
@@ -37,7 +37,7 @@ def record() -> StepRecord:
     logps = torch.tensor([[-1.5, -3.0, NAN], [-1.0, -1.0, -1.0], [NAN] * 3, [NAN] * 3])
     entropies = torch.tensor([[0.5, 1.0, NAN], [0.1, 0.2, 0.6], [NAN] * 3, [NAN] * 3])
     rewards, advantages = torch.tensor([[1.1, 0.0], [0.0, 0.0]]), torch.tensor([[1.0, -1.0], [0.0, 0.0]])
-    rollouts = RolloutBatch(batch, rollout, scores, rewards[..., None], rewards, torch.tensor([True, True]))
+    rollouts = RolloutBatch(batch, rollout, scores, rewards[..., None], rewards, torch.tensor([True, False]))
     return StepRecord(8, rollouts, advantages, mask.float(), TrainerLogprobs(logps, entropies), {})
 
 
@@ -57,6 +57,7 @@ def test_every_column_by_hand():
     assert [row["failure"] for row in rollout_rows(record())] == [None, "no_answer", None, None]
     assert list(rows.reward) == pytest.approx([1.1, 0, 0, 0])
     assert list(rows.advantage) == [1, -1, 0, 0]
+    assert list(rows.kept) == [True, True, False, False]
     assert list(rows.tokens) == [2, 3, 1, 2]
     assert list(rows.finish) == ["end", "length", "end", "end"]
 

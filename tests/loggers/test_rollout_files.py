@@ -31,7 +31,15 @@ def step_rows(step: int) -> list[dict[str, object]]:
     """Three rows whose contents follow from the step."""
     texts = dict.fromkeys(("task", "prompt", "completion", "answer", "expected", "finish"), f"text {step} é\n")
     numbers = dict.fromkeys(("partial", "reward", "advantage", "mean_logprob", "entropy"), step / 7)
-    rest = {"failure": None, "logprob_mismatch": None, "exact": 1.0, "format": True, "tokens": step, "group": 0}
+    rest = {
+        "failure": None,
+        "logprob_mismatch": None,
+        "exact": 1.0,
+        "format": True,
+        "kept": True,
+        "tokens": step,
+        "group": 0,
+    }
     return [{**texts, **numbers, **rest, "index": n} for n in range(3)]
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+from statistics import fmean, stdev
 
 import pytest
 import torch
@@ -90,6 +92,27 @@ def test_groups_with_reward_variance_are_kept_first_and_of_equals_the_earlier():
 def test_a_baseline_by_which_every_group_has_advantages_leaves_none_to_replace():
     with pytest.raises(UserError, match="max_resample"):
         GRPOModule(sampling=Sampling(max_resample=2), objective=Objective(baseline="batch", scale_advantages="batch"))
+
+
+def test_a_mean_over_all_groups_is_the_policys_and_one_over_those_kept_is_not():
+    """A row of the table of docs/dynamic_sampling.md, with fewer steps: the policy is right in 0.045 of its answers."""
+    draw, sampling = random.Random(0), Sampling(16, 8, max_resample=3)
+
+    def group():
+        chance = draw.choice([0.01, 0.02, 0.05, 0.1])
+        return sum(draw.random() < chance for _ in range(16)) / 16
+
+    of_all, of_kept = [], []
+    for _ in range(1500):
+        groups = [group() for _ in range(8)]
+        while count := extra_prompts_needed(sampling, 8, torch.tensor([0 < share < 1 for share in groups])):
+            groups += [group() for _ in range(count)]
+        kept = groups_to_keep(torch.tensor([0 < share < 1 for share in groups]), 8)
+        of_all += groups
+        of_kept += [share for share, is_kept in zip(groups, kept.tolist(), strict=True) if is_kept]
+    error = stdev(of_all) / math.sqrt(len(of_all))
+    assert abs(fmean(of_all) - 0.045) < 3 * error
+    assert fmean(of_kept) > 0.09
 
 
 @pytest.mark.parametrize(
