@@ -181,6 +181,9 @@ def find_checkpoint(path: Path) -> Path:
     """
     path = Path(resolve_word(str(path)))
     of_run = _is_run(path)
+    if not of_run and path.name != STATE_FILE and not (path / STATE_FILE).is_file():
+        what = "is neither a run with checkpoints nor" if path.exists() else "does not exist; name a run, or"
+        raise UserError(f"{str(path)!r} is not a checkpoint directory: it {what} one of its checkpoints")
     return resolve_checkpoint("last" if of_run else str(path), path if of_run else path.parent).parent
 
 

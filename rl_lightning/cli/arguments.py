@@ -248,14 +248,14 @@ def of_tasks(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--config", action="append", help="the settings; several, and --model… and --data…, as for fit")
     args, others = parser.parse_known_args(words)
     _check_verifier(parser, args)
+    if others and args.config is None:
+        parser.refuse_unknown(others)
     if args.name is None and args.expected is None and len(words) > 0:
         parser.error("this is about one task; name it, e.g. tasks spell_backward --levels")
     if args.prompt and args.config is None:
         parser.error("--prompt and --config FILE belong together")
     if args.index is not None and (args.check is None or args.index < 0):
         parser.error("--index is the number of a problem, 0 or more, and needs --check")
-    if others and args.config is None:
-        parser.refuse_unknown(others)
     return args, others
 
 

@@ -12,6 +12,8 @@ from rl_lightning.cli.program import program
 from rl_lightning.types import UserError
 
 _REQUIRED = re.compile(r"the following arguments are required: ")
+_CHOICE = re.compile(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)")
+_NO_NUMBER = re.compile(r"argument (\S+): invalid int value: '(.*)'")
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -54,4 +56,11 @@ class CommandParser(argparse.ArgumentParser):
         """Raise the mistake as a UserError."""
         if _REQUIRED.match(message):
             message += f"; for example: {self._name} {self._examples[0]}"
+        if found := _NO_NUMBER.match(message):
+            message = f"{found[1]}: {found[2]!r} is not allowed; it must be a whole number"
+        if found := _CHOICE.match(message):
+            choices = [choice.strip(" '") for choice in found[3].split(",")]
+            message = f"{found[1]}: {found[2]!r} is not allowed; it must be {', '.join(choices[:-1])} or {choices[-1]}"
+            if near := difflib.get_close_matches(found[2], choices, n=1):
+                message += f"; did you mean {near[0]}?"
         raise UserError(" ".join(f"{self._name}: {message}".split()))

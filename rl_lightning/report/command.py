@@ -28,13 +28,13 @@ def main(given: argparse.Namespace) -> None:
         serve(given.runs)
         return
     runs = read_runs(given.runs)
+    out = given.out or (given.runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
+    _refuse_other_file(out)
     for run in runs:
         _say(run, len(runs) > 1)
     if len(runs) == 1 and runs[0].evaluations and not given.out:
         draw(runs[0].path, given.runs[0] / "learning_curve.png")
         print(f"picture: {given.runs[0] / 'learning_curve.png'}")
-    out = given.out or (given.runs[0] / "report.html" if len(runs) == 1 else Path("report.html"))
-    _refuse_other_file(out)
     write_atomically(out, page(runs))
     print(f"page: {out} ({out.stat().st_size / 1e6:.1f} MB)")
 

@@ -64,6 +64,13 @@ CLASSES = "name one that ships (fit --model.reward.help CLASS shows it), or give
             ("plan", "--config", "quickstart", "--vrma", "8"),
             "plan: unrecognized arguments: --vrma; did you mean --vram?",
         ),
+        (
+            ("export", "outputs/run", "--to", "x", "--format", "mergd"),
+            "export: --format: 'mergd' is not allowed; it must be adapter, merged or gguf; did you mean merged?",
+        ),
+        (("serve", "x", "--port", "many"), "serve: --port: 'many' is not allowed; it must be a whole number"),
+        (("serve", "nothere"), "'nothere' is not a checkpoint directory: it does not exist; name a run, or one of its"),
+        (("tasks", "--levles"), "tasks: unrecognized arguments: --levles; did you mean --levels?"),
         (("report", "outputs/run", "--wacth"), "report: unrecognized arguments: --wacth; did you mean --watch?"),
         (("report", "--otu=x.html"), "did you mean --out?"),
         (("report",), "the following arguments are required: RUN; for example: report outputs/quickstart"),

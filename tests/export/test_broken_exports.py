@@ -135,7 +135,7 @@ def test_other_problems_than_the_run_s(copy, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["--format", "gguuf"], "invalid choice: 'gguuf'"),
+        (["--format", "gguuf"], "'gguuf' is not allowed; it must be adapter, merged or gguf; did you mean gguf?"),
         (["--format", "adapter", "--dtype", "bfloat16"], "--dtype has no effect on an adapter"),
         (["--format", "merged", "--verify-problems", "0"], "must be at least 1"),
         (["--format", "merged", "--verify-problems", "9", "--no-verify"], "not allowed with"),

@@ -125,7 +125,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(run, tmp_path, c
     for words, part in (
         ([*out, "--dtype", "float16"], "choose their weights by --quantize"),
         ([*out[:-1], "merged", "--quantize", "q8_0"], "--quantize is of --format gguf"),
-        ([*out, "--quantize", "q3"], "invalid choice: 'q3'"),
+        ([*out, "--quantize", "q3"], "'q3' is not allowed; it must be f16, q8_0 or q4_k_m"),
     ):
         assert main(words) == 2
         (line,) = capsys.readouterr().err.splitlines()
