@@ -7,7 +7,8 @@ checkpoints, and `report --watch` beside it, whose page is asked for every half 
 threads, processes, and the time and processor time of a step are measured; each slope has a 95% interval. The other one gets
 SIGKILL at random moments,
 a few of them while it starts, and is resumed by `--ckpt_path last`; at `--killed-steps` it is compared with the first, to the last
-bit. What each has found is kept in `OUT/whole.json` and `OUT/killed.json`, so the two can be run by two commands, or again.
+bit. What each has found is kept in `OUT/whole.json` and `OUT/killed.json`, and every sample in `OUT/*_samples.jsonl`, so the two can be
+run by two commands, or again.
 """
 
 from __future__ import annotations
@@ -87,9 +88,9 @@ def undisturbed(run: Path, steps: int, until: int, threads: int) -> dict[str, An
         time.sleep(0.2)
     if process.poll() is not None:
         _require_success(process, run)
-    watched = Watched(psutil.Process(process.pid))
+    watched = Watched(psutil.Process(process.pid), run.with_name("whole_samples.jsonl"))
     with watching(run) as page:
-        beside = Watched(page.process)
+        beside = Watched(page.process, run.with_name("page_samples.jsonl"))
         while process.poll() is None:
             if (step := last_step(run)) < steps:  # after the last step everything is being closed
                 watched.sample(step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,12 +20,17 @@ _TAIL = 1 << 16
 class Watched:
     """A process and all that it started.
 
+    Args:
+        root: the process.
+        kept: a file of JSON lines for the samples, which so outlive this process.
+
     Attributes:
         samples: the step at the time, each of MEASURED, and the processor seconds of all of them since the start.
         seen: every process of the tree so far, by its id.
     """
 
     root: psutil.Process
+    kept: Path | None = None
     samples: list[dict[str, float]] = field(default_factory=list)
     seen: dict[int, psutil.Process] = field(default_factory=dict)
 
@@ -43,6 +49,9 @@ class Watched:
                     _add(now, each, each.pid == self.root.pid)
             if self.root.status() != psutil.STATUS_ZOMBIE:
                 self.samples.append({"step": float(step), **now})
+                if self.kept is not None:
+                    with self.kept.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps(self.samples[-1]) + "\n")
 
     def left(self, seconds: float) -> list[psutil.Process]:
         """The processes that are still there `seconds` after their root has ended, which are stopped now."""
