@@ -5,10 +5,9 @@
 Everything: curriculum, resampling, tables of rollouts, metrics.csv, TensorBoard and wandb (offline) at once, evaluations,
 checkpoints, and `report --watch` beside it, whose page is asked for every half minute. Of the undisturbed run memory, open files,
 threads, processes, and the time and processor time of a step are measured; each slope has a 95% interval. The other one gets
-SIGKILL at random moments,
-a few of them while it starts, and is resumed by `--ckpt_path last`; at `--killed-steps` it is compared with the first, to the last
-bit. What each has found is kept in `OUT/whole.json` and `OUT/killed.json`, and every sample in `OUT/*_samples.jsonl`, so the two can be
-run by two commands, or again.
+SIGKILL at random moments, a few of them while it starts, and is resumed by `--ckpt_path last`; at `--killed-steps` it is compared
+with the first, to the last bit. What each has found is kept in `OUT/whole.json` and `OUT/killed.json`, and every sample in
+`OUT/*_samples.jsonl`, so the two can be run by two commands, or again.
 """
 
 from __future__ import annotations
