@@ -166,6 +166,30 @@ def test_validate_by_other_levels_asks_those(whole, tmp_path):
     assert {name for name in levels if name.startswith("level")} == {"level 0", "level 1"}
 
 
+def test_compare_evaluates_all_at_the_levels_that_they_have_in_common(whole, tmp_path, monkeypatch, capsys):
+    """The second run was trained on a machine that can use three of the four levels, the third one without a curriculum."""
+    good = data_room.usable
+    with monkeypatch.context() as patch:
+        patch.setattr(data_room, "usable", lambda checks: good(checks)[:3])
+        train(tmp_path / "fewer", 2)
+    run(tmp_path / "plain", 2, tasks=TASKS)
+    specs = {n: {"weight": s.weight, "config": s.config, "levels": s.levels} for n, s in TASKS.items()}
+    data = {"datasets": specs, "system_prompt": "", "num_workers": 0, "eval_num_samples": 5, "curriculum": {"start": 1}}
+    sampling = {"num_generations": 4, "max_new_tokens": 12}
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps({"trainer": {"accelerator": "cpu"}, "model": {"sampling": sampling}, "data": data}))
+    names = [str(whole), str(tmp_path / "fewer"), str(tmp_path / "plain")]
+    words = ["compare", *names, "--out", str(tmp_path / "out"), "--evaluate", "--config", str(config)]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    levels = [name for name in found["contenders"][0]["groups"] if name.startswith("chain_sum, level")]
+    assert levels == [f"chain_sum, level {level}" for level in range(3)]
+    rows = pd.read_parquet(whole / "rollouts").drop_duplicates(["step", "group"]).level.value_counts()
+    assert found["contenders"][0]["trained_levels"] == {"chain_sum": {str(int(k)): n for k, n in sorted(rows.items())}}
+    assert "trained_levels" not in found["contenders"][2]
+    assert "was trained with a curriculum, groups by level: chain_sum " in capsys.readouterr().out
+
+
 def test_a_level_of_the_users_that_the_task_refuses_is_a_mistake(tmp_path):
     tasks = {"chain_sum": TaskSpec(config=DIGITS, levels=[LEVELS[0], {"min_terms": 5, "max_terms": 4}, LEVELS[1]])}
     with pytest.raises(UserError, match=r"datasets.chain_sum.levels\[1\]: refused by the task"):

@@ -198,6 +198,8 @@ class FixedEval(Callback):
                 f"step {step}: {len(named)} of {len(rows)} evaluation problems count as wrong, because the model's logits were not "
                 f"finite numbers: {', '.join('{task} {index}'.format(**each) for each in named[:8])}"
             )
+        if groups := trainer.datamodule.record.groups_by_level():  # type: ignore[attr-defined]
+            result["trained_levels"] = groups
         result["seconds"] = time.monotonic() - began
         if validating:
             checkpoint = trainer.ckpt_path or pl_module.policy_config.adapter

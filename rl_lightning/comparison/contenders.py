@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_lightning.evaluation import differences, read_result, stored_suite
+from rl_lightning.evaluation import Suite, differences, read_result, stored_suite
 from rl_lightning.types import UserError
 
 BASE = "base"
@@ -24,11 +24,13 @@ class Contender:
         label: what the user called it.
         path: its evaluation file.
         result: the content of that file.
+        suite: what was evaluated, as it is stored beside the file; None where it is not.
     """
 
     label: str
     path: Path
     result: dict[str, Any]
+    suite: Suite | None = None
 
 
 def find_contenders(names: Sequence[str]) -> list[Contender]:
@@ -51,10 +53,15 @@ def find_contenders(names: Sequence[str]) -> list[Contender]:
         if (adapter := read_result(path).get("began_from")) is not None:
             raise UserError(f"compare: {BASE}: the run began from {adapter}, so its step 0 is not the base; {_REMEDY}")
         paths[BASE] = path
-    contenders = [Contender(name, paths[name], read_result(paths[name])) for name in names]
+    contenders = [_contender(name, paths[name]) for name in names]
     for other in contenders[1:]:
         _refuse_other_suite(contenders[0], other)
     return contenders
+
+
+def _contender(name: str, path: Path) -> Contender:
+    result = read_result(path)
+    return Contender(name, path, result, stored_suite(path.parent, result["suite"]))
 
 
 def _evaluation_file(name: str) -> Path:
@@ -88,8 +95,7 @@ def _step(path: Path) -> tuple[int, ...]:
 def _refuse_other_suite(one: Contender, other: Contender) -> None:
     if one.result["suite"] == other.result["suite"]:
         return
-    suites = [stored_suite(each.path.parent, each.result["suite"]) for each in (one, other)]
-    said = differences(suites[0], suites[1]) if suites[0] and suites[1] else ["a suite was not stored with it"]
+    said = differences(one.suite, other.suite) if one.suite and other.suite else ["a suite was not stored with it"]
     raise UserError(
         f"compare: {one.label} and {other.label} were evaluated on different suites: {'; '.join(said)}; {_REMEDY}"
     )

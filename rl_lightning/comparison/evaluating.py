@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rl_lightning.checkpointing.checkpoints import STATE_FILE, intact_checkpoints
 from rl_lightning.comparison.contenders import BASE
-from rl_lightning.evaluation import read_result
+from rl_lightning.evaluation import read_result, stored_suite
 from rl_lightning.types import UserError
 
 
 def evaluate(names: Sequence[str], settings: Sequence[str], out: Path) -> dict[str, str]:
-    """Run `validate` for each name, the later ones with as many rows at once as the first one had.
+    """Run `validate` for each name, the later ones with as many rows at once as the first one had, and all at the same levels.
 
     Args:
         names: a run (its newest intact checkpoint), a checkpoint or adapter directory, `base`, or a model by directory or hub
@@ -29,19 +31,53 @@ def evaluate(names: Sequence[str], settings: Sequence[str], out: Path) -> dict[s
     Raises:
         UserError: `validate` failed; it has printed why.
     """
-    files: dict[str, str] = {}
-    rows: list[str] = []
+    files: dict[str, Path] = {}
+    given = list(settings)
     for number, name in enumerate(names, start=1):
-        root = out / "evaluations" / f"{number}_{re.sub(r'[^A-Za-z0-9.-]+', '_', name).strip('_')}"
-        print(f"evaluating {name}", flush=True)
-        arguments = [*settings, *rows, *_model_arguments(name), f"--trainer.default_root_dir={root}"]
-        if subprocess.run([sys.executable, "-m", "rl_lightning", "validate", *arguments], check=False).returncode:
-            raise UserError(f"compare: {name} could not be evaluated; the lines above say why")
-        (file,) = (root / "eval_results").glob("validate_step_*.json")
-        files[name] = str(file)
-        if "rows_at_once" in (ran_with := read_result(file).get("ran_with", {})):
-            rows = [f"--fixed_eval.rows={ran_with['rows_at_once']}"]
-    return files
+        files[name] = _validate(name, given, out / "evaluations" / f"{number}_{_as_directory(name)}")
+        if number == 1 and "rows_at_once" in (ran_with := read_result(files[name]).get("ran_with", {})):
+            given.append(f"--fixed_eval.rows={ran_with['rows_at_once']}")
+    levels_of = {name: _levels(file) for name, file in files.items()}
+    common = _in_common(list(levels_of.values()))
+    again = [f"--data.datasets.{task}.levels={json.dumps(levels)}" for task, levels in common.items()]
+    for number, name in enumerate(names, start=1):
+        if any(levels_of[name][task] != levels for task, levels in common.items()):
+            print(f"{name}: once more, at the levels that all can use", flush=True)
+            files[name] = _validate(
+                name, [*given, *again], out / "evaluations" / f"{number}_{_as_directory(name)}_again"
+            )
+    return {name: str(file) for name, file in files.items()}
+
+
+def _validate(name: str, settings: Sequence[str], root: Path) -> Path:
+    print(f"evaluating {name}", flush=True)
+    arguments = [*settings, *_model_arguments(name), f"--trainer.default_root_dir={root}"]
+    if subprocess.run([sys.executable, "-m", "rl_lightning", "validate", *arguments], check=False).returncode:
+        raise UserError(f"compare: {name} could not be evaluated; the lines above say why")
+    (file,) = (root / "eval_results").glob("validate_step_*.json")
+    return file
+
+
+def _as_directory(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", name).strip("_")
+
+
+def _levels(file: Path) -> dict[str, list[Any]]:
+    """Return the levels of each task at which an evaluation was made; none without a curriculum."""
+    suite = stored_suite(file.parent, read_result(file)["suite"])
+    return {} if suite is None else {task: c["levels"] for task, c in suite.datasets.items() if "levels" in c}
+
+
+def _in_common(levels_of: Sequence[Mapping[str, list[Any]]]) -> dict[str, list[Any]]:
+    """Return the levels that all have, of the tasks with other levels here and there: a checkpoint has those that the machine could
+    use which it was trained on. Fewer than two are no curriculum."""
+    found = {}
+    for task, levels in levels_of[0].items():
+        others = [other.get(task, []) for other in levels_of[1:]]
+        common = [level for level in levels if all(level in other for other in others)]
+        if any(other != levels for other in others) and len(common) > 1:
+            found[task] = common
+    return found
 
 
 def _model_arguments(name: str) -> list[str]:

@@ -56,6 +56,13 @@ class SuccessRecord:
         """
         self._of.setdefault((task, level), Success()).add(success)
 
+    def groups_by_level(self) -> dict[str, dict[int, int]]:
+        """Return the number of groups sampled of each task with levels: task to level to number, the easiest first."""
+        found: dict[str, dict[int, int]] = {}
+        for task, level, groups in sorted((t, v, s.groups) for (t, v), s in self._of.items() if v is not None):
+            found.setdefault(task, {})[level] = groups
+        return found
+
     def state(self) -> list[list[Any]]:
         """Return what a checkpoint holds: task, level, groups, recent and long of each."""
         return [[task, level, s.groups, s.recent, s.long] for (task, level), s in self._of.items()]

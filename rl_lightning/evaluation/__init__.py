@@ -11,7 +11,7 @@ from rl_lightning.evaluation.eval_sampling import EvalSampling, problem_draws
 from rl_lightning.evaluation.metrics import paired_differences, result_rows
 from rl_lightning.evaluation.past_evaluations import PastEvaluations, Row, read_result
 from rl_lightning.evaluation.result import evaluation_result, suite_change
-from rl_lightning.evaluation.suite import Suite, differences, make_suite, store_suite, stored_suite
+from rl_lightning.evaluation.suite import Suite, curriculum_levels, differences, make_suite, store_suite, stored_suite
 
 __all__ = [
     "Conditions",
@@ -21,6 +21,7 @@ __all__ = [
     "Suite",
     "condition_differences",
     "constant_answers",
+    "curriculum_levels",
     "differences",
     "evaluation_result",
     "make_suite",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_lightning.checkpointing.atomic_files import unused_path, write_json
-from rl_lightning.evaluation.difficulty import LEVEL
+from rl_lightning.evaluation.difficulty import LEVEL, levels
 from rl_lightning.evaluation.eval_sampling import EvalSampling
 from rl_lightning.types import Problem, UserError
 
@@ -91,6 +91,18 @@ def make_suite(
     return Suite(max_new_tokens, system_prompt, decoding, eval_seed, plain, items, plain_prompt)
 
 
+def curriculum_levels(suite: Suite) -> dict[str, dict[str, list[int]]]:
+    """Group the problems by the levels of a curriculum: task to a level's name, such as "level 0", to the positions of its problems
+    among the task's; a task without levels is left out."""
+    found = {}
+    for task in sorted(suite.datasets):
+        of_task = [p["level"] for p in suite.problems if p["task"] == task]
+        named = levels([{LEVEL: each[LEVEL]} if LEVEL in each else {} for each in of_task])
+        if named:
+            found[task] = named
+    return found
+
+
 def store_suite(suite: Suite, directory: Path) -> None:
     """Write `suite.json`, unless the directory has this suite already. If it has another, that stays and this is `suite_2.json`."""
     if stored_suite(directory, suite.hash) is None:
@@ -133,7 +145,7 @@ def differences(before: Suite, now: Suite) -> list[str]:
         if task not in now.datasets or task not in before.datasets:
             found.append(f"{task} was {'left out' if task not in now.datasets else 'added'}")
             continue
-        found += _config_differences(task, before.datasets[task], now.datasets[task])
+        found += _task_differences(task, before.datasets[task], now.datasets[task])
         if numbers[0][task] != numbers[1][task]:
             found.append(f"{task} had {numbers[0][task]} problems and has {numbers[1][task]}")
     return found or [
@@ -141,9 +153,21 @@ def differences(before: Suite, now: Suite) -> list[str]:
     ]
 
 
-def _config_differences(task: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _task_differences(task: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Differences of a task's config, and of its levels, which are configs too."""
+    of_each = [config.get("levels", []) for config in (before, now)]
+    said = [f"at {len(each)} levels of a curriculum" if each else "at its config alone" for each in of_each]
+    found = [f"{task} was {said[0]} and is {said[1]}"] if said[0] != said[1] else []
+    if not found:
+        for number, (old, new) in enumerate(zip(*of_each, strict=True)):
+            found += _config_differences(f"{task}.levels[{number}]", old, new)
+    plain = [{key: value for key, value in config.items() if key != "levels"} for config in (before, now)]
+    return _config_differences(f"{task}.config", *plain) + found
+
+
+def _config_differences(where: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{task}.config.{key} was {_said(before.get(key, 'not set'))} and is {_said(now.get(key, 'not set'))}"
+        f"{where}.{key} was {_said(before.get(key, 'not set'))} and is {_said(now.get(key, 'not set'))}"
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key)
     ]

@@ -50,7 +50,7 @@ OTHERS = {
     "polynomial_equations": r"[-\d., ]+$",  # in any order
     "prime_factorization": r"[\d ×]+$",
     "rush_hour": r"(?:[A-Z][+-]\d[ ,]*)+$",  # legal moves
-    "time_intervals": r"[\d:]+$|\d+ days",
+    "time_intervals": r"[\d:]+$|\d+ days?",
     "advanced_geometry": r"",
     "cryptarithm": r"",
     "sokoban": r"[LRUD\s,]+$",

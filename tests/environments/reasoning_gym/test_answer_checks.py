@@ -57,7 +57,7 @@ PAID = {
     "complex_arithmetic": ["nan", "nan+nanj"],
     "countdown": [("2.5*40", made("2*5*10", numbers=[2, 5, 40], target=100))],
     "cryptarithm": [lambda r, e: f"{r[0]}={(int(r[2]) + 1) % 10},{r}"],
-    "decimal_arithmetic": [("0", made("0.0004")), lambda r, e: str(round(float(r) + 4e-4, 8))],
+    "decimal_arithmetic": [("0", made("0.0004")), ("1.98", made("1.979")), lambda r, e: str(round(float(r) + 4e-4, 8))],
     "figlet_font": [("ABCDEFGHIJxx", made("ABCDEFGHIJKL"))],
     "fraction_simplification": [lambda r, e: f"{r.strip('$')} or 1/2"],
     "game_of_life": [lambda r, e: r[:-1] + ",[0]]"],

@@ -86,12 +86,15 @@ def complex_arithmetic(answer: str, entry: dict[str, Any]) -> str | None:
 
 
 def decimal_arithmetic(answer: str, entry: dict[str, Any]) -> str | None:
-    """The right digits, as many as are given; upstream forgives an error in the third decimal, even `0` for 0.0004."""
+    """All digits of a result that is exact; of one that was rounded the right digits, as many as are given. Upstream forgives an
+    error in the third decimal, even `0` for 0.0004."""
     given, right = read_decimal(answer), Decimal(entry["answer"])
     if given is None:
         return "not_a_number"
     asked = re.search(r"maximum of (\d+) significant digits", entry["question"])
     precision = Fraction(10) ** (right.adjusted() + 1 - int(asked[1])) if asked else _last_place(right)
+    if asked and len(right.as_tuple().digits) < int(asked[1]):
+        return None if abs(Fraction(given) - Fraction(right)) <= precision else "wrong_numbers"
     right_digits = has_right_digits(given, Fraction(right), precision)
     return None if right_digits and _is_near(Fraction(given), Fraction(right)) else "wrong_numbers"
 
