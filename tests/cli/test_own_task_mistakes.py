@@ -174,7 +174,7 @@ def test_what_an_environment_raises_in_its_worker_is_one_line(own, capsys):
     of_fit = "--trainer.max_steps=1", "--trainer.default_root_dir=run", "--data.num_workers=1"
     assert own("{class_path: mistaken_tasks.StartRaises}", *of_fit, command=("fit",)) == 2
     said = capsys.readouterr().err.strip().splitlines()
-    assert said[-1].startswith("error: datasets.t: start raised RuntimeError: no luck (")
+    assert said[-1].startswith("error: own.yaml, line 1: datasets.t: start raised RuntimeError: no luck (")
     assert not any("Traceback" in line for line in said)
 
 
