@@ -46,7 +46,9 @@ def test_a_slope_is_found_beside_noise_and_none_where_there_is_none():
 def test_memory_files_threads_and_processor_time_of_all_processes_are_added_up():
     program = """if True:
         import subprocess, sys, threading, time
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        asleep = "import time; print(flush=True); time.sleep(60)"
+        child = subprocess.Popen([sys.executable, "-c", asleep], stdout=subprocess.PIPE)
+        child.stdout.readline()
         print(flush=True)
         sys.stdin.readline()
         files = [open(sys.executable) for _ in range(7)]
