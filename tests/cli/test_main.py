@@ -230,3 +230,20 @@ def test_a_prompt_is_shown_as_the_model_reads_it(capsys, tmp_path):
     assert out.count("<|assistant|>So\n\n") == 2  # the later of two settings, as in fit
     assert out.count("<|assistant|>") == 1 + 3
     assert "tokens in the samples of model.sft_steps" in out
+
+
+def test_a_secret_in_the_settings_is_named_and_is_in_no_checkpoint(tmp_path, monkeypatch, caplog):
+    (tmp_path / "my_judge.py").write_text(
+        "from rl_lightning.scoring import Reward\n\n\nclass Judge(Reward):\n    def __init__(self, api_key: str) -> None:\n"
+        "        self.api_key = api_key\n\n    def __call__(self, problem, completion, score):\n"
+        "        return float(len(completion))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    judge = "--model.reward={class_path: my_judge.Judge, init_args: {api_key: hunter2}}"
+    words = ["--trainer.max_steps=1", "--data.eval_num_samples=1", judge]
+    assert main(["fit", "--config", "quickstart", *words, f"--trainer.default_root_dir={tmp_path / 'run'}"]) == 0
+    assert "config.yaml has the setting api_key, which looks like a secret" in caplog.text
+    assert "hunter2" in (tmp_path / "run" / "config.yaml").read_text()
+    files = list((tmp_path / "run" / "checkpoint-1").iterdir())
+    assert len(files) > 3
+    assert not [file.name for file in files if b"hunter2" in file.read_bytes()]
